@@ -1,0 +1,116 @@
+"""What is wrong with an argument, said at trace time: what, expected, got, remedy."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+T = TypeVar("T")
+
+
+def spatial_shape(name: str, shape: Sequence[int], ndim: int | None = None) -> tuple[int, ...]:
+    """A spatial shape as a tuple of positive integers."""
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        raise ValueError(
+            f"{name} must be a sequence of integers such as (height, width); got {shape!r}."
+        ) from None
+    if not sizes or min(sizes) < 1:
+        raise ValueError(
+            f"{name} must hold sizes of at least 1, one for each spatial axis; got {sizes}. "
+            "An empty output cannot be sampled."
+        )
+    if ndim is not None and len(sizes) != ndim:
+        raise ValueError(
+            f"{name} must have {ndim} entries, one for each spatial axis of the image; got {sizes}."
+        )
+    return sizes
+
+
+def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating dtype.") -> Array:
+    """An array of a real floating dtype, widened to float32 at least."""
+    array = jnp.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must have a floating dtype; got {array.dtype}. {remedy}")
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def points(name: str, array: Any, ndim: int) -> Array:
+    """Points with ``ndim`` coordinates on the last axis, in float32 at least."""
+    array = floating(name, array)
+    if array.ndim < 1 or array.shape[-1] != ndim:
+        order = "(x, y)" if ndim == 2 else "(x, y, z)" if ndim == 3 else "(x,)"
+        raise ValueError(
+            f"{name} must have a last axis of length {ndim}, the coordinates {order}; "
+            f"got shape {array.shape}."
+        )
+    return array
+
+
+def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
+    """An unbatched, channels-last image with ``ndim`` spatial axes."""
+    array = jnp.asarray(array)
+    if array.ndim != ndim + 1:
+        axes = ("depth", "height", "width")[-ndim:]
+        remedy = "add a channel axis with image[..., None]"
+        if array.ndim == ndim + 2:
+            remedy = "batch with jax.vmap"
+        raise ValueError(
+            f"image must be [{', '.join(axes)}, channels]; got shape {array.shape}: {remedy}."
+        )
+    if 0 in array.shape:
+        raise ValueError(f"image must not be empty; got shape {array.shape}.")
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"image must be real; got {array.dtype}. Sample image.real and image.imag as channels."
+        )
+    if not (integers_allowed or jnp.issubdtype(array.dtype, jnp.floating)):
+        raise TypeError(
+            f"image must have a floating dtype for an interpolating kernel; got {array.dtype}. "
+            'Convert it, image.astype("float32"), or take kernel="nearest".'
+        )
+    return array
+
+
+def option(name: str, value: str, table: Mapping[str, T]) -> T:
+    """The entry of a table of modes; its keys are the error message."""
+    if not isinstance(value, str) or value not in table:
+        accepted = ", ".join(repr(key) for key in table)
+        raise ValueError(f"{name} must be one of {accepted}; got {value!r}.")
+    return table[value]
+
+
+def vector(name: str, array: Any, size: int, meaning: str) -> Array:
+    """A flat vector of ``size`` floats, in float32 at least."""
+    array = floating(name, array)
+    if array.shape != (size,):
+        remedy = ""
+        if array.ndim == 2 and array.shape[1] == size:
+            remedy = " Batch with jax.vmap."
+        raise ValueError(
+            f"{name} must have shape ({size},), {meaning}; got shape {array.shape}.{remedy}"
+        )
+    return array
+
+
+def common_dtype(*arrays: Array) -> list[Array]:
+    """The arrays in their common dtype."""
+    dtype = jnp.result_type(*(a.dtype for a in arrays))
+    return [jax.lax.convert_element_type(a, dtype) for a in arrays]
+
+
+def positive(name: str, value: int) -> None:
+    """A count of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1; got {value!r}.")
+
+
+def batch_of(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """A batch of arrays of a given shape."""
+    if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
+        expected = ", ".join(str(size) for size in shape)
+        raise ValueError(f"{name} must have shape [batch, {expected}]; got {array.shape}.")

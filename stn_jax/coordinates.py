@@ -1,0 +1,191 @@
+"""The output lattice, and the conversion between normalised and pixel coordinates.
+
+This is the only file that knows what ``align_corners`` means:
+
+* ``align_corners=False``: −1 and 1 are the outer edges of the image, so pixel ``i`` of ``n`` has its
+  centre at ``(2 i + 1) / n − 1`` and a unit of length is ``n / 2`` pixels;
+* ``align_corners=True``: −1 and 1 are the centres of the first and last pixel, so pixel ``i`` lies at
+  ``2 i / (n − 1) − 1`` and a unit of length is ``(n − 1) / 2`` pixels.
+
+Points carry ``(x, y)`` or ``(x, y, z)`` on their last axis, whereas arrays are indexed
+``[y, x]`` or ``[z, y, x]``: coordinate ``k`` runs along spatial array axis ``ndim − 1 − k``.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from stn_jax import _checks
+
+
+def regular_grid(
+    shape: Sequence[int], *, align_corners: bool = False, dtype: Any = None
+) -> Float[Array, "*space n"]:
+    """The regular lattice of target points: the normalised centre of every output pixel.
+
+    Args:
+      shape: Spatial shape of the output, ``(height, width)`` or ``(depth, height, width)``.
+      align_corners: Whether −1 and 1 are the centres of the corner pixels rather than the outer
+        edges of the image.
+      dtype: Floating dtype of the points; JAX's default (float32) when ``None``.
+
+    Returns:
+      Points ``[*shape, n]``, ``(x, y)`` or ``(x, y, z)`` on the last axis. An axis of one pixel
+      lies at 0 under both alignments.
+
+    Raises:
+      ValueError: If ``shape`` is empty or holds a size below 1.
+
+    Example:
+      >>> import stn_jax as stn
+      >>> stn.regular_grid((1, 4))[0, :, 0].tolist()
+      [-0.75, -0.25, 0.25, 0.75]
+      >>> stn.regular_grid((1, 3), align_corners=True)[0, :, 0].tolist()
+      [-1.0, 0.0, 1.0]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
+    """
+    shape = _checks.spatial_shape("shape", shape)
+    dtype = jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype
+    axes = [jnp.asarray(_pixel_centres(size, align_corners), dtype) for size in reversed(shape)]
+    return jnp.stack(_along_axes(axes, shape), axis=-1)
+
+
+def pixels_from_normalized(
+    points: Float[Array, "*batch n"], shape: Sequence[int], *, align_corners: bool = False
+) -> Float[Array, "*batch n"]:
+    """Converts normalised points to pixel coordinates of an image.
+
+    Args:
+      points: Normalised points, ``(x, y)`` or ``(x, y, z)`` on the last axis.
+      shape: Spatial shape of the image, ``(height, width)`` or ``(depth, height, width)``.
+      align_corners: As in :func:`regular_grid`.
+
+    Returns:
+      Pixel coordinates in the same order; the centre of the first pixel is 0.
+
+    Raises:
+      ValueError: If the last axis of ``points`` differs from the length of ``shape``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> stn.pixels_from_normalized(jnp.array([-1.0, 0.0]), (10, 20)).tolist()
+      [-0.5, 4.5]
+    """
+    shape = _checks.spatial_shape("shape", shape)
+    points = _checks.points("points", points, len(shape))
+    scale, centre = _scale_and_centre(shape, align_corners)
+    return points * scale.astype(points.dtype) + centre.astype(points.dtype)
+
+
+def normalized_from_pixels(
+    pixels: Float[Array, "*batch n"], shape: Sequence[int], *, align_corners: bool = False
+) -> Float[Array, "*batch n"]:
+    """Converts pixel coordinates of an image to normalised points.
+
+    The inverse of :func:`pixels_from_normalized`. An axis of one pixel has no extent under
+    ``align_corners=True``; its coordinate is 0.
+
+    Args:
+      pixels: Pixel coordinates, ``(x, y)`` or ``(x, y, z)`` on the last axis.
+      shape: Spatial shape of the image.
+      align_corners: As in :func:`regular_grid`.
+
+    Returns:
+      Normalised points in the same order.
+
+    Raises:
+      ValueError: If the last axis of ``pixels`` differs from the length of ``shape``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> stn.normalized_from_pixels(jnp.array([-0.5, 4.5]), (10, 20)).tolist()
+      [-1.0, 0.0]
+    """
+    shape = _checks.spatial_shape("shape", shape)
+    pixels = _checks.points("pixels", pixels, len(shape))
+    scale, centre = _scale_and_centre(shape, align_corners)
+    inverse_scale = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale != 0)
+    return (pixels - centre.astype(pixels.dtype)) * inverse_scale.astype(pixels.dtype)
+
+
+def pixels_from_grid(
+    grid: Float[Array, "*out n"], shape: tuple[int, ...], *, align_corners: bool
+) -> list[Float[Array, "*out"]]:
+    """Pixel coordinates of a sampling grid, one array per coordinate.
+
+    A grid with as many axes as the image is measured from its own lattice,
+    ``pixel = lattice pixel + (grid − lattice) · size / 2``, so that a grid equal to the lattice
+    lands on whole pixels exactly and small displacements keep their digits.
+    """
+    out_shape = grid.shape[:-1]
+    if len(out_shape) != len(shape):
+        pixels = pixels_from_normalized(grid, shape, align_corners=align_corners)
+        return [pixels[..., k] for k in range(len(shape))]
+    lattice = regular_grid(out_shape, align_corners=align_corners, dtype=grid.dtype)
+    return pixels_from_displacement(grid - lattice, shape, align_corners=align_corners)
+
+
+def pixels_from_displacement(
+    displacement: Float[Array, "*out n"], shape: tuple[int, ...], *, align_corners: bool
+) -> list[Float[Array, "*out"]]:
+    """Source pixel coordinates, given how far each point of the output lattice is moved.
+
+    Args:
+      displacement: ``T(p) − p`` in normalised units at each point ``p`` of the output lattice.
+      shape: Spatial shape of the image that is sampled.
+      align_corners: As in :func:`regular_grid`.
+
+    Returns:
+      One array ``[*out]`` per coordinate, x first.
+    """
+    out_shape = displacement.shape[:-1]
+    dtype = displacement.dtype
+    scale, _ = _scale_and_centre(shape, align_corners)
+    lattice = [
+        jnp.asarray(_lattice_pixels(out, size, align_corners), dtype)
+        for out, size in zip(reversed(out_shape), reversed(shape), strict=True)
+    ]
+    return [
+        pixel + displacement[..., k] * scale[k].astype(dtype)
+        for k, pixel in enumerate(_along_axes(lattice, out_shape))
+    ]
+
+
+def _pixel_centres(size: int, align_corners: bool) -> np.ndarray:
+    """Normalised centres of the ``size`` pixels of an axis, in float64."""
+    if not align_corners:
+        return (2 * np.arange(size) + 1 - size) / size
+    return (2 * np.arange(size) + 1 - size) / max(size - 1, 1)
+
+
+def _lattice_pixels(out: int, size: int, align_corners: bool) -> np.ndarray:
+    """Where an axis of ``size`` pixels holds the ``out`` lattice points; whole where they agree."""
+    index = np.arange(out)
+    if not align_corners:
+        return ((2 * index + 1) * size - out) / (2 * out)
+    if out == 1:
+        return np.array([(size - 1) / 2])
+    return index * (size - 1) / (out - 1)
+
+
+def _scale_and_centre(shape: tuple[int, ...], align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels per normalised unit and the pixel coordinate of the origin, x first, in float64."""
+    sizes = np.array(shape[::-1], np.float64)
+    return (sizes - 1 if align_corners else sizes) / 2, (sizes - 1) / 2
+
+
+def _along_axes(coordinates: Sequence[Array], shape: Sequence[int]) -> list[Array]:
+    """Broadcasts one coordinate per axis, x first, to the whole lattice of ``shape``."""
+    last = len(shape) - 1
+    return [
+        jax.lax.broadcast_in_dim(coordinate, shape, (last - k,))
+        for k, coordinate in enumerate(coordinates)
+    ]

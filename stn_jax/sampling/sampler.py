@@ -1,0 +1,205 @@
+"""Differentiable sampling of an image at arbitrary points, and its derivative rule."""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, ArrayLike, Float, Shaped
+
+from stn_jax import _checks
+from stn_jax.coordinates import pixels_from_grid
+from stn_jax.sampling import kernels
+from stn_jax.sampling.kernels import Kernel, KernelName
+from stn_jax.sampling.padding import PADDINGS, PaddingName
+
+
+def grid_sample(
+    image: Shaped[Array, "*space channels"],
+    grid: Float[Array, "*out n"],
+    *,
+    kernel: KernelName | Kernel = "linear",
+    padding: PaddingName = "constant",
+    fill_value: ArrayLike = 0.0,
+    align_corners: bool = False,
+) -> Shaped[Array, "*out channels"]:
+    """Samples an image at the points of a grid.
+
+    Args:
+      image: ``[height, width, channels]`` or ``[depth, height, width, channels]``; batch with
+        ``jax.vmap``. Integer and boolean images are sampled with the nearest kernel only.
+      grid: Source points ``[..., n]`` in normalised coordinates, ``(x, y)`` or ``(x, y, z)`` on
+        the last axis; usually ``[out_height, out_width, 2]``.
+      kernel: ``"nearest"``, ``"linear"`` or a :class:`Kernel`.
+      padding: ``"constant"``: pixels outside the image hold ``fill_value``; with 0 this is
+        PyTorch's ``zeros``. ``"border"``: they hold the nearest pixel of the image.
+      fill_value: Scalar, or one value per channel ``[channels]``.
+      align_corners: Whether −1 and 1 are the centres of the corner pixels rather than the outer
+        edges of the image.
+
+    Returns:
+      ``[..., channels]`` in the image's dtype. Coordinates and weights are computed in float32 at
+      least. Infinite and far coordinates are outside the image. A NaN coordinate gives NaN (in an
+      integer image: the pixel at index 0), and all its derivatives are zero.
+
+    Raises:
+      ValueError: If shapes do not fit, or an option is unknown.
+      TypeError: If ``grid`` is not floating, or ``image`` is neither floating nor sampled with the
+        nearest kernel.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> image = jnp.array([[0.0, 10.0], [20.0, 30.0]])[..., None]
+      >>> stn.grid_sample(image, jnp.array([[0.0, 0.0], [0.5, -0.5]])).tolist()
+      [[15.0], [10.0]]
+
+    Note:
+      The derivative with respect to the coordinates is exact. At a kink, such as a whole pixel
+      coordinate of the linear kernel, it is the sub-gradient of the cell to the right, as in
+      PyTorch.
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equations 3 to 7.
+    """
+    grid = _checks.floating("grid", grid)
+    ndim = grid.shape[-1] if grid.ndim else 0
+    if ndim not in (1, 2, 3):
+        raise ValueError(
+            "grid must have 1, 2 or 3 coordinates on its last axis, (x, y) for an image; "
+            f"got shape {grid.shape}."
+        )
+    options = SampleOptions.create(kernel, padding, align_corners)
+    image = options.check_image(image, ndim)
+    return _grid_sample(image, grid, options.check_fill_value(fill_value, image), options)
+
+
+class SampleOptions(NamedTuple):
+    """How to sample, resolved and checked; static under ``jax.jit``."""
+
+    kernel: Kernel
+    padding: str
+    align_corners: bool
+
+    @classmethod
+    def create(cls, kernel: Any, padding: Any, align_corners: bool) -> "SampleOptions":
+        """Checks the options that every sampling function takes."""
+        _checks.option("padding", padding, PADDINGS)
+        return cls(kernels.resolve(kernel), padding, bool(align_corners))
+
+    def check_image(self, image: Any, ndim: int) -> Array:
+        """``image`` as an array that these options can sample."""
+        return _checks.image(
+            image, ndim, integers_allowed=self.kernel == kernels.KERNELS["nearest"]
+        )
+
+    def check_fill_value(self, fill_value: ArrayLike, image: Array) -> Array:
+        """``fill_value`` as an array that broadcasts against the channels of ``image``."""
+        fill = jnp.asarray(fill_value)
+        if fill.shape not in ((), image.shape[-1:]):
+            raise ValueError(
+                f"fill_value must be a scalar or one value for each of the {image.shape[-1]} "
+                f"channels; got shape {fill.shape}."
+            )
+        return fill
+
+
+@functools.partial(jax.jit, static_argnames="options")
+def _grid_sample(image: Array, grid: Array, fill: Array, options: SampleOptions) -> Array:
+    pixels = pixels_from_grid(grid, image.shape[:-1], align_corners=options.align_corners)
+    return sample_pixels(image, pixels, fill, options)
+
+
+def sample_pixels(
+    image: Array, pixels: Sequence[Array], fill: Array, options: SampleOptions
+) -> Array:
+    """Samples ``image`` at pixel coordinates, one array ``[*out]`` per coordinate, x first."""
+    dtype = image.dtype
+    valid = functools.reduce(jnp.logical_and, (~jnp.isnan(pixel) for pixel in pixels))
+    pixels = [jnp.where(valid, pixel, 0) for pixel in pixels]
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return _weighted_sum(options, (0,) * len(pixels), image, fill.astype(dtype), *pixels)
+    # Sums of bfloat16 and float16, here and in the image's gradient, are kept in float32.
+    pixels = _checks.common_dtype(*pixels)
+    wide = jnp.promote_types(dtype, pixels[0].dtype)
+    pixels = [pixel.astype(wide) for pixel in pixels]
+    value = _sample(options, (0,) * len(pixels), image.astype(wide), fill.astype(wide), *pixels)
+    return jnp.where(valid[..., None], value, jnp.nan).astype(dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _sample(
+    options: SampleOptions, orders: tuple[int, ...], image: Array, fill: Array, *pixels: Array
+) -> Array:
+    """The sample, or its derivative of the given order with respect to each coordinate."""
+    return _weighted_sum(options, orders, image, fill, *pixels)
+
+
+@functools.partial(_sample.defjvp, symbolic_zeros=True)
+def _sample_jvp(
+    options: SampleOptions, orders: tuple[int, ...], primals: Any, tangents: Any
+) -> tuple[Array, Array]:
+    """Linear in image and fill; along a coordinate, the same sum with the derived weights.
+
+    Everything here is plain and transposable, so forward, reverse and higher derivatives all
+    follow, each coordinate's is a pass of its own that XLA can fuse, and an input that is not
+    differentiated costs nothing.
+    """
+    image, fill, *pixels = primals
+    image_dot, fill_dot, *pixels_dot = tangents
+    value = _sample(options, orders, image, fill, *pixels)
+    terms = []
+    if not (isinstance(image_dot, SymbolicZero) and isinstance(fill_dot, SymbolicZero)):
+        image_dot, fill_dot = (
+            jnp.zeros(t.shape, t.dtype) if isinstance(t, SymbolicZero) else t
+            for t in (image_dot, fill_dot)
+        )
+        terms.append(_weighted_sum(options, orders, image_dot, fill_dot, *pixels))
+    for k, pixel_dot in enumerate(pixels_dot):
+        if not isinstance(pixel_dot, SymbolicZero):
+            raised = tuple(order + (axis == k) for axis, order in enumerate(orders))
+            slope = _sample(options, raised, image, fill, *pixels)
+            terms.append(slope * _spread(pixel_dot, image.shape[-1]))
+    return value, sum(terms, start=jnp.zeros_like(value))
+
+
+def _spread(tangent: Array, channels: int) -> Array:
+    """Repeats ``[...]`` over channels; its transpose, a sum over them, is a matrix product.
+
+    XLA on the CPU runs a reduction over a short last axis far slower than the product.
+    """
+    if channels == 1:
+        return tangent[..., None]
+    ones = jnp.ones((1, channels), tangent.dtype)
+    return jnp.matmul(tangent[..., None], ones, precision=jax.lax.Precision.HIGHEST)
+
+
+def _weighted_sum(
+    options: SampleOptions, orders: tuple[int, ...], image: Array, fill: Array, *pixels: Array
+) -> Array:
+    """The sum over the kernel's support, equation 3 of the paper, in one fusible expression."""
+    kernel, padding = options.kernel, PADDINGS[options.padding]
+    margin = math.ceil(kernel.radius) + 1
+    axes = []
+    for pixel, order, size in zip(pixels, orders, reversed(image.shape[:-1]), strict=True):
+        # Farther out nothing changes, and the index stays within its integer type.
+        bounded = jnp.clip(pixel, -margin, size - 1 + margin)
+        taps = []
+        for index, weight in kernel.taps(bounded, order):
+            inside = padding(index, size)
+            taps.append((inside, inside == index, weight))
+        axes.append(taps)
+    total = 0
+    for taps in itertools.product(*reversed(axes)):
+        indices, unmoved, weights = zip(*taps, strict=True)
+        value = image.at[indices].get(mode="promise_in_bounds")
+        if options.padding == "constant":
+            value = jnp.where(functools.reduce(jnp.logical_and, unmoved)[..., None], value, fill)
+        if jnp.issubdtype(image.dtype, jnp.floating):
+            value = value * functools.reduce(jnp.multiply, weights)[..., None]
+        total = total + value
+    return total

@@ -1,0 +1,158 @@
+"""What a family of transforms is."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from stn_jax import _checks
+
+PointFunction = Callable[[Array, Array], Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Transform:
+    """A family of maps from target (output) points to source (input) points.
+
+    A family is a record of pure functions of one flat parameter vector ``theta`` and of points in
+    normalised coordinates, ``(x, y)`` or ``(x, y, z)`` on the last axis. Families are made by
+    functions such as :func:`stn_jax.affine`, which return the same record for the same arguments,
+    so a transform may be a static argument of ``jax.jit``. Your own family is one more record.
+
+    Attributes:
+      name: Name for messages and files.
+      ndim: Number of coordinates of a point.
+      identity: The parameters of the identity, float64 NumPy ``[num_params]``.
+      displacement: ``(theta, points) -> T(points) − points``. Samplers take the map in this form
+        since it is exactly zero at the identity and keeps the digits of small displacements.
+      inverse: ``(theta, points) -> points``, the map from source to target points.
+      homogeneous: ``theta -> [ndim + 1, ndim + 1]``, the matrix of a linear family, or ``None``.
+
+    Example:
+      A family of your own, a horizontal shear with one parameter:
+
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
+      >>> import stn_jax as stn
+      >>> shear = stn.Transform(
+      ...     name="shear",
+      ...     ndim=2,
+      ...     identity=np.zeros(1),
+      ...     displacement=lambda theta, p: p[..., ::-1] * jnp.stack([theta[0], 0.0]),
+      ...     inverse=lambda theta, p: p - p[..., ::-1] * jnp.stack([theta[0], 0.0]),
+      ... )
+      >>> source = shear.apply(jnp.array([0.5]), jnp.array([0.0, 1.0]))
+      >>> source.tolist(), shear.invert(jnp.array([0.5]), source).tolist()
+      ([0.5, 1.0], [0.0, 1.0])
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
+    """
+
+    name: str
+    ndim: int
+    identity: np.ndarray
+    displacement: PointFunction
+    inverse: PointFunction
+    homogeneous: Callable[[Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        identity = np.array(self.identity, np.float64)
+        if identity.ndim != 1:
+            raise ValueError(f"identity must be a flat vector; got shape {identity.shape}.")
+        identity.flags.writeable = False
+        object.__setattr__(self, "identity", identity)
+
+    def __repr__(self) -> str:
+        return f"<Transform {self.name}: {self.ndim}-D, {self.num_params} parameters>"
+
+    @property
+    def num_params(self) -> int:
+        """Length of ``theta``."""
+        return len(self.identity)
+
+    def check_theta(self, theta: Array) -> Array:
+        """``theta`` as a flat vector of at least float32; raises where it is not one."""
+        meaning = f"the parameters of one {self.name} transform"
+        return _checks.vector("theta", theta, self.num_params, meaning)
+
+    def apply(
+        self, theta: Float[Array, " params"], points: Float[Array, "*batch n"]
+    ) -> Float[Array, "*batch n"]:
+        """Maps target points to source points.
+
+        Args:
+          theta: Parameters ``[num_params]`` of one transform; batch with ``jax.vmap``.
+          points: Normalised points ``[..., ndim]``.
+
+        Returns:
+          Points of the same shape, in float32 at least.
+
+        Raises:
+          ValueError: If ``theta`` or the last axis of ``points`` has the wrong length.
+          TypeError: If either is not of a floating dtype.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import stn_jax as stn
+          >>> stn.translation().apply(jnp.array([0.5, 0.0]), jnp.zeros(2)).tolist()
+          [0.5, 0.0]
+        """
+        theta, points = self._operands(theta, points)
+        return points + self.displacement(theta, points)
+
+    def invert(
+        self, theta: Float[Array, " params"], points: Float[Array, "*batch n"]
+    ) -> Float[Array, "*batch n"]:
+        """Maps source points back to target points: ``invert(theta, apply(theta, p)) = p``.
+
+        This is the direction in which points, boxes and landmarks of the input image move when
+        the image is warped. A singular map gives non-finite points.
+
+        Args:
+          theta: Parameters ``[num_params]`` of one transform.
+          points: Normalised points ``[..., ndim]``.
+
+        Returns:
+          Points of the same shape, in float32 at least.
+
+        Raises:
+          ValueError: If ``theta`` or the last axis of ``points`` has the wrong length.
+          TypeError: If either is not of a floating dtype.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import stn_jax as stn
+          >>> stn.attention().invert(jnp.array([0.5, 0.0, 0.0]), jnp.array([0.25, 0.0])).tolist()
+          [0.5, 0.0]
+        """
+        theta, points = self._operands(theta, points)
+        return self.inverse(theta, points)
+
+    def matrix(self, theta: Float[Array, " params"]) -> Float[Array, "n+1 n+1"]:
+        """The homogeneous matrix of a linear family, target to source, normalised coordinates.
+
+        Args:
+          theta: Parameters ``[num_params]`` of one transform.
+
+        Returns:
+          Matrix ``[ndim + 1, ndim + 1]`` that acts on ``(x, y, 1)`` or ``(x, y, z, 1)``.
+
+        Raises:
+          ValueError: If ``theta`` has the wrong length, or the family has no matrix.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import stn_jax as stn
+          >>> stn.attention().matrix(jnp.array([0.5, 0.25, 0.0])).tolist()
+          [[0.5, 0.0, 0.25], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
+        """
+        if self.homogeneous is None:
+            raise ValueError(f"a {self.name} transform has no matrix; use apply and invert.")
+        return self.homogeneous(self.check_theta(theta))
+
+    def _operands(self, theta: Array, points: Array) -> list[Array]:
+        return _checks.common_dtype(
+            self.check_theta(theta), _checks.points("points", points, self.ndim)
+        )

@@ -1,0 +1,341 @@
+"""Linear families: translation, rigid, similarity, attention, affine and projective.
+
+Each is one function from ``theta`` to a homogeneous matrix; all else follows from the matrix.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from stn_jax import _checks
+from stn_jax.coordinates import regular_grid
+from stn_jax.transforms.base import Transform
+
+# A homography's denominator below this counts as behind the plane, and its points lie this far
+# out: outside every image, yet finite, so that neither values nor derivatives overflow.
+_SMALLEST_DENOMINATOR = 1e-6
+_FAR = 1e6
+
+
+@functools.cache
+def translation(*, ndim: int = 2) -> Transform:
+    """Translation, ``theta = (tx, ty)``: ``[1 0 tx; 0 1 ty]``; 3-D: ``(tx, ty, tz)``.
+
+    Args:
+      ndim: Number of spatial axes, 2 or 3.
+
+    Returns:
+      The family; target points to source points, normalised coordinates.
+
+    Raises:
+      ValueError: If ``ndim`` is not supported.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> stn.translation().apply(jnp.array([0.5, -0.25]), jnp.zeros(2)).tolist()
+      [0.5, -0.25]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
+    """
+
+    def matrix(theta: Array) -> Array:
+        return _beside(jnp.eye(ndim, dtype=theta.dtype), theta)
+
+    return _family("translation", ndim, np.zeros(ndim), matrix)
+
+
+@functools.cache
+def rigid(*, ndim: int = 2) -> Transform:
+    """Rotation and translation, ``theta = (angle, tx, ty)``: ``[cos −sin tx; sin cos ty]``.
+
+    In 3-D ``theta`` is an axis-angle vector (right-handed, its length the angle), then
+    ``(tx, ty, tz)``.
+
+    Args:
+      ndim: Number of spatial axes, 2 or 3.
+
+    Returns:
+      The family; target points to source points, normalised coordinates, angle in radians. On an
+      image that is not square a rotation in normalised coordinates is not one in pixels.
+
+    Raises:
+      ValueError: If ``ndim`` is not supported.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> quarter_turn = jnp.array([jnp.pi / 2, 0.0, 0.0])
+      >>> stn.rigid().apply(quarter_turn, jnp.array([1.0, 0.0])).round(6).tolist()
+      [0.0, 1.0]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
+    """
+
+    def matrix(theta: Array) -> Array:
+        return _beside(_rotation(theta[:-ndim]), theta[-ndim:])
+
+    return _family("rigid", ndim, np.zeros(3 * ndim - 3), matrix)
+
+
+@functools.cache
+def similarity(*, ndim: int = 2) -> Transform:
+    """Scale, rotation, translation, ``theta = (scale, angle, tx, ty)``.
+
+    The matrix is ``[s·cos −s·sin tx; s·sin s·cos ty]``. A scale below 1 zooms in, since the map
+    runs from output to input. In 3-D the angle is an axis-angle vector, as in :func:`rigid`.
+
+    Args:
+      ndim: Number of spatial axes, 2 or 3.
+
+    Returns:
+      The family; target points to source points, normalised coordinates, angle in radians.
+
+    Raises:
+      ValueError: If ``ndim`` is not supported.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> quarter_turn = jnp.array([0.5, jnp.pi / 2, 0.0, 0.0])
+      >>> stn.similarity().apply(quarter_turn, jnp.array([1.0, 0.0])).round(6).tolist()
+      [0.0, 0.5]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
+    """
+
+    def matrix(theta: Array) -> Array:
+        return _beside(theta[0] * _rotation(theta[1:-ndim]), theta[-ndim:])
+
+    return _family("similarity", ndim, np.array([1.0] + (3 * ndim - 3) * [0.0]), matrix)
+
+
+@functools.cache
+def attention(*, ndim: int = 2) -> Transform:
+    """Isotropic scale and translation, ``theta = (scale, tx, ty)``: ``[s 0 tx; 0 s ty]``.
+
+    In 3-D ``theta`` is ``(scale, tx, ty, tz)``.
+
+    Args:
+      ndim: Number of spatial axes, 2 or 3.
+
+    Returns:
+      The family; target points to source points, normalised coordinates.
+
+    Raises:
+      ValueError: If ``ndim`` is not supported.
+
+    Example:
+      A crop of half the size around a quarter to the right:
+
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> crop = jnp.array([0.5, 0.25, 0.0])
+      >>> stn.attention().apply(crop, jnp.array([[-1.0, -1.0], [1.0, 1.0]])).tolist()
+      [[-0.25, -0.5], [0.75, 0.5]]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 2.
+    """
+
+    def matrix(theta: Array) -> Array:
+        return _beside(theta[0] * jnp.eye(ndim, dtype=theta.dtype), theta[1:])
+
+    return _family("attention", ndim, np.array([1.0] + ndim * [0.0]), matrix)
+
+
+@functools.cache
+def affine(*, ndim: int = 2) -> Transform:
+    """Affine map, ``theta`` = the ``n × (n + 1)`` matrix ``[A | t]`` row by row.
+
+    Args:
+      ndim: Number of spatial axes, 2 or 3.
+
+    Returns:
+      The family; target points to source points, normalised coordinates. It has 6
+      parameters in 2-D and 12 in 3-D.
+
+    Raises:
+      ValueError: If ``ndim`` is not supported.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> mirror = jnp.array([-1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+      >>> stn.affine().apply(mirror, jnp.array([0.25, 0.5])).tolist()
+      [-0.25, 0.5]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 1.
+    """
+
+    def matrix(theta: Array) -> Array:
+        return theta.reshape(ndim, ndim + 1)
+
+    return _family("affine", ndim, np.eye(ndim, ndim + 1).ravel(), matrix)
+
+
+@functools.cache
+def projective(*, ndim: int = 2) -> Transform:
+    """Homography, ``theta`` = the 3×3 matrix row by row without its last entry, which is 1.
+
+    Target points whose denominator is not positive lie behind the plane. They are mapped far
+    outside the image, with zero derivatives.
+
+    Args:
+      ndim: Number of spatial axes; only 2 exists.
+
+    Returns:
+      The family with 8 parameters; target points to source points, normalised coordinates.
+
+    Raises:
+      ValueError: If ``ndim`` is not supported.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> theta = jnp.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, 0.0])
+      >>> stn.projective().apply(theta, jnp.array([-1.0, 0.25])).tolist()
+      [-2.0, 0.5]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
+    """
+
+    def matrix(theta: Array) -> Array:
+        return jnp.append(theta, jnp.ones_like(theta, shape=1)).reshape(3, 3)
+
+    if ndim != 2:
+        raise ValueError(f"projective exists for ndim = 2; got {ndim!r}.")
+    return _family("projective", ndim, np.eye(3).ravel()[:-1], matrix)
+
+
+def affine_grid(
+    matrix: Float[Array, "n n+1"], shape: Sequence[int], *, align_corners: bool = False
+) -> Float[Array, "*space n"]:
+    """The sampling grid of an affine matrix: the source point of every output pixel.
+
+    Args:
+      matrix: ``[n, n + 1]``, target to source in normalised coordinates, as PyTorch's ``theta``;
+        one matrix, batch with ``jax.vmap``.
+      shape: Spatial shape of the output, ``(height, width)`` or ``(depth, height, width)``.
+      align_corners: As in :func:`regular_grid`.
+
+    Returns:
+      Grid ``[*shape, n]`` for :func:`grid_sample`.
+
+    Raises:
+      ValueError: If ``matrix`` and ``shape`` do not fit each other.
+      TypeError: If ``matrix`` is not of a floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> grid = stn.affine_grid(jnp.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]), (1, 2))
+      >>> grid.tolist()
+      [[[0.0, 0.0], [1.0, 0.0]]]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 1.
+    """
+    shape = _checks.spatial_shape("shape", shape)
+    matrix = _checks.floating("matrix", matrix)
+    ndim = len(shape)
+    if matrix.shape != (ndim, ndim + 1):
+        raise ValueError(
+            f"matrix must have shape ({ndim}, {ndim + 1}) for an output of shape {shape}; "
+            f"got {matrix.shape}. Batch with jax.vmap."
+        )
+    points = regular_grid(shape, align_corners=align_corners, dtype=matrix.dtype)
+    return points + _displacement(matrix, points)
+
+
+def _family(
+    name: str, ndim: int, identity: np.ndarray, matrix: Callable[[Array], Array]
+) -> Transform:
+    """A family from its matrix: ``[n, n + 1]`` where it is affine, ``[n + 1, n + 1]`` where not."""
+    if ndim not in (2, 3):
+        raise ValueError(f"{name} exists for ndim = 2 and 3; got {ndim!r}.")
+    return Transform(
+        name=name,
+        ndim=ndim,
+        identity=identity,
+        displacement=lambda theta, points: _displacement(matrix(theta), points),
+        inverse=lambda theta, points: points + _displacement(_inverse(matrix(theta)), points),
+        homogeneous=lambda theta: _square(matrix(theta)),
+    )
+
+
+def _displacement(matrix: Array, points: Array) -> Array:
+    """``T(p) − p``, by elementwise operations: exact in float32 on every backend, and fusible."""
+    ndim = points.shape[-1]
+    delta = matrix - jnp.eye(*matrix.shape, dtype=matrix.dtype)
+    coordinates = [points[..., k] for k in range(ndim)]
+    moved = [
+        sum((row[k] * coordinates[k] for k in range(ndim)), start=row[ndim]) for row in delta
+    ]
+    if len(moved) > ndim:
+        excess = moved.pop()
+        front = 1 + excess > _SMALLEST_DENOMINATOR
+        denominator = jnp.where(front, 1 + excess, 1)
+        moved = [
+            jnp.where(front, (m - excess * p) / denominator, _FAR)
+            for m, p in zip(moved, coordinates, strict=True)
+        ]
+    return jnp.stack(jnp.broadcast_arrays(*moved), axis=-1)
+
+
+def _square(matrix: Array) -> Array:
+    """The homogeneous ``[n + 1, n + 1]`` matrix."""
+    ndim = matrix.shape[1] - 1
+    return jnp.concatenate([matrix, jnp.eye(ndim + 1, dtype=matrix.dtype)[len(matrix) :]])
+
+
+def _inverse(matrix: Array) -> Array:
+    """The matrix of the inverse map, in closed form, of the shape of ``matrix``."""
+    ndim = matrix.shape[1] - 1
+    if len(matrix) == ndim + 1:
+        return _inverse_square(matrix)
+    linear = _inverse_square(matrix[:, :ndim])
+    return _beside(linear, -jnp.sum(linear * matrix[:, ndim], axis=1))
+
+
+def _inverse_square(matrix: Array) -> Array:
+    """Adjugate over determinant of a 2×2 or 3×3 matrix; not finite where it is singular."""
+    if len(matrix) == 2:
+        (a, b), (c, d) = matrix
+        return jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / (a * d - b * c)
+    r0, r1, r2 = matrix
+    adjugate = jnp.stack([jnp.cross(r1, r2), jnp.cross(r2, r0), jnp.cross(r0, r1)], axis=1)
+    return adjugate / jnp.sum(r0 * adjugate[:, 0])
+
+
+def _beside(linear: Array, translation: Array) -> Array:
+    """``[A | t]``."""
+    return jnp.concatenate([linear, translation[:, None]], axis=1)
+
+
+def _rotation(angle: Array) -> Array:
+    """Rotation matrix of an angle ``[1]`` in 2-D or of an axis-angle vector ``[3]`` in 3-D."""
+    if len(angle) == 1:
+        cos, sin = jnp.cos(angle[0]), jnp.sin(angle[0])
+        return jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
+    # Rodrigues: R = I + sin(a)/a K + (1 − cos a)/a² K². Both factors are smooth in a², but need
+    # their series near 0, where dividing would make the derivatives NaN.
+    square = jnp.sum(angle**2)
+    small = square < 1e-3
+    safe = jnp.where(small, 1, square)
+    root = jnp.sqrt(safe)
+    factor = jnp.where(small, 1 - square / 6 * (1 - square / 20), jnp.sin(root) / root)
+    factor2 = jnp.where(small, (1 - square / 12 * (1 - square / 30)) / 2, (1 - jnp.cos(root)) / safe)
+    x, y, z = angle
+    zero = jnp.zeros_like(x)
+    cross = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
+    outer = angle[:, None] * angle - square * jnp.eye(3, dtype=angle.dtype)  # K²
+    return jnp.eye(3, dtype=angle.dtype) + factor * cross + factor2 * outer
