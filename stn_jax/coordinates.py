@@ -2,10 +2,10 @@
 
 This is the only file that knows what ``align_corners`` means:
 
-* ``align_corners=False``: −1 and 1 are the outer edges of the image, so pixel ``i`` of ``n`` has its
-  centre at ``(2 i + 1) / n − 1`` and a unit of length is ``n / 2`` pixels;
-* ``align_corners=True``: −1 and 1 are the centres of the first and last pixel, so pixel ``i`` lies at
-  ``2 i / (n − 1) − 1`` and a unit of length is ``(n − 1) / 2`` pixels.
+* ``align_corners=False``: −1 and 1 are the outer edges of the image, so pixel ``i`` of ``n`` has
+  its centre at ``(2 i + 1) / n − 1`` and a unit of length is ``n / 2`` pixels;
+* ``align_corners=True``: −1 and 1 are the centres of the first and last pixel, so pixel ``i``
+  lies at ``2 i / (n − 1) − 1`` and a unit of length is ``(n − 1) / 2`` pixels.
 
 Points carry ``(x, y)`` or ``(x, y, z)`` on their last axis, whereas arrays are indexed
 ``[y, x]`` or ``[z, y, x]``: coordinate ``k`` runs along spatial array axis ``ndim − 1 − k``.
@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._types import AnyArray
 
 
 def regular_grid(
@@ -57,7 +58,7 @@ def regular_grid(
 
 
 def pixels_from_normalized(
-    points: Float[Array, "*batch n"], shape: Sequence[int], *, align_corners: bool = False
+    points: Float[AnyArray, "*batch n"], shape: Sequence[int], *, align_corners: bool = False
 ) -> Float[Array, "*batch n"]:
     """Converts normalised points to pixel coordinates of an image.
 
@@ -85,7 +86,7 @@ def pixels_from_normalized(
 
 
 def normalized_from_pixels(
-    pixels: Float[Array, "*batch n"], shape: Sequence[int], *, align_corners: bool = False
+    pixels: Float[AnyArray, "*batch n"], shape: Sequence[int], *, align_corners: bool = False
 ) -> Float[Array, "*batch n"]:
     """Converts pixel coordinates of an image to normalised points.
 
@@ -117,7 +118,7 @@ def normalized_from_pixels(
 
 
 def pixels_from_grid(
-    grid: Float[Array, "*out n"], shape: tuple[int, ...], *, align_corners: bool
+    grid: Float[AnyArray, "*out n"], shape: tuple[int, ...], *, align_corners: bool
 ) -> list[Float[Array, "*out"]]:
     """Pixel coordinates of a sampling grid, one array per coordinate.
 
@@ -134,7 +135,7 @@ def pixels_from_grid(
 
 
 def pixels_from_displacement(
-    displacement: Float[Array, "*out n"], shape: tuple[int, ...], *, align_corners: bool
+    displacement: Float[AnyArray, "*out n"], shape: tuple[int, ...], *, align_corners: bool
 ) -> list[Float[Array, "*out"]]:
     """Source pixel coordinates, given how far each point of the output lattice is moved.
 

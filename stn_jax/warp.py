@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
+from stn_jax._types import AnyArray
 from stn_jax.coordinates import pixels_from_displacement, regular_grid
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.padding import PaddingName
@@ -15,9 +16,9 @@ from stn_jax.transforms.base import Transform
 
 
 def warp(
-    image: Shaped[Array, "*space channels"],
+    image: Shaped[AnyArray, "*space channels"],
     transform: Transform,
-    theta: Float[Array, " params"],
+    theta: Float[AnyArray, " params"],
     *,
     output_shape: Sequence[int] | None = None,
     kernel: KernelName | Kernel = "linear",

@@ -1,5 +1,6 @@
 """Localization networks: from images to the parameters of a transform."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -99,12 +100,8 @@ class FullyConnectedLocalization(nnx.Module):
     ) -> None:
         self.in_shape = tuple(in_shape)
         widths = [math.prod(self.in_shape), *hidden]
-        self.layers = nnx.List(
-            [nnx.Linear(a, b, rngs=rngs) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        )
-        self.head = RegressionHead(
-            widths[-1], transform, num_transforms=num_transforms, rngs=rngs
-        )
+        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
+        self.head = RegressionHead(widths[-1], transform, num_transforms=num_transforms, rngs=rngs)
 
     def __call__(
         self, images: Float[Array, "batch height width channels"]
@@ -180,9 +177,7 @@ class ConvolutionalLocalization(nnx.Module):
                     "downsample."
                 )
             convolutions.append(
-                nnx.Conv(
-                    channels, filters, (kernel_size, kernel_size), padding="VALID", rngs=rngs
-                )
+                nnx.Conv(channels, filters, (kernel_size, kernel_size), padding="VALID", rngs=rngs)
             )
             channels = filters
             is_last = index == len(features) - 1

@@ -12,6 +12,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
+from stn_jax._types import AnyArray
 from stn_jax.coordinates import pixels_from_grid
 from stn_jax.sampling import kernels
 from stn_jax.sampling.kernels import Kernel, KernelName
@@ -19,8 +20,8 @@ from stn_jax.sampling.padding import PADDINGS, PaddingName
 
 
 def grid_sample(
-    image: Shaped[Array, "*space channels"],
-    grid: Float[Array, "*out n"],
+    image: Shaped[AnyArray, "*space channels"],
+    grid: Float[AnyArray, "*out n"],
     *,
     kernel: KernelName | Kernel = "linear",
     padding: PaddingName = "constant",
@@ -193,13 +194,13 @@ def _weighted_sum(
             inside = padding(index, size)
             taps.append((inside, inside == index, weight))
         axes.append(taps)
-    total = 0
-    for taps in itertools.product(*reversed(axes)):
-        indices, unmoved, weights = zip(*taps, strict=True)
+    terms = []
+    for corner in itertools.product(*reversed(axes)):
+        indices, unmoved, weights = zip(*corner, strict=True)
         value = image.at[indices].get(mode="promise_in_bounds")
         if options.padding == "constant":
             value = jnp.where(functools.reduce(jnp.logical_and, unmoved)[..., None], value, fill)
         if jnp.issubdtype(image.dtype, jnp.floating):
             value = value * functools.reduce(jnp.multiply, weights)[..., None]
-        total = total + value
-    return total
+        terms.append(value)
+    return functools.reduce(jnp.add, terms)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._types import AnyArray
 
 PointFunction = Callable[[Array, Array], Array]
 
@@ -72,13 +73,13 @@ class Transform:
         """Length of ``theta``."""
         return len(self.identity)
 
-    def check_theta(self, theta: Array) -> Array:
+    def check_theta(self, theta: AnyArray) -> Array:
         """``theta`` as a flat vector of at least float32; raises where it is not one."""
         meaning = f"the parameters of one {self.name} transform"
         return _checks.vector("theta", theta, self.num_params, meaning)
 
     def apply(
-        self, theta: Float[Array, " params"], points: Float[Array, "*batch n"]
+        self, theta: Float[AnyArray, " params"], points: Float[AnyArray, "*batch n"]
     ) -> Float[Array, "*batch n"]:
         """Maps target points to source points.
 
@@ -103,7 +104,7 @@ class Transform:
         return points + self.displacement(theta, points)
 
     def invert(
-        self, theta: Float[Array, " params"], points: Float[Array, "*batch n"]
+        self, theta: Float[AnyArray, " params"], points: Float[AnyArray, "*batch n"]
     ) -> Float[Array, "*batch n"]:
         """Maps source points back to target points: ``invert(theta, apply(theta, p)) = p``.
 
@@ -130,7 +131,7 @@ class Transform:
         theta, points = self._operands(theta, points)
         return self.inverse(theta, points)
 
-    def matrix(self, theta: Float[Array, " params"]) -> Float[Array, "n+1 n+1"]:
+    def matrix(self, theta: Float[AnyArray, " params"]) -> Float[Array, "rows columns"]:
         """The homogeneous matrix of a linear family, target to source, normalised coordinates.
 
         Args:
@@ -152,7 +153,7 @@ class Transform:
             raise ValueError(f"a {self.name} transform has no matrix; use apply and invert.")
         return self.homogeneous(self.check_theta(theta))
 
-    def _operands(self, theta: Array, points: Array) -> list[Array]:
+    def _operands(self, theta: AnyArray, points: AnyArray) -> list[Array]:
         return _checks.common_dtype(
             self.check_theta(theta), _checks.points("points", points, self.ndim)
         )

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._types import AnyArray
 from stn_jax.coordinates import regular_grid
 from stn_jax.transforms.base import Transform
 
@@ -217,7 +218,7 @@ def projective(*, ndim: int = 2) -> Transform:
 
 
 def affine_grid(
-    matrix: Float[Array, "n n+1"], shape: Sequence[int], *, align_corners: bool = False
+    matrix: Float[AnyArray, "rows columns"], shape: Sequence[int], *, align_corners: bool = False
 ) -> Float[Array, "*space n"]:
     """The sampling grid of an affine matrix: the source point of every output pixel.
 
@@ -275,11 +276,9 @@ def _family(
 def _displacement(matrix: Array, points: Array) -> Array:
     """``T(p) − p``, by elementwise operations: exact in float32 on every backend, and fusible."""
     ndim = points.shape[-1]
-    delta = matrix - jnp.eye(*matrix.shape, dtype=matrix.dtype)
+    delta = matrix - jnp.eye(len(matrix), ndim + 1, dtype=matrix.dtype)
     coordinates = [points[..., k] for k in range(ndim)]
-    moved = [
-        sum((row[k] * coordinates[k] for k in range(ndim)), start=row[ndim]) for row in delta
-    ]
+    moved = [sum((row[k] * coordinates[k] for k in range(ndim)), start=row[ndim]) for row in delta]
     if len(moved) > ndim:
         excess = moved.pop()
         front = 1 + excess > _SMALLEST_DENOMINATOR
@@ -332,10 +331,12 @@ def _rotation(angle: Array) -> Array:
     small = square < 1e-3
     safe = jnp.where(small, 1, square)
     root = jnp.sqrt(safe)
-    factor = jnp.where(small, 1 - square / 6 * (1 - square / 20), jnp.sin(root) / root)
-    factor2 = jnp.where(small, (1 - square / 12 * (1 - square / 30)) / 2, (1 - jnp.cos(root)) / safe)
+    near_sin = 1 - square / 6 * (1 - square / 20)
+    near_cos = (1 - square / 12 * (1 - square / 30)) / 2
+    sin_factor = jnp.where(small, near_sin, jnp.sin(root) / root)
+    cos_factor = jnp.where(small, near_cos, (1 - jnp.cos(root)) / safe)
     x, y, z = angle
     zero = jnp.zeros_like(x)
     cross = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
     outer = angle[:, None] * angle - square * jnp.eye(3, dtype=angle.dtype)  # K²
-    return jnp.eye(3, dtype=angle.dtype) + factor * cross + factor2 * outer
+    return jnp.eye(3, dtype=angle.dtype) + sin_factor * cross + cos_factor * outer

@@ -1,0 +1,1 @@
+"""Training scripts and what they share; the library itself is `stn_jax`."""

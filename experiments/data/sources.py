@@ -1,0 +1,315 @@
+"""Labelled images from an installed package, IDX files, an NPZ file or TFDS.
+
+Every source gives the same :class:`Dataset` in memory, and reads and checks everything before it
+gives anything. Whatever is wrong with a file is a :class:`DataError` that names the file.
+"""
+
+import dataclasses
+import gzip
+import math
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+import stn_jax as stn
+
+
+class DataError(ValueError):
+    """Data that cannot be used: names the source, what was expected, what came, what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images ``[n, height, width, channels]`` with values 0 to 255, and labels ``[n]``."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in memory; labels of all its splits lie in ``[0, num_classes)``."""
+
+    name: str
+    train: Split
+    test: Split
+    validation: Split | None
+    num_classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+
+def load(spec: str) -> Dataset:
+    """Loads a data set.
+
+    Args:
+      spec: ``digits`` (1,797 real handwritten digits, installed with scikit-learn),
+        ``idx:FOLDER`` (the four original MNIST files), ``npz:FILE`` (``x_train``, ``y_train``,
+        ``x_test``, ``y_test`` and perhaps ``x_val``, ``y_val``), ``tfds`` or ``tfds:DATA_DIR``
+        (MNIST as prepared by TensorFlow Datasets). ``~`` stands for the home folder.
+
+    Returns:
+      The data set.
+
+    Raises:
+      DataError: If ``spec`` has none of these forms, or the data are missing, damaged or of the
+        wrong kind.
+    """
+    name, colon, argument = spec.partition(":")
+    for form, read in LOADERS.items():
+        if form.partition(":")[:2] == (name, colon) and bool(argument) == bool(colon):
+            # Not Path.expanduser, which would spoil the "//" of a bucket's address.
+            return read(os.path.expanduser(argument))  # noqa: PTH111
+    raise _error("data", f"one of {', '.join(LOADERS)}", repr(spec), "name a source in one of them")
+
+
+def split_validation(dataset: Dataset, fraction: float) -> Dataset:
+    """Holds out the end of the training images for validation, if nothing is held out yet.
+
+    The last ``round(fraction * n)`` training images become the validation split. Nothing is
+    shuffled, so the same data give the same splits on every machine.
+
+    Args:
+      dataset: The data set.
+      fraction: Part of the training images to hold out, in ``[0, 1)``.
+
+    Returns:
+      A data set with a validation split; ``dataset`` itself when it already has one or
+      ``fraction`` is 0.
+
+    Raises:
+      ValueError: If ``fraction`` is outside ``[0, 1)``, or leaves one of the two splits empty.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction: expected a number in [0, 1); got {fraction}")
+    if dataset.validation is not None or fraction == 0:
+        return dataset
+    images, labels = dataset.train.images, dataset.train.labels
+    kept = len(labels) - round(fraction * len(labels))
+    if not 0 < kept < len(labels):
+        got = f"{fraction} of {len(labels)} images, which keeps {kept}"
+        raise ValueError(f"fraction: expected to leave images in both splits; got {got}")
+    train, held_out = Split(images[:kept], labels[:kept]), Split(images[kept:], labels[kept:])
+    return dataclasses.replace(dataset, train=train, validation=held_out)
+
+
+def _error(where: object, expected: str, got: object, remedy: str) -> DataError:
+    return DataError(f"{where}: expected {expected}; got {got}; {remedy}")
+
+
+def _load_digits(_: str) -> Dataset:
+    try:  # Imported here: it takes a second, and only this source needs it.
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise _error("digits", "scikit-learn, which holds them", error, "install it") from error
+    digits = load_digits()
+    # As in MNIST, the digit fills the middle 20x20 of 28x28 pixels.
+    theta = jnp.array([28 / 20, 0.0, 0.0])
+    enlarge = jax.vmap(lambda image: stn.warp(image, stn.attention(), theta, output_shape=(28, 28)))
+    small = jnp.asarray(digits.images[..., None] * (255 / 16), jnp.float32)
+    images = np.rint(np.asarray(jax.jit(enlarge)(small))).clip(0, 255).astype(np.uint8)
+    train, test = train_test_split(
+        np.arange(len(images)), train_size=1000, stratify=digits.target, random_state=0
+    )
+    rows = {"train": train, "test": test}
+    splits = {split: (images[i], digits.target[i], "digits") for split, i in rows.items()}
+    return _dataset("digits", splits)
+
+
+# What reading a missing, damaged, encrypted or pickled file raises; gzip's own errors are OSErrors.
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+# The name of each file up to its ending, and the dimensions of the array in it.
+_IDX_FILES = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
+# The last that exists is read.
+_IDX_ENDINGS = (".idx{}-ubyte.gz", "-idx{}-ubyte.gz", ".idx{}-ubyte", "-idx{}-ubyte")
+
+
+def _load_idx(argument: str) -> Dataset:
+    folder = Path(argument)
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "nothing there"
+        raise _error(folder, "a folder with the four MNIST files", got, "name their folder")
+    spellings = {
+        name: [folder / (name + ending.format(ndim)) for ending in _IDX_ENDINGS]
+        for name, ndim in _IDX_FILES.items()
+    }
+    paths = {name: path for name, tried in spellings.items() for path in tried if path.exists()}
+    missing = ", ".join(tried[-1].name for name, tried in spellings.items() if name not in paths)
+    if missing:
+        expected = "the four MNIST files, plain or .gz"
+        raise _error(folder, expected, f"a folder without {missing}", "put them there")
+    splits = {}
+    for split, stem in {"train": "train", "test": "t10k"}.items():
+        images, labels = paths[f"{stem}-images"], paths[f"{stem}-labels"]
+        splits[split] = (_read_idx(images, 3), _read_idx(labels, 1), f"{images} and {labels.name}")
+    return _dataset(folder.resolve().name, splits)
+
+
+def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
+    """Reads one IDX file of bytes: a magic number, ``ndim`` sizes, then the values."""
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except _UNREADABLE as error:
+        raise _error(path, "a readable IDX file", error, "fetch it again") from error
+    start = 4 + 4 * ndim
+    if len(content) < start:
+        got = f"{len(content)} bytes in all"
+        raise _error(path, f"a header of {start} bytes", got, "it is truncated, fetch it again")
+    magic, *shape = struct.unpack(f">{1 + ndim}I", content[:start])
+    right = 0x0800 + ndim  # 8 stands for unsigned bytes.
+    if magic != right:
+        expected = f"the magic number 0x{right:08x} (unsigned bytes, {ndim} dimensions)"
+        raise _error(path, expected, f"0x{magic:08x}", "check that it is what its name says")
+    if len(content) - start != math.prod(shape):
+        expected = f"{math.prod(shape)} bytes after the header, for shape {tuple(shape)}"
+        remedy = "it is truncated or has trailing bytes, fetch it again"
+        raise _error(path, expected, len(content) - start, remedy)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+# The names an NPZ file may give to each split; its arrays are x_NAME and y_NAME.
+_NPZ_NAMES = {"train": ("train",), "test": ("test",), "validation": ("val", "valid", "validation")}
+
+
+def _load_npz(argument: str) -> Dataset:
+    path = Path(argument)
+    known = {f"{kind}_{name}" for names in _NPZ_NAMES.values() for name in names for kind in "xy"}
+    try:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            keys = [key for key in archive.files if key.lower() in known]
+            arrays = {key.lower(): np.asarray(archive[key]) for key in keys}
+            found = ", ".join(archive.files) or "no arrays"
+    except _UNREADABLE as error:
+        remedy = "save it again with numpy.savez, without object arrays"
+        raise _error(path, "a readable .npz archive of plain numbers", error, remedy) from error
+    splits = {}
+    for split, names in _NPZ_NAMES.items():
+        for name in names:
+            x, y = f"x_{name}", f"y_{name}"
+            if x in arrays and y in arrays and split not in splits:
+                splits[split] = (arrays.pop(x), arrays.pop(y), f"{path} ({x}, {y})")
+    # What is left lacks its partner, or is a second validation split.
+    if arrays or len(keys) != 2 * len(splits) or not splits.keys() >= {"train", "test"}:
+        expected = "x_train, y_train, x_test, y_test and perhaps one pair x_val, y_val, each once"
+        raise _error(path, f"{expected} and in upper or lower case", found, "rename the arrays")
+    return _dataset(path.stem, splits)
+
+
+def _load_tfds(data_dir: str) -> Dataset:
+    where = f"tfds:{data_dir}" if data_dir else "tfds"
+    splits = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Those of TFDS and what it imports are not ours.
+            import tensorflow_datasets as tfds  # Imported here: heavy, and optional.
+
+            for split in ("train", "test"):
+                # The stars take whichever version was prepared.
+                source = tfds.data_source(
+                    "mnist:*.*.*", split=split, data_dir=data_dir or None, download=False
+                )
+                examples = list(source)
+                images = np.stack([example["image"] for example in examples])
+                labels = np.array([example["label"] for example in examples])
+                splits[split] = (images, labels, f"{where} ({split})")
+    except Exception as error:  # TFDS raises whatever its parts raise; the cause stays chained.
+        expected, got = "MNIST prepared by TFDS as array_record or parquet", type(error).__name__
+        prepare = "run `tfds build mnist --file_format=array_record` where TensorFlow is installed"
+        remedy = f"{prepare}, then name its folder as tfds:DATA_DIR, or use idx:FOLDER or npz:FILE"
+        raise _error(where, expected, f"{got}: {error}", remedy) from error
+    return _dataset("mnist", splits)
+
+
+# How each source is written on the command line, and how it is read.
+LOADERS: dict[str, Callable[[str], Dataset]] = {
+    "digits": _load_digits,
+    "idx:FOLDER": _load_idx,
+    "npz:FILE": _load_npz,
+    "tfds": _load_tfds,
+    "tfds:DATA_DIR": _load_tfds,
+}
+
+
+def _dataset(name: str, splits: Mapping[str, tuple[Any, Any, str]]) -> Dataset:
+    """Checks images, labels and the source of each split, and brings them to one form."""
+    # One range for all splits: a dark split in 0..255 must not be taken for one in 0..1.
+    # The margin is for resized images, whose rounding errors may pass 1.
+    floats = [images for images, _, _ in splits.values() if images.dtype.kind == "f"]
+    scale = 255 if all(images.max(initial=0) < 1.001 for images in floats) else 1
+    made: dict[str, Split] = {}
+    for split, (raw_images, raw_labels, where) in splits.items():
+        images, labels = _as_images(raw_images, scale, where), _as_labels(raw_labels, where)
+        if len(images) != len(labels):
+            got = f"{len(images)} images and {len(labels)} labels"
+            raise _error(where, "one label for each image", got, "check that they belong together")
+        made[split] = Split(images, labels)
+        shape, first = images.shape[1:], made["train"].images.shape[1:]
+        if shape != first:
+            expected = f"images of shape {first}, as in training"
+            raise _error(where, expected, shape, "bring all splits to one shape")
+    num_classes = 1 + max(int(split.labels.max()) for split in made.values())
+    return Dataset(name, made["train"], made["test"], made.get("validation"), num_classes)
+
+
+def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]:
+    """Brings images to uint8 ``[n, height, width, channels]``; multiplies floats by ``scale``."""
+    given = f"{array.dtype} of shape {array.shape}"
+    if array.ndim == 2:
+        # Flattened squares: grey where the length is a square, else three channels.
+        for channels in (1, 3):
+            side = math.isqrt(array.shape[1] // channels)
+            if side * side * channels == array.shape[1]:
+                array = array.reshape(len(array), side, side, channels)
+                break
+    elif array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.size == 0 or array.dtype.kind not in "iuf":
+        expected = "numeric images [n, height, width], [n, height, width, channels] or [n, size]"
+        raise _error(where, expected, given, "convert or reshape them, to squares if flattened")
+    if array.dtype == np.uint8:
+        return array
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255):  # In this form NaN is refused too.
+        expected = "finite image values from 0 to 255, or from 0 to 1 as floats"
+        raise _error(where, expected, f"{low} to {high}", "rescale them")
+    if array.dtype.kind == "f":
+        array = np.rint(array * np.float32(scale))
+    return array.astype(np.uint8)
+
+
+def _as_labels(array: NDArray[Any], where: str) -> NDArray[np.int32]:
+    """Brings labels, one-hot or not, to int32 ``[n]``."""
+    given = f"{array.dtype} of shape {array.shape}"
+    if array.ndim not in (1, 2) or array.size == 0 or array.dtype.kind not in "biuf":
+        expected = "labels [n], [n, 1] or one-hot [n, classes], not empty"
+        raise _error(where, expected, given, "convert them to integers")
+    if array.ndim == 2 and array.shape[1] > 1:
+        if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
+            got = f"{given} with rows that are not one 1 and else 0"
+            raise _error(where, "one-hot labels", got, "give one whole number for each image")
+        array = array.argmax(axis=1)
+    array = array.reshape(-1)
+    limit = np.iinfo(np.int32).max
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high < limit and (array.astype(np.int64) == array).all()):
+        expected = f"labels that are whole numbers from 0 to {limit - 1}"
+        raise _error(where, expected, f"{given}, {low} to {high}", "number the classes from 0")
+    return array.astype(np.int32)

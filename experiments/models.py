@@ -1,0 +1,169 @@
+"""The classifiers of the experiments, with or without a spatial transformer before them.
+
+Layers follow the distorted-MNIST protocol of Jaderberg et al., arXiv:1506.02025, appendix A.4.
+The widths are choices within what the paper leaves open: FCN 256 and 256 units; CNN 9×9 of 32
+and 7×7 of 64 filters, each followed by 2×2 max-pooling; localization of ST-FCN three layers of 32
+units, of ST-CNN two 5×5 convolutions of 20 filters and a layer of 20 on the halved input.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+import stn_jax as stn
+from stn_jax import nn as stnn
+
+ModelName = Literal["fcn", "cnn", "st-fcn", "st-cnn"]
+TransformName = Literal["translation", "rigid", "similarity", "attention", "affine", "projective"]
+
+TRANSFORMS: dict[str, Callable[[], stn.Transform]] = {
+    "translation": stn.translation,
+    "rigid": stn.rigid,
+    "similarity": stn.similarity,
+    "attention": stn.attention,
+    "affine": stn.affine,
+    "projective": stn.projective,
+}
+
+
+class FullyConnectedClassifier(nnx.Module):
+    """Two hidden fully connected layers and a linear one."""
+
+    def __init__(
+        self, in_shape: tuple[int, ...], num_classes: int, *, hidden: int = 256, rngs: nnx.Rngs
+    ) -> None:
+        self.layers = nnx.List(
+            [
+                nnx.Linear(math.prod(in_shape), hidden, rngs=rngs),
+                nnx.Linear(hidden, hidden, rngs=rngs),
+            ]
+        )
+        self.logits = nnx.Linear(hidden, num_classes, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "batch h w c"]) -> Float[Array, "batch classes"]:
+        """Logits of each image."""
+        features = images.reshape(len(images), -1)
+        for layer in self.layers:
+            features = nnx.relu(layer(features))
+        return self.logits(features)
+
+
+class ConvolutionalClassifier(nnx.Module):
+    """Convolutions 9×9 and 7×7, each followed by 2×2 max-pooling, and a linear layer."""
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        features: tuple[int, int] = (32, 64),
+        rngs: nnx.Rngs,
+    ) -> None:
+        height, width, channels = in_shape
+        convolutions = []
+        for filters, size in zip(features, (9, 7), strict=True):
+            convolutions.append(
+                nnx.Conv(
+                    channels,
+                    filters,
+                    (size, size),
+                    padding="VALID",
+                    conv_general_dilated=convolve,
+                    rngs=rngs,
+                )
+            )
+            channels, height, width = filters, (height - size + 1) // 2, (width - size + 1) // 2
+        if min(height, width) < 1:
+            raise ValueError(f"the CNN takes images of at least 22×22 pixels; got {in_shape}.")
+        self.convolutions = nnx.List(convolutions)
+        self.logits = nnx.Linear(height * width * channels, num_classes, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "batch h w c"]) -> Float[Array, "batch classes"]:
+        """Logits of each image."""
+        maps = images
+        for convolution in self.convolutions:
+            maps = max_pool(nnx.relu(convolution(maps)))
+        return self.logits(maps.reshape(len(maps), -1))
+
+
+class Model(nnx.Module):
+    """A classifier, and the spatial transformer that its input passes first, if it has one."""
+
+    def __init__(
+        self,
+        classifier: Callable[[Array], Array],
+        transformer: stnn.SpatialTransformer | None = None,
+    ) -> None:
+        self.classifier = classifier
+        self.transformer = transformer
+
+    def __call__(self, images: Float[Array, "batch h w c"]) -> Float[Array, "batch classes"]:
+        """Logits of each image."""
+        if self.transformer is not None:
+            images = self.transformer(images)
+        return self.classifier(images)
+
+
+def build(
+    name: ModelName,
+    transform: TransformName,
+    in_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    rngs: nnx.Rngs,
+) -> Model:
+    """A model by name; ``transform`` is that of its spatial transformer, if it has one."""
+    convolutional = name.endswith("cnn")
+    classifier_type = ConvolutionalClassifier if convolutional else FullyConnectedClassifier
+    classifier = classifier_type(in_shape, num_classes, rngs=rngs)
+    if not has_transformer(name):
+        return Model(classifier)
+    family = TRANSFORMS[transform]()
+    localization: Callable[[Array], Array]
+    if convolutional:
+        localization = stnn.ConvolutionalLocalization(in_shape, family, rngs=rngs)
+    else:
+        localization = stnn.FullyConnectedLocalization(
+            in_shape, family, hidden=(32, 32, 32), rngs=rngs
+        )
+    return Model(classifier, stnn.SpatialTransformer(localization, family))
+
+
+def has_transformer(name: ModelName) -> bool:
+    """Whether a model holds a spatial transformer."""
+    return name.startswith("st-")
+
+
+def count_parameters(model: nnx.Module) -> int:
+    """Number of trained numbers in a model."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def max_pool(maps: Float[Array, "batch h w c"]) -> Float[Array, "batch h//2 w//2 c"]:
+    """2×2 max-pooling, in the form whose gradient XLA runs fast on the CPU."""
+    batch, height, width, channels = maps.shape
+    maps = maps[:, : height // 2 * 2, : width // 2 * 2]
+    return maps.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+
+
+def convolve(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
+    """``lax.conv_general_dilated``, as patches and one matrix product on the CPU.
+
+    XLA on the CPU runs the input gradient of a convolution with a large kernel through a naive
+    loop; the product's gradient is another product. Only for plain convolutions without padding.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.lax.conv_general_dilated(inputs, kernel, *args, **options)
+    size_y, size_x, _, filters = kernel.shape
+    height, width = inputs.shape[1] - size_y + 1, inputs.shape[2] - size_x + 1
+    patches = [
+        inputs[:, y : y + height, x : x + width]
+        for y, x in itertools.product(range(size_y), range(size_x))
+    ]
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, filters)

@@ -1,0 +1,108 @@
+"""How θ moves during training, as an animated GIF."""
+
+import io
+
+import numpy as np
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from experiments.report import figures
+from experiments.report.runs import Pictures
+from stn_jax import visualize
+
+_DPI = 90
+_FRAME_MS = 150
+_LAST_FRAME_MS = 3000
+_MAX_BYTES = 2_000_000
+# A caption says no more numbers than these; a thin plate spline has dozens.
+_MAX_NUMBERS = 12
+
+
+def theta_animation(
+    pictures: Pictures, *, total_steps: int, max_frames: int = 40, max_images: int = 6
+) -> bytes:
+    """Animates the regions that the transformer reads, and what it passes on, during training.
+
+    Args:
+      pictures: Pictures of a model with a spatial transformer.
+      total_steps: Number of training steps, for the caption.
+      max_frames: Snapshots beyond this number are left out evenly; the first and last are kept.
+      max_images: Number of images shown.
+
+    Returns:
+      The bytes of a GIF file under 2 MB: one frame a snapshot, the last one held longer. Where
+      pictures are so rich that it would be larger, every other frame is left out.
+
+    Raises:
+      ValueError: If the pictures are of a model without a spatial transformer.
+    """
+    regions = pictures.regions
+    if regions is None:
+        raise ValueError("pictures must be of a model with a spatial transformer; got no theta.")
+    columns = min(len(pictures.labels), max_images)
+    figure, inputs, outputs = figures.picture_rows(pictures, columns, dpi=_DPI)
+    title = figure.suptitle(" ", x=0.01, horizontalalignment="left", family="monospace")
+    title.set_fontsize(9)
+    for k in range(columns):
+        figures.show_image(inputs[k], pictures.inputs[k], margin=figures.MARGIN)
+    shown = [figures.show_image(outputs[k], regions.outputs[0, k]) for k in range(columns)]
+
+    frames = []
+    for snapshot in frame_indices(len(pictures.steps), max_frames):
+        step = int(pictures.steps[snapshot])
+        title.set_text(theta_caption(step, total_steps, regions.theta[snapshot, 0]))
+        lines: list[Line2D] = []
+        for k in range(columns):
+            shown[k].set_data(figures.displayable(regions.outputs[snapshot, k]))
+            figures.show_prediction(inputs[k], pictures, snapshot, k)
+            theta, shape = regions.theta[snapshot, k], pictures.inputs.shape[1:3]
+            lines += visualize.draw_region(inputs[k], regions.transform, theta, shape)
+        frames.append(Image.fromarray(figures.pixels(figure)))
+        for line in lines:
+            line.remove()
+        # The layout is found once and then kept, so that nothing jumps and drawing is quick.
+        figure.set_layout_engine("none")
+    gif = _gif(frames)
+    while len(gif) > _MAX_BYTES and len(frames) > 2:
+        frames = frames[:-1:2] + frames[-1:]
+        gif = _gif(frames)
+    return gif
+
+
+def theta_caption(step: int, total_steps: int, theta: np.ndarray) -> str:
+    """A frame's caption, such as ``batch = 0/200, theta = [1.00 0.00 0.00 / 0.00 1.00 0.00]``.
+
+    Affine and projective parameters are written as the rows of their matrix.
+    """
+    # Adding 0 turns −0 into 0.
+    numbers = [f"{round(float(number), 2) + 0.0:.2f}" for number in theta[:_MAX_NUMBERS]]
+    width = 3 if len(theta) in (6, 8) else len(numbers)
+    rows = [" ".join(numbers[start : start + width]) for start in range(0, len(numbers), width)]
+    more = " …" if len(theta) > len(numbers) else ""
+    return f"batch = {step}/{total_steps}, theta = [{' / '.join(rows)}{more}]"
+
+
+def frame_indices(snapshots: int, max_frames: int) -> list[int]:
+    """At most ``max_frames`` indices, evenly spaced from the first to the last."""
+    last, frames = snapshots - 1, min(snapshots, max_frames)
+    return [round(index) for index in np.linspace(0, last, frames)]
+
+
+def _gif(frames: list[Image.Image]) -> bytes:
+    """The frames as a GIF with one palette, so that colours do not flicker."""
+    sample = Image.new("RGB", (frames[0].width, 2 * frames[0].height))
+    sample.paste(frames[0])
+    sample.paste(frames[-1], (0, frames[0].height))
+    palette = sample.quantize(256, method=Image.Quantize.MEDIANCUT)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_FRAME_MS]
+    buffer = io.BytesIO()
+    indexed[0].save(
+        buffer,
+        format="GIF",
+        save_all=True,
+        append_images=indexed[1:],
+        duration=durations,
+        loop=0,
+    )
+    return buffer.getvalue()

@@ -1,0 +1,171 @@
+"""The report's still pictures, drawn on the Agg canvas without matplotlib's global state."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from experiments.report.runs import Pictures, Run, run_names
+from stn_jax import visualize
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_WRONG = "#c62828"
+_GREY = "#666666"
+_OUTSIDE = "#e4e4e4"
+_MAX_COLUMNS = 10
+# How much of the surroundings is shown around an image, as a fraction of its size: enough for a
+# square turned by 45 degrees.
+MARGIN = 0.22
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as an RGB image, uint8 ``[height, width, 3]``."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def new_figure(width: float, height: float, *, dpi: int = 120) -> Figure:
+    """An empty figure, in inches, that belongs to no window and no list of open figures."""
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def training_curves(runs: Sequence[Run]) -> Figure:
+    """Loss, and training and validation error, against the step: a colour a run, a line a seed."""
+    figure = new_figure(10.0, 4.2)
+    loss_axes, error_axes = figure.subplots(1, 2)
+    colors = _colors(runs)
+    for run, color in zip(runs, colors, strict=True):
+        for seed in dict.fromkeys(line["seed"] for line in run.metrics):
+            lines = [line for line in run.metrics if line["seed"] == seed]
+            training = _series(lines, "train_error")
+            validation = _series(lines, "validation_error")
+            loss_axes.plot(*_series(lines, "loss"), color=color, linewidth=0.9, alpha=0.8)
+            error_axes.plot(*training, color=color, linewidth=0.9, alpha=0.2)
+            error_axes.plot(*validation, color=color, linewidth=1.4, marker="o", markersize=3)
+    _style(loss_axes, xlabel="step", ylabel="training loss")
+    _style(error_axes, xlabel="step", ylabel="error in %")
+    loss_axes.set_yscale("log")
+    # Logarithmic from 1 % up, so that the last points can be told, and still able to show 0 %.
+    error_axes.set_yscale("symlog", linthresh=1, linscale=0.4)
+    error_axes.set(ylim=(0, 100), yticks=(ticks := [0, 1, 2, 5, 10, 20, 50, 100]))
+    error_axes.set_yticklabels([str(tick) for tick in ticks])
+    error_axes.minorticks_off()
+    names = run_names([run.result for run in runs])
+    handles = [
+        Line2D([], [], color=color, label=name) for name, color in zip(names, colors, strict=True)
+    ]
+    kinds = [
+        Line2D([], [], color=_GREY, linewidth=0.9, alpha=0.5, label="training batch"),
+        Line2D([], [], color=_GREY, linewidth=1.4, marker="o", markersize=3, label="validation"),
+    ]
+    loss_axes.legend(handles=handles, frameon=False)
+    error_axes.legend(handles=kinds, frameon=False)
+    return figure
+
+
+def error_plot(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """Test error: a dot and its interval for each run, small rings for its seeds."""
+    figure = new_figure(8.0, 1.1 + 0.45 * len(results))
+    axes = figure.subplots()
+    for row, (result, color) in enumerate(zip(results, _colors(results), strict=True)):
+        seeds = result["test_errors"]
+        axes.plot(result["interval"], [row, row], color=color, linewidth=2, solid_capstyle="butt")
+        axes.plot(result["mean"], row, "o", color=color, markersize=9)
+        # A little below, since one seed would hide behind the mean.
+        axes.plot(
+            seeds, [row + 0.25] * len(seeds), "o", color=color, markersize=4, fillstyle="none"
+        )
+    _style(axes, xlabel="test error in %", ylabel="")
+    axes.grid(visible=False, axis="y")
+    axes.set(yticks=range(len(results)), yticklabels=run_names(results))
+    axes.set(ylim=(len(results) - 0.5, -0.5))
+    axes.set_xlim(left=0)
+    return figure
+
+
+def before_after(pictures: Pictures) -> Figure:
+    """Inputs with the region that is read, over what the transformer passes on at the end."""
+    columns = min(len(pictures.labels), _MAX_COLUMNS)
+    regions = pictures.regions
+    figure, inputs, outputs = picture_rows(pictures, columns)
+    for k in range(columns):
+        image = pictures.inputs[k]
+        show_prediction(inputs[k], pictures, -1, k)
+        if regions is None:
+            show_image(inputs[k], image)
+            continue
+        show_image(inputs[k], image, margin=MARGIN)
+        show_image(outputs[k], regions.outputs[-1, k])
+        visualize.draw_region(inputs[k], regions.transform, regions.theta[-1, k], image.shape[:2])
+    return figure
+
+
+def picture_rows(
+    pictures: Pictures, columns: int, *, dpi: int = 120
+) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure with a row of inputs and, where there is a transformer, a row of its outputs."""
+    rows = 1 if pictures.regions is None else 2
+    figure = new_figure(1.1 * columns + 0.3, 1.15 * rows + 0.35, dpi=dpi)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for row, name in zip(axes, ("input", "output"), strict=False):
+        row[0].set_ylabel(name, color=_GREY)
+    return figure, list(axes[0]), list(axes[-1])
+
+
+def show_image(axes: Axes, image: np.ndarray, *, margin: float = 0.0) -> AxesImage:
+    """Shows a uint8 image ``[height, width, channels]``, with a margin in units of its size."""
+    height, width = image.shape[:2]
+    shown = axes.imshow(displayable(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set(xticks=[], yticks=[], facecolor=_OUTSIDE)
+    axes.set_xlim(-0.5 - margin * width, width - 0.5 + margin * width)
+    axes.set_ylim(height - 0.5 + margin * height, -0.5 - margin * height)
+    axes.spines[:].set_visible(False)
+    return shown
+
+
+def displayable(image: np.ndarray) -> np.ndarray:
+    """Three channels as a colour image, any other number as the brightest of them in grey."""
+    return image if image.shape[-1] == 3 else image.max(axis=-1)
+
+
+def show_prediction(axes: Axes, pictures: Pictures, snapshot: int, image: int) -> None:
+    """Writes the true and the predicted class over an image, in red where they differ."""
+    label, prediction = pictures.labels[image], pictures.predictions[snapshot, image]
+    color = "black" if label == prediction else _WRONG
+    axes.set_title(f"{label} → {prediction}", color=color, fontsize=10)
+
+
+def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of those lines that hold a value."""
+    present = [line for line in lines if line.get(key) is not None]
+    return [line["step"] for line in present], [line[key] for line in present]
+
+
+def _colors(runs: Sequence[object]) -> list[str]:
+    return [_COLORS[index % len(_COLORS)] for index in range(len(runs))]
+
+
+def _style(axes: Axes, *, xlabel: str, ylabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))

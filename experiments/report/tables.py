@@ -1,0 +1,114 @@
+"""The table of errors, for the terminal and for the page, and the table of settings."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_NONE = "–"
+
+
+def error_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The test errors as plain text, one row a run in the order given.
+
+    Args:
+      results: The contents of the runs' ``result.json``.
+
+    Returns:
+      Lines of equal width, the first one the headings.
+    """
+    headings, rows = _cells(results)
+    table = [headings, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
+    lines = []
+    for row in table:
+        padded = [
+            cell.rjust(width) if _is_numeric(heading) else cell.ljust(width)
+            for heading, cell, width in zip(headings, row, widths, strict=True)
+        ]
+        lines.append("  ".join(padded))
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def error_table_html(results: Sequence[Mapping[str, Any]]) -> str:
+    """The same table as HTML."""
+    headings, rows = _cells(results)
+    classes = ["number" if _is_numeric(heading) else "" for heading in headings]
+    return html_table(headings, rows, classes)
+
+
+def settings_table_html(names: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> str:
+    """The runs' configurations as HTML: one row a setting, one column a run."""
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    rows = [
+        [key, *(_setting(config[key]) if key in config else _NONE for config in configs)]
+        for key in keys
+    ]
+    return html_table(["setting", *names], rows, [""] * (len(names) + 1))
+
+
+def html_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str]
+) -> str:
+    """An HTML table of plain text; ``classes`` holds a CSS class for each column."""
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        inner = "".join(
+            f'<{tag} class="{css}">{html.escape(cell)}</{tag}>'
+            for css, cell in zip(classes, cells, strict=True)
+        )
+        return f"<tr>{inner}</tr>"
+
+    body = "\n".join(row("td", cells) for cells in rows)
+    return (
+        f'<div class="scroll"><table>\n<thead>{row("th", headings)}</thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as a person says them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _cells(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and one row of text a result."""
+    rows = [_row(result) for result in results]
+    # Where all runs share the task, the page says so once, and the table need not repeat it.
+    tasks = {(result["dataset"], result["distortion"]) for result in results}
+    if len(tasks) > 1:
+        rows = [
+            {"data": f"{result['dataset']}, {result['distortion']}", **row}
+            for result, row in zip(results, rows, strict=True)
+        ]
+    headings = list(rows[0]) if rows else ["model"]
+    return headings, [list(row.values()) for row in rows]
+
+
+def _row(result: Mapping[str, Any]) -> dict[str, str]:
+    low, high = result["interval"]
+    return {
+        "model": str(result["model"]),
+        "transform": _NONE if result["transform"] is None else str(result["transform"]),
+        "test error %": f"{result['mean']:.2f}",
+        "95 % interval": f"{low:.2f} to {high:.2f}",
+        "each seed": ", ".join(f"{error:.2f}" for error in result["test_errors"]),
+        "parameters": f"{result['num_parameters']:,}",
+        "steps": f"{result['steps']:,}",
+        "time": format_duration(float(result["wall_time_s"])),
+    }
+
+
+def _is_numeric(heading: str) -> bool:
+    return heading not in ("data", "model", "transform", "each seed")
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or _NONE
+    return _NONE if value is None else str(value)

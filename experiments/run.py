@@ -1,0 +1,291 @@
+"""One run: a model trained for each seed, and the folder it leaves.
+
+Everything in the folder follows from ``config.json``. A run that is stopped, by Ctrl-C or a kill,
+goes on from its last checkpoint and ends with the same numbers as one that never was.
+"""
+
+import functools
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from tqdm import tqdm
+
+from experiments import models, statistics, train
+from experiments.checkpoint import Checkpoints
+from experiments.config import Run
+from experiments.data.distortions import DISTORTIONS, distort_test_images
+from experiments.data.sources import Dataset
+from experiments.files import environment, read_json, write_atomically, write_json
+
+_SECONDS_BETWEEN_CHECKPOINTS = 30
+_VALIDATIONS = 20
+_FOLLOWED_IMAGES = 10
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The run was asked to stop; its state is saved."""
+
+
+def prepare_folder(run: Run, folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Makes the run's folder, or checks that it holds this very run.
+
+    Raises:
+      ValueError: If it holds anything and neither option is given, or something other than this
+        run.
+    """
+    config_file = folder / "config.json"
+    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if occupied and not config_file.is_file():
+        raise ValueError(f"{folder} exists and is not a run; choose another --out.")
+    if occupied and overwrite:
+        shutil.rmtree(folder)
+    elif occupied and not resume:
+        raise ValueError(
+            f"{folder} holds a run already; --resume goes on with it, --overwrite deletes it, "
+            "another --out leaves it alone."
+        )
+    elif occupied:
+        before, now = read_json(config_file), run.to_json()
+        changed = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+        if changed:
+            raise ValueError(
+                f"{folder} holds a run with other settings, so it cannot be resumed: "
+                + "; ".join(
+                    f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in sorted(changed)
+                )
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(config_file, run.to_json())
+
+
+def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
+    """Trains and tests a model for each seed; returns, and writes, what ``result.json`` holds.
+
+    Raises:
+      Interrupted: If Ctrl-C or a termination signal came; the state is saved.
+    """
+    if (folder / "result.json").exists():
+        return read_json(folder / "result.json")
+    create_model = functools.partial(_create_model, run, dataset)
+    schedule = optax.cosine_decay_schedule(run.learning_rate, run.steps)
+    trainer = train.make_trainer(
+        create_model, optax.adam(schedule), DISTORTIONS[run.distortion], run.batch_size
+    )
+    log = MetricsLog(folder / "metrics.jsonl")
+    with _stop_signal() as stop:
+        errors = [_train_seed(run, folder, dataset, trainer, log, seed, stop) for seed in run.seeds]
+    test_images = len(dataset.test.labels)
+    result = {
+        "model": run.model,
+        "transform": run.transform if models.has_transformer(run.model) else None,
+        "distortion": run.distortion,
+        "dataset": dataset.name,
+        "num_parameters": models.count_parameters(create_model(nnx.Rngs(0))),
+        "steps": run.steps,
+        "batch_size": run.batch_size,
+        "seeds": list(run.seeds),
+        "test_errors": errors,
+        "test_images": test_images,
+        "mean": float(np.mean(errors)),
+        "interval": list(statistics.interval(errors, test_images)),
+        "interval_method": statistics.INTERVAL_METHOD,
+        "wall_time_s": round(sum(log.seconds(seed) for seed in run.seeds), 2),
+        **environment(),
+    }
+    write_json(folder / "result.json", result)
+    return result
+
+
+def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:
+    return models.build(
+        run.model, run.transform, dataset.image_shape, dataset.num_classes, rngs=rngs
+    )
+
+
+def _train_seed(
+    run: Run,
+    folder: Path,
+    dataset: Dataset,
+    trainer: train.Trainer,
+    log: "MetricsLog",
+    seed: int,
+    stop: dict[str, bool],
+) -> float:
+    """Trains one seed to the end and returns its test error in percent."""
+    images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+    key = jax.random.key(seed)
+    state = trainer.initial_state(seed)
+    checkpoints = Checkpoints(folder / "checkpoints" / f"seed-{seed}")
+    followed = _Followed(folder / "pictures.npz", dataset, run, trainer, seed == run.seeds[0])
+    try:
+        step = checkpoints.latest() or 0
+        if step:
+            state = checkpoints.restore(step, state)
+        log.forget_after(seed, step)
+        followed.forget_after(step)
+        if step == 0:
+            followed.look(state)
+        elapsed_before, started = log.seconds(seed), time.perf_counter()
+        saved_at = started
+        validations = max(1, run.steps // run.steps_per_dispatch // _VALIDATIONS)
+        with tqdm(
+            total=run.steps, initial=step, unit="step", desc=f"{run.model} seed {seed}"
+        ) as progress:
+            while step < run.steps:
+                count = min(run.steps_per_dispatch, run.steps - step)
+                tick = time.perf_counter()
+                state, metrics = trainer.run(state, images, labels, key, count)
+                row = {name: float(value) for name, value in metrics.items()}
+                rate = count * run.batch_size / (time.perf_counter() - tick)
+                step += count
+                due = step // run.steps_per_dispatch % validations == 0 or step == run.steps
+                if dataset.validation is not None and due:
+                    row["validation_error"] = _error(trainer, state, dataset.validation)
+                followed.look(state)
+                seconds = elapsed_before + time.perf_counter() - started
+                log.append(
+                    {"seed": seed, "step": step, **row}
+                    | {"images_per_second": round(rate, 1), "seconds": round(seconds, 2)}
+                )
+                progress.update(count)
+                progress.set_postfix(loss=f"{row['loss']:.4f}", error=f"{row['train_error']:.2f}%")
+                stopping = stop["requested"]
+                late = time.perf_counter() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS
+                if stopping or late or step == run.steps:
+                    followed.save()
+                    checkpoints.save(step, state)
+                    saved_at = time.perf_counter()
+                if stopping:
+                    raise Interrupted(f"{run.model}, seed {seed}, step {step} of {run.steps}")
+    finally:
+        checkpoints.close()
+    return _error(trainer, state, dataset.test)
+
+
+def _error(trainer: train.Trainer, state: train.State, split: Any) -> float:
+    return train.error_percent(trainer, state, jnp.asarray(split.images), split.labels)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[dict[str, bool]]:
+    """Turns the first Ctrl-C or termination into a request; a second one stops at once."""
+    stop = {"requested": False}
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop["requested"]:
+            raise KeyboardInterrupt
+        stop["requested"] = True
+        tqdm.write("stopping after this dispatch; once more to stop at once, unsaved")
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class MetricsLog:
+    """``metrics.jsonl``: a line of JSON for every dispatch."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows = _read_rows(path) if path.exists() else []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a line."""
+        self._rows.append(row)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def forget_after(self, seed: int, step: int) -> None:
+        """Drops what came after the checkpoint that a run resumes from."""
+        kept = [row for row in self._rows if row["seed"] != seed or row["step"] <= step]
+        self._rows = kept
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self._path, lambda path: path.write_text(text))
+
+    def seconds(self, seed: int) -> float:
+        """Time that the training of a seed has taken so far."""
+        return max((row["seconds"] for row in self._rows if row["seed"] == seed), default=0.0)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The whole lines; a last line that a kill cut short is dropped."""
+    rows = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+    return rows
+
+
+class _Followed:
+    """A few test digits, looked at throughout the training of the first seed."""
+
+    def __init__(
+        self, path: Path, dataset: Dataset, run: Run, trainer: train.Trainer, active: bool
+    ) -> None:
+        self._path, self._trainer, self._active = path, trainer, active
+        labels = dataset.test.labels[: 50 * _FOLLOWED_IMAGES]
+        # The first test image of each class, as far as there are that many.
+        chosen = np.unique(labels, return_index=True)[1][:_FOLLOWED_IMAGES]
+        self._labels = labels[chosen]
+        self._inputs = jnp.concatenate(
+            [
+                distort_test_images(
+                    DISTORTIONS[run.distortion], jnp.asarray(dataset.test.images[i : i + 1]), int(i)
+                )
+                for i in chosen
+            ]
+        )
+        self._looks: list[dict[str, np.ndarray]] = []
+
+    def look(self, state: train.State) -> None:
+        """Keeps theta, outputs and predictions at this step."""
+        if self._active:
+            seen = self._trainer.follow(state, self._inputs)
+            look = {name: np.asarray(value) for name, value in seen.items()}
+            if "outputs" in look:
+                look["outputs"] = _to_uint8(look["outputs"])
+            self._looks.append({"steps": np.asarray(state.step)} | look)
+
+    def save(self) -> None:
+        """Writes ``pictures.npz``."""
+        if self._active:
+            arrays: dict[str, Any] = {
+                name: np.stack([look[name] for look in self._looks]) for name in self._looks[0]
+            }
+            arrays |= {"inputs": _to_uint8(self._inputs), "labels": self._labels}
+            write_atomically(self._path, lambda path: np.savez_compressed(path, **arrays))
+
+    def forget_after(self, step: int) -> None:
+        """Takes up the looks of an interrupted run, up to the step it resumes from."""
+        if self._active and step:
+            with np.load(self._path) as saved:
+                arrays = {name: saved[name] for name in saved.files}
+            names = [name for name in arrays if name not in ("inputs", "labels")]
+            self._looks = [
+                {name: arrays[name][k] for name in names}
+                for k, at in enumerate(arrays["steps"])
+                if at <= step
+            ]
+
+
+def _to_uint8(images: Any) -> np.ndarray:
+    return np.asarray(jnp.clip(jnp.round(images * 255), 0, 255).astype(jnp.uint8))

@@ -1,0 +1,113 @@
+"""The training loop: one jitted function runs many steps; all else is bookkeeping around it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, PRNGKeyArray
+
+from experiments.data.distortions import Distortion, distort_batch, distort_test_images
+
+_EVALUATION_BATCH = 256
+
+
+class State(NamedTuple):
+    """What a training step carries: arrays only."""
+
+    params: Any
+    opt_state: Any
+    step: Array
+
+
+class Trainer(NamedTuple):
+    """The pure functions of a training, made once and compiled at their first call."""
+
+    initial_state: Callable[[int], State]
+    run: Callable[[State, Array, Array, PRNGKeyArray, int], tuple[State, dict[str, Array]]]
+    predict: Callable[[State, Array, Array | int], Array]
+    follow: Callable[[State, Array], dict[str, Array]]
+
+
+def make_trainer(
+    create_model: Callable[[nnx.Rngs], nnx.Module],
+    optimizer: optax.GradientTransformation,
+    distortion: Distortion,
+    batch_size: int,
+) -> Trainer:
+    """The functions that train and test a model.
+
+    Args:
+      create_model: Makes a freshly initialised classifier whose state is parameters only.
+      optimizer: From optax, with its schedule.
+      distortion: Drawn afresh for every image of every step.
+      batch_size: Images in a step, drawn with replacement.
+
+    Returns:
+      ``initial_state(seed)``; ``run(state, images, labels, key, num_steps)``, which gives the new
+      state and the mean loss and error in percent of those steps; ``predict(state, images,
+      first)``, the predicted labels of undistorted test images numbered from ``first``; and
+      ``follow(state, images)``, what the model makes of distorted images.
+    """
+    graph = nnx.graphdef(nnx.eval_shape(lambda: create_model(nnx.Rngs(0))))
+
+    def initial_state(seed: int) -> State:
+        params = nnx.state(create_model(nnx.Rngs(seed)))
+        return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def loss_and_error(params: Any, images: Array, labels: Array) -> tuple[Array, dict[str, Array]]:
+        logits = nnx.merge(graph, params)(images)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, {"loss": loss, "train_error": 100 * (logits.argmax(-1) != labels).mean()}
+
+    @functools.partial(jax.jit, static_argnames="num_steps", donate_argnames="state")
+    def run(
+        state: State, images: Array, labels: Array, key: PRNGKeyArray, num_steps: int
+    ) -> tuple[State, dict[str, Array]]:
+        def step(state: State, _: None) -> tuple[State, dict[str, Array]]:
+            # The draw depends on the step alone, so a resumed run sees the same batches.
+            batch_key, distortion_key = jax.random.split(jax.random.fold_in(key, state.step))
+            chosen = jax.random.randint(batch_key, (batch_size,), 0, len(images))
+            batch = distort_batch(distortion, distortion_key, images[chosen])
+            grads, metrics = jax.grad(loss_and_error, has_aux=True)(
+                state.params, batch, labels[chosen]
+            )
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            return State(params, opt_state, state.step + 1), metrics
+
+        state, metrics = jax.lax.scan(step, state, length=num_steps)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    @jax.jit
+    def predict(state: State, images: Array, first: Array | int) -> Array:
+        logits = nnx.merge(graph, state.params)(distort_test_images(distortion, images, first))
+        return logits.argmax(-1)
+
+    @jax.jit
+    def follow(state: State, images: Array) -> dict[str, Array]:
+        model = nnx.merge(graph, state.params)
+        if model.transformer is None:
+            return {"predictions": model(images).argmax(-1)}
+        theta = model.transformer.localize(images)
+        outputs = model.transformer.warp(images, theta)
+        predictions = model.classifier(outputs).argmax(-1)
+        return {"theta": theta, "outputs": outputs, "predictions": predictions}
+
+    return Trainer(initial_state, run, predict, follow)
+
+
+def error_percent(trainer: Trainer, state: State, images: Array, labels: np.ndarray) -> float:
+    """Test error in percent on undistorted uint8 images, which are distorted on the way."""
+    wrong = 0
+    for first in range(0, len(labels), _EVALUATION_BATCH):
+        part = images[first : first + _EVALUATION_BATCH]
+        # One shape, one compilation: the last part is filled up, and the excess dropped.
+        filled = jnp.pad(part, [(0, _EVALUATION_BATCH - len(part))] + [(0, 0)] * (part.ndim - 1))
+        predictions = np.asarray(trainer.predict(state, filled, first))[: len(part)]
+        wrong += int((predictions != labels[first : first + len(part)]).sum())
+    return 100 * wrong / len(labels)

@@ -1,0 +1,51 @@
+"""What every test shares."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+# Compilations are most of the time of this suite; they are kept between runs.
+_cache = Path(__file__).parent.parent / ".cache" / "jax"
+jax.config.update("jax_compilation_cache_dir", os.environ.get("STN_JAX_TEST_CACHE", str(_cache)))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+hypothesis.settings.register_profile(
+    "default", deadline=None, derandomize=True, print_blob=True, max_examples=20
+)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
+hypothesis.settings.load_profile(os.environ.get("STN_JAX_HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def rng():
+    """A seeded NumPy generator."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def no_runtime_types():
+    """Turns jaxtyping's checks off, so that a test meets the library's own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def x64():
+    """Float64 throughout a test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder of real data sets."""
+    folder = os.environ.get("STN_JAX_DATA")
+    if not folder:
+        pytest.skip("STN_JAX_DATA names no folder of real data sets")
+    return Path(folder)

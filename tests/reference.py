@@ -1,0 +1,147 @@
+"""Oracles: slow, plain NumPy in float64, written from the paper alone."""
+
+import itertools
+
+import numpy as np
+
+
+def regular_axis(size, align_corners):
+    """Normalised centres of the pixels of an axis, one by one."""
+    if align_corners:
+        return np.array([0.0 if size == 1 else -1 + 2 * i / (size - 1) for i in range(size)])
+    return np.array([-1 + (i + 0.5) * 2 / size for i in range(size)])
+
+
+def regular_grid(shape, align_corners):
+    """Lattice points (x, y) or (x, y, z) of an output of the given spatial shape."""
+    grid = np.zeros((*shape, len(shape)))
+    for index in itertools.product(*map(range, shape)):
+        grid[index] = [
+            regular_axis(shape[axis], align_corners)[index[axis]]
+            for axis in reversed(range(len(shape)))
+        ]
+    return grid
+
+
+def pixel(coordinate, size, align_corners):
+    """Pixel coordinate of a normalised one."""
+    if align_corners:
+        return (coordinate + 1) / 2 * (size - 1)
+    return (coordinate + 1) / 2 * size - 0.5
+
+
+# The paper's equation 3 in its two forms, and the derivative of equation 7 with respect to the
+# coordinate; at a kink, that of the cell on the right.
+KERNELS = {
+    "nearest": (
+        lambda x, m: (np.floor(x + 0.5) == m).astype(float),
+        lambda x, m: np.zeros(np.broadcast_shapes(x.shape, m.shape)),
+    ),
+    "linear": (
+        lambda x, m: np.maximum(0, 1 - np.abs(x - m)),
+        lambda x, m: (np.floor(x) + 1 == m).astype(float) - (np.floor(x) == m),
+    ),
+}
+
+
+def extend(image, margin, padding, fill):
+    """The image with ``margin`` more pixels on every side."""
+    width = [(margin, margin)] * (image.ndim - 1)
+    channels = []
+    for c in range(image.shape[-1]):
+        if padding == "constant":
+            value = np.broadcast_to(fill, image.shape[-1:])[c]
+            channels.append(np.pad(image[..., c], width, constant_values=value))
+        else:
+            channels.append(np.pad(image[..., c], width, mode={"border": "edge"}[padding]))
+    return np.stack(channels, axis=-1)
+
+
+def grid_sample(image, grid, kernel, padding, fill, align_corners, derivative_along=None):
+    """Equation 3, summed over every pixel of the extended image.
+
+    ``derivative_along`` gives the derivative with respect to that normalised coordinate instead.
+    """
+    image, grid = np.asarray(image, np.float64), np.asarray(grid, np.float64)
+    ndim = image.ndim - 1
+    margin = 3
+    extended = extend(image, margin, padding, fill)
+    points = grid.reshape(-1, ndim)
+    result = np.zeros((len(points), image.shape[-1]))
+    weights = []
+    for k in range(ndim):
+        size = image.shape[ndim - 1 - k]
+        x = np.clip(pixel(points[:, k], size, align_corners), -margin + 0.25, size + margin - 1.25)
+        m = np.arange(-margin, size + margin)
+        value, derivative = KERNELS[kernel]
+        if derivative_along == k:
+            scale = (size - 1 if align_corners else size) / 2
+            weights.append(scale * derivative(x[:, None], m))
+        else:
+            weights.append(value(x[:, None], m))
+    for p in range(len(points)):
+        volume = extended
+        for k in reversed(range(ndim)):
+            volume = np.tensordot(weights[k][p], volume, axes=(0, 0))
+        result[p] = volume
+    return result.reshape(*grid.shape[:-1], -1)
+
+
+def rotation(angle):
+    """[cos −sin; sin cos] of an angle, or the rotation of an axis-angle vector, as exp(K)."""
+    if len(angle) == 1:
+        (a,) = angle
+        return np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    x, y, z = angle
+    generator = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    total, term = np.eye(3), np.eye(3)
+    for n in range(1, 40):
+        term = term @ generator / n
+        total = total + term
+    return total
+
+
+def matrix(name, theta, ndim):
+    """Homogeneous matrix of a linear family, from the definitions of theta."""
+    theta = np.asarray(theta, np.float64)
+    result = np.eye(ndim + 1)
+    if name == "projective":
+        return np.append(theta, 1.0).reshape(3, 3)
+    if name == "affine":
+        result[:ndim] = theta.reshape(ndim, ndim + 1)
+        return result
+    result[:ndim, ndim] = theta[-ndim:]
+    if name == "attention":
+        result[:ndim, :ndim] *= theta[0]
+    elif name == "rigid":
+        result[:ndim, :ndim] = rotation(theta[:-ndim])
+    elif name == "similarity":
+        result[:ndim, :ndim] = theta[0] * rotation(theta[1:-ndim])
+    else:
+        assert name == "translation"
+    return result
+
+
+def act(matrix, points):
+    """The action of a homogeneous matrix on points."""
+    points = np.asarray(points, np.float64)
+    homogeneous = np.concatenate([points, np.ones((*points.shape[:-1], 1))], -1) @ matrix.T
+    return homogeneous[..., :-1] / homogeneous[..., -1:]
+
+
+def warp(image, name, theta, output_shape, kernel, padding, fill, align_corners):
+    """The whole line: lattice, transform, sampler."""
+    ndim = len(output_shape)
+    grid = act(matrix(name, theta, ndim), regular_grid(output_shape, align_corners))
+    return grid_sample(image, grid, kernel, padding, fill, align_corners)
+
+
+def central_differences(function, x, step=1e-6):
+    """Jacobian of a NumPy function, the inputs' axes last."""
+    x = np.asarray(x, np.float64)
+    columns = []
+    for index in np.ndindex(x.shape):
+        shift = np.zeros_like(x)
+        shift[index] = step
+        columns.append((function(x + shift) - function(x - shift)) / (2 * step))
+    return np.stack(columns, axis=-1).reshape(*columns[0].shape, *x.shape)

@@ -1,0 +1,71 @@
+"""The policy of the public names, enforced by walking over them."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import stn_jax
+import stn_jax.nn
+
+NAMES = [("stn_jax", name) for name in stn_jax.__all__] + [
+    ("stn_jax.nn", name) for name in stn_jax.nn.__all__
+]
+# Static structure, said first by everyone: what a thing is made of.
+POSITIONAL = {
+    "shape", "ndim", "radius", "weight", "transform", "localization", "in_shape", "in_features",
+    "image", "grid", "theta", "points", "pixels", "matrix",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_documented_with_an_example(module, name):
+    documentation = getattr(sys.modules[module], name).__doc__
+    assert documentation
+    summary = documentation.splitlines()[0]
+    assert summary.endswith(".") or ":" in summary
+    assert "Example:" in documentation, "every public name shows how it is used"
+    assert ">>>" in documentation
+    if name not in ("pixels_from_normalized", "normalized_from_pixels", "SpatialTransformer"):
+        assert "Reference:" in documentation or "arXiv" in documentation
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_options_are_keyword_only(module, name):
+    for parameter in inspect.signature(getattr(sys.modules[module], name)).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            assert parameter.name in POSITIONAL, f"{name}({parameter.name}) is an option"
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_signature_is_typed(module, name):
+    signature = inspect.signature(getattr(sys.modules[module], name))
+    untyped = [p for p in signature.parameters.values() if p.annotation is p.empty]
+    assert not untyped
+
+
+def test_all_is_sorted_and_complete():
+    for module in (stn_jax, stn_jax.nn):
+        assert module.__all__ == sorted(module.__all__)
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+def run_python(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_flax_is_imported_only_when_nn_is_used():
+    run_python(
+        "import sys, stn_jax\n"
+        "heavy = {'flax', 'optax', 'matplotlib', 'scipy.stats', 'orbax'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "stn_jax.nn.SpatialTransformer\n"
+        "assert 'flax' in sys.modules\n"
+    )
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="no attribute 'warp_everything'"):
+        stn_jax.warp_everything  # noqa: B018

@@ -1,0 +1,322 @@
+"""The laws of the sampler; a new kernel or padding is tested by being listed."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from test_transforms import FAMILIES, near_identity
+
+import stn_jax as stn
+from stn_jax.sampling.kernels import KERNELS
+from stn_jax.sampling.padding import PADDINGS
+
+MODES = list(itertools.product(KERNELS, PADDINGS, [False, True]))
+every_mode = pytest.mark.parametrize(("kernel", "padding", "align_corners"), MODES)
+SHAPES = {1: (9,), 2: (6, 7), 3: (4, 5, 6)}
+OUT_SHAPES = {1: (5,), 2: (5, 4), 3: (2, 3, 4)}
+
+
+def an_image(ndim, channels=2, seed=0):
+    return np.random.default_rng(seed).normal(size=(*SHAPES[ndim], channels))
+
+
+def a_grid(ndim, seed=1, extent=1.6):
+    """Random points inside and outside; away from kinks, where derivatives differ by side."""
+    return np.random.default_rng(seed).uniform(-extent, extent, (*OUT_SHAPES[ndim], ndim))
+
+
+def bind(kernel, padding, align_corners, fill_value=0.0):
+    """``grid_sample`` and its oracle with the same options."""
+
+    def ours(image, grid):
+        return stn.grid_sample(
+            image,
+            grid,
+            kernel=kernel,
+            padding=padding,
+            align_corners=align_corners,
+            fill_value=fill_value,
+        )
+
+    def oracle(image, grid, **options):
+        fill = np.asarray(fill_value)
+        return reference.grid_sample(image, grid, kernel, padding, fill, align_corners, **options)
+
+    return ours, oracle
+
+
+def test_every_member_has_an_oracle():
+    assert set(KERNELS) == set(reference.KERNELS)
+
+
+@every_mode
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_values_match_the_oracle(kernel, padding, align_corners, ndim):
+    fill = np.array([0.5, -2.0])
+    ours, oracle = bind(kernel, padding, align_corners, fill)
+    image, grid = an_image(ndim), a_grid(ndim)
+    expected = oracle(image, grid)
+    image32, grid32 = jnp.asarray(image, jnp.float32), jnp.asarray(grid, jnp.float32)
+    np.testing.assert_allclose(ours(image32, grid32), expected, atol=2e-5)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(
+            ours(jnp.asarray(image), jnp.asarray(grid)), expected, atol=1e-13
+        )
+
+
+@every_mode
+@given(data=st.data())
+def test_any_shape_matches_the_oracle(kernel, padding, align_corners, data):
+    sizes = st.sampled_from([1, 2, 3, 5])
+    shape = tuple(data.draw(sizes) for _ in range(data.draw(st.sampled_from([2, 3]), "ndim")))
+    out_shape = tuple(data.draw(sizes) for _ in shape)
+    rng = np.random.default_rng(data.draw(st.integers(0, 999), "seed"))
+    image = rng.normal(size=(*shape, data.draw(st.sampled_from([1, 3]), "channels")))
+    grid = rng.uniform(-2, 2, (*out_shape, len(shape)))
+    ours, oracle = bind(kernel, padding, align_corners)
+    with jax.enable_x64(True):
+        result = ours(jnp.asarray(image), jnp.asarray(grid))
+    np.testing.assert_allclose(result, oracle(image, grid), atol=1e-12)
+
+
+@every_mode
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(7, 10), (1, 3), (3, 4, 5)])
+def test_identity_is_exact(kernel, padding, align_corners, dtype, shape):
+    with jax.enable_x64(dtype == "float64"):
+        image = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, 2)), dtype)
+        options = {"kernel": kernel, "padding": padding, "align_corners": align_corners}
+        for t in FAMILIES:
+            if t.ndim != len(shape):
+                continue
+            warped = stn.warp(image, t, jnp.asarray(t.identity, jnp.float32), **options)
+            assert warped.dtype == image.dtype
+            assert bool((warped == image).all()), t
+        grid = stn.regular_grid(shape, align_corners=align_corners)
+        assert bool((stn.grid_sample(image, grid, **options) == image).all())
+
+
+@every_mode
+def test_linear_in_the_image(kernel, padding, align_corners, x64):
+    ours, _ = bind(kernel, padding, align_corners)
+    a, b, grid = (jnp.asarray(v) for v in (an_image(2, seed=1), an_image(2, seed=2), a_grid(2)))
+    mixed = ours(2 * a - 3 * b, grid)
+    np.testing.assert_allclose(mixed, 2 * ours(a, grid) - 3 * ours(b, grid), atol=1e-13)
+
+
+@every_mode
+def test_a_constant_image_stays_constant(kernel, padding, align_corners):
+    ours, _ = bind(kernel, padding, align_corners, fill_value=3.0)
+    result = ours(jnp.full((6, 7, 1), 3.0), jnp.asarray(a_grid(2, extent=3), jnp.float32))
+    np.testing.assert_allclose(result, 3.0, rtol=1e-6)
+
+
+@every_mode
+def test_jit_vmap_and_eager_agree(kernel, padding, align_corners):
+    ours, _ = bind(kernel, padding, align_corners)
+    images = jnp.asarray([an_image(2, seed=s) for s in range(3)], jnp.float32)
+    grids = jnp.asarray([a_grid(2, seed=s) for s in range(3)], jnp.float32)
+    with jax.disable_jit():
+        eager = jnp.stack([ours(*operands) for operands in zip(images, grids, strict=True)])
+    batched = jax.vmap(ours)(images, grids)
+    compiled = jax.jit(jax.vmap(ours))(images, grids)
+    chex.assert_trees_all_close(eager, batched, compiled, atol=1e-6)
+
+
+@every_mode
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_derivatives_in_both_modes(kernel, padding, align_corners, ndim, x64):
+    ours, oracle = bind(kernel, padding, align_corners, fill_value=0.7)
+    image, grid = an_image(ndim), a_grid(ndim)
+    rng = np.random.default_rng(5)
+    image_dot, grid_dot = rng.normal(size=image.shape), rng.normal(size=grid.shape)
+    cotangent = rng.normal(size=(*grid.shape[:-1], 2))
+    slopes = [oracle(image, grid, derivative_along=k) for k in range(ndim)]
+
+    operands = jnp.asarray(image), jnp.asarray(grid)
+    _, tangent = jax.jvp(ours, operands, (jnp.asarray(image_dot), jnp.asarray(grid_dot)))
+    # Along the image the fill value does not change, so its own part falls away.
+    along_image = oracle(image_dot, grid) - oracle(np.zeros_like(image), grid)
+    along_grid = sum(slope * grid_dot[..., k, None] for k, slope in enumerate(slopes))
+    np.testing.assert_allclose(tangent, along_image + along_grid, atol=1e-12)
+
+    _, pull_back = jax.vjp(ours, *operands)
+    image_bar, grid_bar = pull_back(jnp.asarray(cotangent))
+    expected = np.stack([(slope * cotangent).sum(-1) for slope in slopes], axis=-1)
+    np.testing.assert_allclose(grid_bar, expected, atol=1e-12)
+    # The adjoint, by its definition: <image_bar, v> = <cotangent, A v> for every v.
+    np.testing.assert_allclose(
+        np.sum(image_bar * image_dot), np.sum(cotangent * along_image), rtol=1e-10
+    )
+
+
+@every_mode
+def test_second_derivatives(kernel, padding, align_corners, x64):
+    ours, _ = bind(kernel, padding, align_corners)
+    image, grid = jnp.asarray(an_image(2)), a_grid(2)
+    value = lambda image, grid: jnp.sum(jnp.sin(ours(image, grid)))  # noqa: E731
+    gradient = jax.jit(jax.grad(value, argnums=1))
+    differences = reference.central_differences(
+        lambda g: np.asarray(gradient(image, jnp.asarray(g))), grid
+    )
+    direction = np.random.default_rng(3).normal(size=grid.shape)
+    expected = np.tensordot(differences, direction, axes=grid.ndim)
+
+    def along(g):
+        return jax.jvp(lambda g: value(image, g), (g,), (jnp.asarray(direction),))[1]
+
+    reverse_over_forward = jax.grad(along)(jnp.asarray(grid))
+    forward_over_reverse = jax.jvp(
+        lambda g: jax.grad(value, argnums=1)(image, g), (jnp.asarray(grid),), (direction,)
+    )[1]
+    reverse_over_reverse = jax.grad(
+        lambda g: jnp.sum(jax.grad(value, argnums=1)(image, g) * direction)
+    )(jnp.asarray(grid))
+    for result in (reverse_over_forward, forward_over_reverse, reverse_over_reverse):
+        np.testing.assert_allclose(result, expected, atol=1e-6)
+
+    image_bar = jax.grad(lambda i: jnp.sum(jax.grad(value, argnums=1)(i, grid) * direction))(image)
+    expected = reference.central_differences(
+        lambda i: np.sum(np.asarray(gradient(jnp.asarray(i), grid)) * direction), image
+    )
+    np.testing.assert_allclose(image_bar, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("t", FAMILIES, ids=lambda t: f"{t.name}-{t.ndim}d")
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_warp_and_its_gradient_match_the_oracle(t, align_corners, x64):
+    image = an_image(t.ndim, seed=11)
+    theta, out_shape = near_identity(t, 10), OUT_SHAPES[t.ndim]
+    weights = np.random.default_rng(12).normal(size=(*out_shape, 2))
+
+    def oracle(theta):
+        return reference.warp(
+            image, t.name, theta, out_shape, "linear", "constant", 0.5, align_corners
+        )
+
+    def ours(theta):
+        return stn.warp(
+            jnp.asarray(image),
+            t,
+            theta,
+            output_shape=out_shape,
+            fill_value=0.5,
+            align_corners=align_corners,
+        )
+
+    np.testing.assert_allclose(ours(jnp.asarray(theta)), oracle(theta), atol=1e-12)
+    expected = reference.central_differences(lambda v: np.sum(oracle(v) * weights), theta, 1e-7)
+    for differentiate in (jax.grad, jax.jacfwd):
+        gradient = differentiate(lambda v: jnp.sum(ours(v) * weights))(jnp.asarray(theta))
+        np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+def test_the_kink_takes_the_cell_on_the_right(x64):
+    image = jnp.asarray([1.0, 5.0, 2.0, 10.0])[:, None]
+    at_pixel = lambda x: stn.grid_sample(  # noqa: E731
+        image, stn.normalized_from_pixels(x[None], (4,)), padding="border"
+    )[0]
+    for differentiate in (jax.jacrev, jax.jacfwd):
+        slopes = [differentiate(at_pixel)(jnp.asarray([float(i)])).item() for i in range(4)]
+        np.testing.assert_allclose(slopes, [4, -3, 8, 0])
+
+
+@every_mode
+def test_coordinates_that_are_not_finite(kernel, padding, align_corners):
+    ours, _ = bind(kernel, padding, align_corners, fill_value=-1.0)
+    image = jnp.arange(1.0, 13.0).reshape(3, 4, 1)
+    inf, nan, huge = jnp.inf, jnp.nan, 3e38
+    grid = jnp.asarray(
+        [
+            [inf, 0],
+            [-inf, 0],
+            [huge, huge],
+            [-huge, inf],
+            [0, -inf],
+            [nan, 0],
+            [0, nan],
+            [nan, inf],
+        ],
+        jnp.float32,
+    )
+    result = ours(image, grid)[:, 0]
+    if padding == "constant":
+        np.testing.assert_array_equal(result[:5], -1.0)
+    elif padding == "border":
+        rows = ours(image, jnp.asarray([[9.0, 0], [-9.0, 0], [9.0, 9.0], [-9.0, 9.0], [0, -9.0]]))
+        np.testing.assert_array_equal(result[:5], rows[:, 0])
+    assert bool(jnp.all(jnp.isnan(result[5:])))
+
+    image_bar, grid_bar = jax.grad(
+        lambda image, grid: jnp.nansum(ours(image, grid)), argnums=(0, 1)
+    )(image, grid)
+    assert bool(jnp.all(jnp.isfinite(image_bar)))
+    assert bool(jnp.all(jnp.isfinite(grid_bar)))
+    np.testing.assert_array_equal(grid_bar[jnp.abs(grid) > 1e30], 0)
+    np.testing.assert_array_equal(grid_bar[5:], 0)
+    only_nan = jax.grad(lambda image: jnp.sum(ours(image, grid[5:])))(image)
+    np.testing.assert_array_equal(only_nan, 0)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_integer_images_with_the_nearest_kernel(padding, dtype):
+    image = np.random.default_rng(0).integers(0, 2**31 - 1, (5, 6, 2)).astype(dtype)
+    grid = a_grid(2)
+    result = stn.grid_sample(
+        jnp.asarray(image), jnp.asarray(grid), kernel="nearest", padding=padding
+    )
+    assert result.dtype == dtype
+    expected = reference.grid_sample(image, grid, "nearest", padding, 0, False)
+    np.testing.assert_array_equal(result, expected.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_rounded_once(dtype):
+    image = jnp.asarray(an_image(2), dtype)
+    grid = jnp.asarray(a_grid(2), jnp.float32)
+    ours, oracle = bind("linear", "border", False)
+    exact = jnp.asarray(oracle(np.asarray(image, np.float64), grid), jnp.float32)
+    spacing = jnp.finfo(dtype).eps * jnp.abs(exact)
+    error = jnp.abs(ours(image, grid).astype(jnp.float32) - exact)
+    assert bool(jnp.all(error <= 0.51 * spacing + 1e-6))
+    # The image's gradient is summed in float32 as well: 4,096 terms of 1 in bfloat16 stop at 256.
+    point = jnp.zeros((4096, 2))
+    gradient = jax.grad(lambda i: jnp.sum(ours(i, point).astype(jnp.float32)))(
+        jnp.ones((1, 1, 1), dtype)
+    )
+    assert float(gradient.sum()) == 4096
+
+
+def test_gradient_of_the_fill_value(x64):
+    image, grid = jnp.asarray(an_image(2)), jnp.asarray(a_grid(2))
+    sample = lambda fill: stn.grid_sample(image, grid, fill_value=fill)  # noqa: E731
+    fill = jnp.asarray([0.3, -0.2])
+    share_outside = sample(jnp.ones(2)) - sample(jnp.zeros(2))
+    for differentiate in (jax.jacrev, jax.jacfwd):
+        jacobian = differentiate(sample)(fill)
+        np.testing.assert_allclose(jnp.diagonal(jacobian, axis1=-2, axis2=-1), share_outside)
+
+
+def test_an_input_that_is_not_differentiated_costs_nothing():
+    image, grid = jnp.ones((8, 8, 3)), jnp.zeros((4, 4, 2))
+    gradient = jax.grad(lambda g: jnp.sum(stn.grid_sample(image, g)))
+    assert "scatter" not in str(jax.make_jaxpr(gradient)(grid))
+
+
+def test_a_kernel_of_your_own(x64):
+    """A kernel equal to the linear one, but written with twice its support."""
+    wide = stn.Kernel(2.0, lambda t: jnp.where(jnp.abs(t) < 1, jnp.where(t < 0, 1 + t, 1 - t), 0.0))
+    image, grid = jnp.asarray(an_image(2)), jnp.asarray(a_grid(2))
+    for padding in PADDINGS:
+        np.testing.assert_allclose(
+            stn.grid_sample(image, grid, kernel=wide, padding=padding),
+            stn.grid_sample(image, grid, kernel="linear", padding=padding),
+            atol=1e-14,
+        )
