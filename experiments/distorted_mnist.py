@@ -11,6 +11,7 @@ model tested is that of the last step: nothing is chosen on the test set.
 
 import os
 import sys
+from collections.abc import Sequence
 
 import tyro
 
@@ -23,10 +24,15 @@ from experiments.report import build_report, error_table
 from experiments.run import Interrupted, execute, prepare_folder
 
 
-def main() -> int:
-    """Runs the command line; returns the exit status."""
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
     try:
-        arguments = tyro.cli(Arguments)
+        arguments = tyro.cli(
+            Arguments,
+            prog="python -m experiments.distorted_mnist",
+            args=command_line,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
         dataset = split_validation(load(arguments.data), arguments.validation)
         runs = arguments.runs()
         for run, folder in runs:

@@ -15,7 +15,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("STN_JAX_TEST_CACH
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 hypothesis.settings.register_profile(
-    "default", deadline=None, derandomize=True, print_blob=True, max_examples=20
+    "default", deadline=None, derandomize=True, print_blob=True, max_examples=10
 )
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
 hypothesis.settings.load_profile(os.environ.get("STN_JAX_HYPOTHESIS_PROFILE", "default"))

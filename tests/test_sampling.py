@@ -73,7 +73,7 @@ def test_values_match_the_oracle(kernel, padding, align_corners, ndim):
 @every_mode
 @given(data=st.data())
 def test_any_shape_matches_the_oracle(kernel, padding, align_corners, data):
-    sizes = st.sampled_from([1, 2, 3, 5])
+    sizes = st.sampled_from([1, 2, 5])
     shape = tuple(data.draw(sizes) for _ in range(data.draw(st.sampled_from([2, 3]), "ndim")))
     out_shape = tuple(data.draw(sizes) for _ in shape)
     rng = np.random.default_rng(data.draw(st.integers(0, 999), "seed"))
@@ -87,19 +87,23 @@ def test_any_shape_matches_the_oracle(kernel, padding, align_corners, data):
 
 @every_mode
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
-@pytest.mark.parametrize("shape", [(7, 10), (1, 3), (3, 4, 5)])
+@pytest.mark.parametrize("shape", [(7, 10), (3, 1, 5)])
 def test_identity_is_exact(kernel, padding, align_corners, dtype, shape):
+    options = {"kernel": kernel, "padding": padding, "align_corners": align_corners}
+    families = [t for t in FAMILIES if t.ndim == len(shape)]
+
+    @jax.jit  # One compilation for all; the parameters are arguments, not constants.
+    def warp_all(image, thetas):
+        warped = [stn.warp(image, t, v, **options) for t, v in zip(families, thetas, strict=True)]
+        grid = stn.regular_grid(shape, align_corners=align_corners)
+        return [*warped, stn.grid_sample(image, grid, **options)]
+
     with jax.enable_x64(dtype == "float64"):
         image = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, 2)), dtype)
-        options = {"kernel": kernel, "padding": padding, "align_corners": align_corners}
-        for t in FAMILIES:
-            if t.ndim != len(shape):
-                continue
-            warped = stn.warp(image, t, jnp.asarray(t.identity, jnp.float32), **options)
-            assert warped.dtype == image.dtype
-            assert bool((warped == image).all()), t
-        grid = stn.regular_grid(shape, align_corners=align_corners)
-        assert bool((stn.grid_sample(image, grid, **options) == image).all())
+        results = warp_all(image, [jnp.asarray(t.identity, jnp.float32) for t in families])
+        for family, result in zip([*families, "grid_sample"], results, strict=True):
+            assert result.dtype == image.dtype
+            np.testing.assert_array_equal(result, image, err_msg=str(family))
 
 
 @every_mode
@@ -140,14 +144,15 @@ def test_derivatives_in_both_modes(kernel, padding, align_corners, ndim, x64):
     slopes = [oracle(image, grid, derivative_along=k) for k in range(ndim)]
 
     operands = jnp.asarray(image), jnp.asarray(grid)
-    _, tangent = jax.jvp(ours, operands, (jnp.asarray(image_dot), jnp.asarray(grid_dot)))
+    tangents = jnp.asarray(image_dot), jnp.asarray(grid_dot)
+    _, tangent = jax.jit(lambda *both: jax.jvp(ours, *both))(operands, tangents)
     # Along the image the fill value does not change, so its own part falls away.
     along_image = oracle(image_dot, grid) - oracle(np.zeros_like(image), grid)
     along_grid = sum(slope * grid_dot[..., k, None] for k, slope in enumerate(slopes))
     np.testing.assert_allclose(tangent, along_image + along_grid, atol=1e-12)
 
-    _, pull_back = jax.vjp(ours, *operands)
-    image_bar, grid_bar = pull_back(jnp.asarray(cotangent))
+    pull_back = jax.jit(lambda operands, cotangent: jax.vjp(ours, *operands)[1](cotangent))
+    image_bar, grid_bar = pull_back(operands, jnp.asarray(cotangent))
     expected = np.stack([(slope * cotangent).sum(-1) for slope in slopes], axis=-1)
     np.testing.assert_allclose(grid_bar, expected, atol=1e-12)
     # The adjoint, by its definition: <image_bar, v> = <cotangent, A v> for every v.
@@ -171,17 +176,21 @@ def test_second_derivatives(kernel, padding, align_corners, x64):
     def along(g):
         return jax.jvp(lambda g: value(image, g), (g,), (jnp.asarray(direction),))[1]
 
-    reverse_over_forward = jax.grad(along)(jnp.asarray(grid))
-    forward_over_reverse = jax.jvp(
-        lambda g: jax.grad(value, argnums=1)(image, g), (jnp.asarray(grid),), (direction,)
-    )[1]
-    reverse_over_reverse = jax.grad(
-        lambda g: jnp.sum(jax.grad(value, argnums=1)(image, g) * direction)
-    )(jnp.asarray(grid))
-    for result in (reverse_over_forward, forward_over_reverse, reverse_over_reverse):
-        np.testing.assert_allclose(result, expected, atol=1e-6)
+    def slope_along(image, g):
+        return jnp.sum(jax.grad(value, argnums=1)(image, g) * direction)
 
-    image_bar = jax.grad(lambda i: jnp.sum(jax.grad(value, argnums=1)(i, grid) * direction))(image)
+    ways = {
+        "reverse over forward": jax.grad(along),
+        "forward over reverse": lambda g: jax.jvp(
+            lambda g: jax.grad(value, argnums=1)(image, g), (g,), (jnp.asarray(direction),)
+        )[1],
+        "reverse over reverse": jax.grad(lambda g: slope_along(image, g)),
+    }
+    for way, function in ways.items():
+        result = jax.jit(function)(jnp.asarray(grid))
+        np.testing.assert_allclose(result, expected, atol=1e-6, err_msg=way)
+
+    image_bar = jax.jit(jax.grad(slope_along))(image, jnp.asarray(grid))
     expected = reference.central_differences(
         lambda i: np.sum(np.asarray(gradient(jnp.asarray(i), grid)) * direction), image
     )
@@ -213,7 +222,7 @@ def test_warp_and_its_gradient_match_the_oracle(t, align_corners, x64):
     np.testing.assert_allclose(ours(jnp.asarray(theta)), oracle(theta), atol=1e-12)
     expected = reference.central_differences(lambda v: np.sum(oracle(v) * weights), theta, 1e-7)
     for differentiate in (jax.grad, jax.jacfwd):
-        gradient = differentiate(lambda v: jnp.sum(ours(v) * weights))(jnp.asarray(theta))
+        gradient = jax.jit(differentiate(lambda v: jnp.sum(ours(v) * weights)))(jnp.asarray(theta))
         np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 

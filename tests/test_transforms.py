@@ -47,6 +47,7 @@ def test_record(t):
     assert t.identity.shape == (t.num_params,)
     assert t.identity.dtype == np.float64
     assert getattr(stn, t.name)(ndim=t.ndim) is t, "one record, so that jit compiles once"
+    assert stn.affine() is stn.affine(ndim=2)
     hash(t)
 
 
@@ -113,11 +114,11 @@ def test_gradients_in_both_modes(t, at_identity, x64):
     points = some_points(t, 9, 4)
     expected = reference.central_differences(lambda v: oracle(t, v, points), theta)
     for differentiate in (jax.jacrev, jax.jacfwd):
-        jacobian = differentiate(t.apply)(jnp.asarray(theta), points)
+        jacobian = jax.jit(differentiate(t.apply))(jnp.asarray(theta), points)
         np.testing.assert_allclose(jacobian, expected, atol=1e-8)
     expected = reference.central_differences(lambda p: oracle(t, theta, p), points)
     for differentiate in (jax.jacrev, jax.jacfwd):
-        jacobian = differentiate(t.apply, argnums=1)(jnp.asarray(theta), points)
+        jacobian = jax.jit(differentiate(t.apply, argnums=1))(jnp.asarray(theta), points)
         np.testing.assert_allclose(jacobian, expected, atol=1e-8)
 
 
@@ -129,7 +130,8 @@ def test_second_derivatives(t, at_identity, x64):
     value = lambda v: jnp.sum(jnp.sin(t.apply(v, points)))  # noqa: E731
     gradient = jax.jit(jax.grad(value))
     expected = reference.central_differences(lambda v: np.asarray(gradient(v)), theta)
-    np.testing.assert_allclose(jax.hessian(value)(jnp.asarray(theta)), expected, atol=1e-7)
+    hessian = jax.jit(jax.hessian(value))(jnp.asarray(theta))
+    np.testing.assert_allclose(hessian, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("angle", [1e-12, 1e-4, 0.0316, 0.0317, 1.0, 3.0])
@@ -180,12 +182,13 @@ def test_points_behind_the_plane_are_far_outside_with_finite_gradients():
     assert bool(jnp.all(jnp.abs(mapped[:-1]) > 1e5))
     for differentiate in (jax.jacrev, jax.jacfwd):
         for argument in (0, 1):
-            jacobian = differentiate(t.apply, argnums=argument)(theta, points)
+            jacobian = jax.jit(differentiate(t.apply, argnums=argument))(theta, points)
             assert bool(jnp.all(jnp.isfinite(jacobian)))
     image = jnp.ones((9, 9, 1))
     warped = stn.warp(image, t, theta, fill_value=-3.0)
     assert bool(jnp.all(warped[:, 7:] == -3.0)), "columns with w ≤ 0 hold the fill value"
-    gradient = jax.grad(lambda v: jnp.sum(stn.warp(image, t, v, padding="border") ** 2))(theta)
+    loss = lambda v: jnp.sum(stn.warp(image, t, v, padding="border") ** 2)  # noqa: E731
+    gradient = jax.jit(jax.grad(loss))(theta)
     assert bool(jnp.all(jnp.isfinite(gradient)))
 
 

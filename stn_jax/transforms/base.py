@@ -1,7 +1,10 @@
 """What a family of transforms is."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
+from typing import ParamSpec
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -10,6 +13,25 @@ from stn_jax import _checks
 from stn_jax._types import AnyArray
 
 PointFunction = Callable[[Array, Array], Array]
+Parameters = ParamSpec("Parameters")
+
+
+def cached_family(
+    make: "Callable[Parameters, Transform]",
+) -> "Callable[Parameters, Transform]":
+    """Makes a function give the same record for the same arguments, however they are passed.
+
+    A record is a static argument of ``jax.jit``, so a new one each time would compile each time.
+    """
+    signature, cached = inspect.signature(make), functools.cache(make)
+
+    @functools.wraps(make)
+    def wrapped(*args: Parameters.args, **options: Parameters.kwargs) -> "Transform":
+        bound = signature.bind(*args, **options)
+        bound.apply_defaults()
+        return cached(*bound.args, **bound.kwargs)
+
+    return wrapped
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -3,7 +3,6 @@
 Each is one function from ``theta`` to a homogeneous matrix; all else follows from the matrix.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import regular_grid
-from stn_jax.transforms.base import Transform
+from stn_jax.transforms.base import Transform, cached_family
 
 # A homography's denominator below this counts as behind the plane, and its points lie this far
 # out: outside every image, yet finite, so that neither values nor derivatives overflow.
@@ -21,7 +20,7 @@ _SMALLEST_DENOMINATOR = 1e-6
 _FAR = 1e6
 
 
-@functools.cache
+@cached_family
 def translation(*, ndim: int = 2) -> Transform:
     """Translation, ``theta = (tx, ty)``: ``[1 0 tx; 0 1 ty]``; 3-D: ``(tx, ty, tz)``.
 
@@ -50,7 +49,7 @@ def translation(*, ndim: int = 2) -> Transform:
     return _family("translation", ndim, np.zeros(ndim), matrix)
 
 
-@functools.cache
+@cached_family
 def rigid(*, ndim: int = 2) -> Transform:
     """Rotation and translation, ``theta = (angle, tx, ty)``: ``[cos −sin tx; sin cos ty]``.
 
@@ -84,7 +83,7 @@ def rigid(*, ndim: int = 2) -> Transform:
     return _family("rigid", ndim, np.zeros(3 * ndim - 3), matrix)
 
 
-@functools.cache
+@cached_family
 def similarity(*, ndim: int = 2) -> Transform:
     """Scale, rotation, translation, ``theta = (scale, angle, tx, ty)``.
 
@@ -117,7 +116,7 @@ def similarity(*, ndim: int = 2) -> Transform:
     return _family("similarity", ndim, np.array([1.0] + (3 * ndim - 3) * [0.0]), matrix)
 
 
-@functools.cache
+@cached_family
 def attention(*, ndim: int = 2) -> Transform:
     """Isotropic scale and translation, ``theta = (scale, tx, ty)``: ``[s 0 tx; 0 s ty]``.
 
@@ -151,7 +150,7 @@ def attention(*, ndim: int = 2) -> Transform:
     return _family("attention", ndim, np.array([1.0] + ndim * [0.0]), matrix)
 
 
-@functools.cache
+@cached_family
 def affine(*, ndim: int = 2) -> Transform:
     """Affine map, ``theta`` = the ``n × (n + 1)`` matrix ``[A | t]`` row by row.
 
@@ -182,7 +181,7 @@ def affine(*, ndim: int = 2) -> Transform:
     return _family("affine", ndim, np.eye(ndim, ndim + 1).ravel(), matrix)
 
 
-@functools.cache
+@cached_family
 def projective(*, ndim: int = 2) -> Transform:
     """Homography, ``theta`` = the 3×3 matrix row by row without its last entry, which is 1.
 

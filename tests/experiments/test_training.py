@@ -1,0 +1,155 @@
+"""Models, distortions, the training functions and the statistics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.ndimage
+import scipy.stats
+from flax import nnx
+
+from experiments import models, statistics, train
+from experiments.data.distortions import DISTORTIONS, distort_batch, distort_test_images, rotate
+
+IN_SHAPE = (28, 28, 1)
+
+
+@pytest.fixture
+def digits(rng):
+    """Smooth blobs in uint8."""
+    noise = scipy.ndimage.gaussian_filter(rng.normal(size=(12, *IN_SHAPE)), (0, 3, 3, 0))
+    return np.uint8(255 * (noise - noise.min()) / np.ptp(noise))
+
+
+# Counted by hand from the layers that experiments.models states.
+PARAMETERS = {
+    "fcn": 784 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10,
+    "cnn": 81 * 32 + 32 + 49 * 32 * 64 + 64 + 2 * 2 * 64 * 10 + 10,
+}
+PARAMETERS["st-fcn"] = PARAMETERS["fcn"] + 784 * 32 + 32 + 2 * (32 * 32 + 32) + 32 * 6 + 6
+PARAMETERS["st-cnn"] = PARAMETERS["cnn"] + 25 * 20 + 20 + 25 * 400 + 20 + 400 + 20 + 20 * 6 + 6
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_models(name, digits):
+    model = models.build(name, "affine", IN_SHAPE, 10, rngs=nnx.Rngs(0))
+    assert models.count_parameters(model) == PARAMETERS[name]
+    assert model(digits / np.float32(255)).shape == (12, 10)
+
+
+@pytest.mark.parametrize("transform", models.TRANSFORMS)
+def test_transforms_by_name(transform):
+    model = models.build("st-fcn", transform, (8, 8, 1), 4, rngs=nnx.Rngs(0))
+    assert model.transformer.transform.name == transform
+
+
+def test_an_image_too_small_for_the_cnn():
+    with pytest.raises(ValueError, match=r"22×22.*\(20, 30, 1\)"):
+        models.build("cnn", "affine", (20, 30, 1), 10, rngs=nnx.Rngs(0))
+
+
+def test_convolution_as_a_product_has_the_same_numbers(rng):
+    images = jnp.asarray(rng.normal(size=(2, 9, 8, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(4, 3, 3, 5)), jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=(2, 6, 6, 5)), jnp.float32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    results = []
+    for convolve in (models.convolve, jax.lax.conv_general_dilated):
+        function = lambda x, k: convolve(x, k, (1, 1), "VALID", **options)  # noqa: B023, E731
+        value, pull_back = jax.vjp(function, images, kernel)
+        results.append((value, *pull_back(cotangent)))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_max_pool_is_flax_s(rng):
+    maps = jnp.asarray(rng.normal(size=(2, 7, 6, 3)), jnp.float32)
+    expected = nnx.max_pool(maps, (2, 2), strides=(2, 2))
+    np.testing.assert_array_equal(models.max_pool(maps), expected)
+
+
+def test_rotation_is_scipy_s(digits):
+    key = jax.random.key(3)
+    angle = float(jax.random.uniform(key, minval=-np.pi / 2, maxval=np.pi / 2))
+    image = digits[0].astype(np.float32) / 255
+    expected = scipy.ndimage.rotate(
+        image[..., 0], np.degrees(angle), reshape=False, order=1, mode="grid-constant"
+    )
+    ours = rotate(key, jnp.asarray(image))[..., 0]
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_distortions(name, digits):
+    distortion = DISTORTIONS[name]
+    batch = distort_batch(distortion, jax.random.key(0), jnp.asarray(digits))
+    assert batch.shape == digits.shape
+    assert batch.dtype == jnp.float32
+    assert 0 <= float(batch.min()) < float(batch.max()) <= 1
+    changed = not np.allclose(batch, digits / 255, atol=1e-3)
+    assert changed == (name != "none")
+
+
+def test_the_test_set_is_one_draw_however_it_is_cut(digits):
+    whole = distort_test_images(rotate, jnp.asarray(digits))
+    parts = [distort_test_images(rotate, jnp.asarray(digits[i : i + 5]), i) for i in (0, 5, 10)]
+    np.testing.assert_array_equal(whole, jnp.concatenate(parts))
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    create = lambda rngs: models.build("st-fcn", "rigid", (10, 10, 1), 3, rngs=rngs)  # noqa: E731
+    return train.make_trainer(create, optax.adam(3e-3), DISTORTIONS["R"], batch_size=16)
+
+
+@pytest.fixture
+def stripes():
+    """Three classes that rotation leaves apart: a bar, a cross and a blank."""
+    images = np.zeros((3, 10, 10, 1), np.uint8)
+    images[0, 4:6] = 255
+    images[1, 4:6] = images[1, :, 4:6] = 255
+    return jnp.asarray(images), jnp.arange(3)
+
+
+def test_training_learns_and_dispatches_of_any_length_agree(trainer, stripes):
+    images, labels = stripes
+    key = jax.random.key(0)
+    state, first = trainer.run(trainer.initial_state(0), images, labels, key, 40)
+    state, last = trainer.run(state, images, labels, key, 40)
+    assert float(last["loss"]) < 0.5 * float(first["loss"])
+    again, _ = trainer.run(trainer.initial_state(0), images, labels, key, 80)
+    assert int(again.step) == 80
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert train.error_percent(trainer, state, images, np.arange(3)) < 50
+
+
+def test_error_percent_counts_every_image_once(trainer, rng):
+    images = jnp.asarray(rng.integers(0, 256, (300, 10, 10, 1)), jnp.uint8)
+    state = trainer.initial_state(0)
+    predictions = np.asarray(trainer.predict(state, images, 0))
+    labels = predictions.copy()
+    labels[[0, 255, 256, 299]] += 1
+    assert train.error_percent(trainer, state, images, labels) == pytest.approx(400 / 300)
+
+
+def test_follow_shows_theta_and_outputs(trainer, rng):
+    images = jnp.asarray(rng.uniform(size=(4, 10, 10, 1)), jnp.float32)
+    seen = trainer.follow(trainer.initial_state(0), images)
+    np.testing.assert_array_equal(seen["theta"], 0)
+    np.testing.assert_array_equal(seen["outputs"], images)
+
+
+def test_interval_of_one_seed_is_wilsons():
+    # Agresti and Coull 1998: 0 of 10 gives an upper end of z²/(n + z²) = 0.2775.
+    np.testing.assert_allclose(statistics.interval([0.0], 10), (0, 27.75), atol=0.01)
+    low, high = statistics.interval([1.0], 10_000)
+    np.testing.assert_allclose((low, high), (0.823, 1.215), atol=1e-3)
+
+
+def test_interval_of_seeds_adds_their_spread():
+    one, three = statistics.interval([2.0], 10_000), statistics.interval([1.0, 2.0, 3.0], 10_000)
+    students_t = 4.3027 * 1 / np.sqrt(3)
+    np.testing.assert_allclose(2 - three[0], min(2, np.hypot(2 - one[0], students_t)), atol=1e-3)
+    np.testing.assert_allclose(three[1] - 2, np.hypot(one[1] - 2, students_t), atol=1e-3)

@@ -1,0 +1,27 @@
+"""The README's doors are open: its Python examples run, and are short."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_there_are_two():
+    assert len(EXAMPLES) == 2
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example):
+    assert len(example.splitlines()) < 15
+    names = {"__name__": "readme"}
+    exec(example, names)
+    shape = (names.get("crops", names.get("logits"))).shape
+    assert shape in ((8, 14, 14, 1), (8, 10))
+
+
+def test_pictures_are_there():
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (Path(__file__).parent.parent / name).is_file(), name
