@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= digits
 
-.PHONY: help demo test lint setup clean
+.PHONY: help demo readme-assets test lint setup clean
 help:
 	@echo "make demo   train a CNN and an ST-CNN on rotated digits; runs/demo/report.html"
 	@echo "make test   run the tests"
 	@echo "make lint   ruff and mypy"
+	@echo "make readme-assets   the README's picture, from the demo's run"
 	@echo "make clean  remove the environment, caches and runs"
 
 setup: $(VENV)/.installed
@@ -22,7 +23,12 @@ $(VENV)/.installed: pyproject.toml
 
 demo: setup
 	$(BIN)/python -m experiments.distorted_mnist --model cnn st-cnn --data $(DATA) \
-	    --steps 1500 --batch-size 64 --learning-rate 3e-3 --validation 0 --out runs/demo --overwrite
+	    --width 0.5 --steps 2500 --batch-size 64 --learning-rate 3e-3 --validation 0 \
+	    --test-copies 8 --out runs/demo --overwrite
+
+readme-assets:
+	mkdir -p docs/images
+	cp runs/demo/before_after_st-cnn.png docs/images/before_after.png
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --quiet

@@ -26,17 +26,22 @@ class Training:
     """Images in a training step."""
     learning_rate: float = 1e-3
     """Adam's rate at the start; it falls to zero along a cosine."""
+    width: float = 1.0
+    """Factor on the filters and units of the classifier."""
+    test_copies: int = 1
+    """Distorted copies of each test image."""
     seeds: tuple[int, ...] = (0,)
     """One training for each seed."""
     steps_per_dispatch: int = 50
     """Steps in one compiled call, and between two lines of metrics."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "steps_per_dispatch"):
+        for name in ("steps", "batch_size", "steps_per_dispatch", "test_copies"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be positive; got {self.learning_rate}.")
+        for name in ("learning_rate", "width"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be one or more different integers; got {self.seeds}.")
 

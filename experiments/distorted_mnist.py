@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from experiments.config import Arguments
 from experiments.data.sources import load, split_validation
 from experiments.report import build_report, error_table
-from experiments.run import Interrupted, execute, prepare_folder
+from experiments.run import Interrupted, check_model, execute, prepare_folder
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
@@ -35,6 +35,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
         )
         dataset = split_validation(load(arguments.data), arguments.validation)
         runs = arguments.runs()
+        for run, _ in runs:
+            check_model(run, dataset)
         for run, folder in runs:
             prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
         results = [execute(run, folder, dataset) for run, folder in runs]

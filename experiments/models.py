@@ -6,7 +6,6 @@ and 7×7 of 64 filters, each followed by 2×2 max-pooling; localization of ST-FC
 units, of ST-CNN two 5×5 convolutions of 20 filters and a layer of 20 on the halved input.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -36,7 +35,7 @@ class FullyConnectedClassifier(nnx.Module):
     """Two hidden fully connected layers and a linear one."""
 
     def __init__(
-        self, in_shape: tuple[int, ...], num_classes: int, *, hidden: int = 256, rngs: nnx.Rngs
+        self, in_shape: tuple[int, ...], num_classes: int, *, hidden: int, rngs: nnx.Rngs
     ) -> None:
         self.layers = nnx.List(
             [
@@ -62,7 +61,7 @@ class ConvolutionalClassifier(nnx.Module):
         in_shape: tuple[int, ...],
         num_classes: int,
         *,
-        features: tuple[int, int] = (32, 64),
+        features: tuple[int, int],
         rngs: nnx.Rngs,
     ) -> None:
         height, width, channels = in_shape
@@ -116,12 +115,27 @@ def build(
     in_shape: tuple[int, ...],
     num_classes: int,
     *,
+    width: float = 1.0,
     rngs: nnx.Rngs,
 ) -> Model:
-    """A model by name; ``transform`` is that of its spatial transformer, if it has one."""
+    """A model by name.
+
+    Args:
+      name: With or without a spatial transformer, fully connected or convolutional.
+      transform: That of the spatial transformer, if the model has one.
+      in_shape: Height, width and channels of an image.
+      num_classes: Number of classes.
+      width: Factor on the filters and units of the classifier.
+      rngs: Flax random state.
+    """
     convolutional = name.endswith("cnn")
-    classifier_type = ConvolutionalClassifier if convolutional else FullyConnectedClassifier
-    classifier = classifier_type(in_shape, num_classes, rngs=rngs)
+    classifier: nnx.Module
+    if convolutional:
+        features = (math.ceil(32 * width), math.ceil(64 * width))
+        classifier = ConvolutionalClassifier(in_shape, num_classes, features=features, rngs=rngs)
+    else:
+        hidden = math.ceil(256 * width)
+        classifier = FullyConnectedClassifier(in_shape, num_classes, hidden=hidden, rngs=rngs)
     if not has_transformer(name):
         return Model(classifier)
     family = TRANSFORMS[transform]()
@@ -162,8 +176,8 @@ def convolve(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
         return jax.lax.conv_general_dilated(inputs, kernel, *args, **options)
     size_y, size_x, _, filters = kernel.shape
     height, width = inputs.shape[1] - size_y + 1, inputs.shape[2] - size_x + 1
-    patches = [
-        inputs[:, y : y + height, x : x + width]
-        for y, x in itertools.product(range(size_y), range(size_x))
-    ]
-    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, filters)
+    # Without the barrier XLA computes whatever made the inputs anew for every patch.
+    patches = jax.lax.optimization_barrier(inputs)
+    patches = jnp.concatenate([patches[:, y : y + height] for y in range(size_y)], axis=-1)
+    patches = jnp.concatenate([patches[:, :, x : x + width] for x in range(size_x)], axis=-1)
+    return patches @ kernel.swapaxes(0, 1).reshape(-1, filters)

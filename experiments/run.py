@@ -70,6 +70,11 @@ def prepare_folder(run: Run, folder: Path, *, resume: bool, overwrite: bool) -> 
     write_json(config_file, run.to_json())
 
 
+def check_model(run: Run, dataset: Dataset) -> None:
+    """Raises a ``ValueError`` if the model cannot be built for these images; costs nothing."""
+    nnx.eval_shape(lambda: _create_model(run, dataset, nnx.Rngs(0)))
+
+
 def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
     """Trains and tests a model for each seed; returns, and writes, what ``result.json`` holds.
 
@@ -85,8 +90,10 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
     )
     log = MetricsLog(folder / "metrics.jsonl")
     with _stop_signal() as stop:
-        errors = [_train_seed(run, folder, dataset, trainer, log, seed, stop) for seed in run.seeds]
-    test_images = len(dataset.test.labels)
+        wrong = np.stack(
+            [_train_seed(run, folder, dataset, trainer, log, seed, stop) for seed in run.seeds]
+        )
+    errors = 100 * wrong.mean(axis=(1, 2))
     result = {
         "model": run.model,
         "transform": run.transform if models.has_transformer(run.model) else None,
@@ -96,10 +103,11 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
         "steps": run.steps,
         "batch_size": run.batch_size,
         "seeds": list(run.seeds),
-        "test_errors": errors,
-        "test_images": test_images,
-        "mean": float(np.mean(errors)),
-        "interval": list(statistics.interval(errors, test_images)),
+        "test_errors": errors.tolist(),
+        "test_images": len(dataset.test.labels),
+        "test_copies": run.test_copies,
+        "mean": float(errors.mean()),
+        "interval": list(statistics.interval(wrong)),
         "interval_method": statistics.INTERVAL_METHOD,
         "wall_time_s": round(sum(log.seconds(seed) for seed in run.seeds), 2),
         **environment(),
@@ -110,7 +118,12 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
 
 def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:
     return models.build(
-        run.model, run.transform, dataset.image_shape, dataset.num_classes, rngs=rngs
+        run.model,
+        run.transform,
+        dataset.image_shape,
+        dataset.num_classes,
+        width=run.width,
+        rngs=rngs,
     )
 
 
@@ -122,8 +135,8 @@ def _train_seed(
     log: "MetricsLog",
     seed: int,
     stop: dict[str, bool],
-) -> float:
-    """Trains one seed to the end and returns its test error in percent."""
+) -> np.ndarray:
+    """Trains one seed to the end; returns which test images it misreads, ``[copies, images]``."""
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
     key = jax.random.key(seed)
     state = trainer.initial_state(seed)
@@ -152,7 +165,9 @@ def _train_seed(
                 step += count
                 due = step // run.steps_per_dispatch % validations == 0 or step == run.steps
                 if dataset.validation is not None and due:
-                    row["validation_error"] = _error(trainer, state, dataset.validation)
+                    held_out = dataset.validation
+                    misread = train.misread(trainer, state, held_out.images, held_out.labels)
+                    row["validation_error"] = 100 * float(misread.mean())
                 followed.look(state)
                 seconds = elapsed_before + time.perf_counter() - started
                 log.append(
@@ -171,11 +186,8 @@ def _train_seed(
                     raise Interrupted(f"{run.model}, seed {seed}, step {step} of {run.steps}")
     finally:
         checkpoints.close()
-    return _error(trainer, state, dataset.test)
-
-
-def _error(trainer: train.Trainer, state: train.State, split: Any) -> float:
-    return train.error_percent(trainer, state, jnp.asarray(split.images), split.labels)
+    test = dataset.test
+    return train.misread(trainer, state, test.images, test.labels, copies=run.test_copies)
 
 
 @contextmanager

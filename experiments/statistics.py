@@ -1,37 +1,50 @@
 """Error rates with honest intervals."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 from scipy import stats
 
 INTERVAL_METHOD = (
-    "95 %: Wilson's interval for the finite test set; with several seeds Student's t interval of "
-    "their mean is added in quadrature"
+    "95 %: Wilson's interval at the effective number of test images, as the copies of one image "
+    "are not independent; with several seeds Student's t interval of their mean is added in "
+    "quadrature"
 )
 
 
-def interval(errors: Sequence[float], test_images: int) -> tuple[float, float]:
+def interval(wrong: Bool[np.ndarray, "seeds copies images"]) -> tuple[float, float]:
     """The 95 % interval of a mean test error.
 
+    The effective number of test images is the one at which a binomial rate would have the
+    variance that the rate has with images as clusters (Korn and Graubard, Confidence Intervals
+    for Proportions with Small Expected Number of Positive Counts, 1998). It is the number of
+    images itself for one copy and one seed.
+
     Args:
-      errors: Test error in percent of each seed, all on the same test images.
-      test_images: Number of test images.
+      wrong: Whether each distorted copy of each test image was misread by each seed's model.
 
     Returns:
       Lower and upper end in percent. The spread over seeds is unknown from one seed, whose
       interval holds the chance in the test images alone.
     """
-    mean = float(np.mean(errors))
-    wilson = stats.binomtest(round(mean / 100 * test_images), test_images).proportion_ci(
-        method="wilson"
-    )
-    below, above = mean - 100 * wilson.low, 100 * wilson.high - mean
+    by_image = wrong.mean(axis=(0, 1))
+    rate, spread = by_image.mean(), by_image.var()
+    images = len(by_image) * (rate * (1 - rate) / spread if spread else 1.0)
+    below, above = _wilson(rate, images)
+    seeds = len(wrong)
     over_seeds = 0.0
-    if len(errors) > 1:
-        quantile = stats.t.ppf(0.975, len(errors) - 1)
-        over_seeds = quantile * float(np.std(errors, ddof=1)) / math.sqrt(len(errors))
-    return max(0.0, mean - math.hypot(below, over_seeds)), min(
-        100.0, mean + math.hypot(above, over_seeds)
-    )
+    if seeds > 1:
+        deviation = wrong.mean(axis=(1, 2)).std(ddof=1)
+        over_seeds = stats.t.ppf(0.975, seeds - 1) * deviation / math.sqrt(seeds)
+    low = rate - math.hypot(rate - below, over_seeds)
+    high = rate + math.hypot(above - rate, over_seeds)
+    return 100 * max(0.0, low), 100 * min(1.0, high)
+
+
+def _wilson(rate: float, trials: float) -> tuple[float, float]:
+    """Wilson's 95 % score interval, for a number of trials that need not be whole."""
+    z2 = stats.norm.ppf(0.975) ** 2
+    centre = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = math.sqrt(z2 * (rate * (1 - rate) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
+    return centre - half, centre + half

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from experiments.data.distortions import Distortion, distort_batch, distort_test_images
 
@@ -101,13 +101,16 @@ def make_trainer(
     return Trainer(initial_state, run, predict, follow)
 
 
-def error_percent(trainer: Trainer, state: State, images: Array, labels: np.ndarray) -> float:
-    """Test error in percent on undistorted uint8 images, which are distorted on the way."""
-    wrong = 0
+def misread(
+    trainer: Trainer, state: State, images: np.ndarray, labels: np.ndarray, *, copies: int = 1
+) -> Bool[np.ndarray, "copies images"]:
+    """Whether each distorted copy of each undistorted uint8 test image is misread."""
+    images, labels = np.tile(images, (copies, 1, 1, 1)), np.tile(labels, copies)
+    wrong = np.zeros(len(labels), bool)
     for first in range(0, len(labels), _EVALUATION_BATCH):
         part = images[first : first + _EVALUATION_BATCH]
         # One shape, one compilation: the last part is filled up, and the excess dropped.
-        filled = jnp.pad(part, [(0, _EVALUATION_BATCH - len(part))] + [(0, 0)] * (part.ndim - 1))
-        predictions = np.asarray(trainer.predict(state, filled, first))[: len(part)]
-        wrong += int((predictions != labels[first : first + len(part)]).sum())
-    return 100 * wrong / len(labels)
+        filled = np.pad(part, [(0, _EVALUATION_BATCH - len(part)), (0, 0), (0, 0), (0, 0)])
+        predictions = np.asarray(trainer.predict(state, jnp.asarray(filled), first))[: len(part)]
+        wrong[first : first + len(part)] = predictions != labels[first : first + len(part)]
+    return wrong.reshape(copies, -1)

@@ -151,7 +151,7 @@ def test_an_output_folder_that_exists(finished, data, capsys):
     assert "--overwrite" in message
     changed = arguments(data, finished, "--resume", "--learning-rate", "0.1")
     assert distorted_mnist.main(changed) == 2
-    assert "learning_rate 0.001 became 0.1" in capsys.readouterr().err
+    assert "learning_rate was 0.001, is 0.1" in capsys.readouterr().err
     assert result_of(finished) == before
 
 
@@ -203,9 +203,14 @@ def test_corrupt_files_are_named(data, tmp_path, capsys):
     ],
 )
 def test_bad_options(options, message, data, tmp_path, capsys):
-    assert distorted_mnist.main(arguments(data, tmp_path / "run", *options)) == 2
-    captured = capsys.readouterr().err
+    try:
+        status = distorted_mnist.main(arguments(data, tmp_path / "run", *options))
+    except SystemExit as stopped:  # What the command line's parser finds.
+        status = stopped.code
+    assert status == 2
+    captured = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert message in captured
+    assert not (tmp_path / "run").exists()
     assert "Traceback" not in captured
 
 

@@ -53,7 +53,7 @@ def test_gradients_reach_the_whole_network_after_one_step(localization, images):
     optimizer = nnx.Optimizer(model, optax.sgd(1e-3), wrt=nnx.Param)
     loss = lambda model: jnp.mean((model(images) - images[::-1]) ** 2)  # noqa: E731
     first = nnx.grad(loss)(model)
-    assert float(optax.global_norm(first["localization"]["head"])) > 0
+    assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(first["localization"]["head"]))
     optimizer.update(model, first)
     second = nnx.grad(loss)(model)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(second))
