@@ -1,0 +1,1 @@
+"""Measurements beside peers, in one process and on the same arrays."""
