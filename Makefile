@@ -31,7 +31,7 @@ readme-assets:
 	cp runs/demo/before_after_st-cnn.png docs/images/before_after.png
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --quiet
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10
 
 lint: setup
 	$(BIN)/ruff check .

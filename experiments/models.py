@@ -19,7 +19,15 @@ import stn_jax as stn
 from stn_jax import nn as stnn
 
 ModelName = Literal["fcn", "cnn", "st-fcn", "st-cnn"]
-TransformName = Literal["translation", "rigid", "similarity", "attention", "affine", "projective"]
+TransformName = Literal[
+    "translation",
+    "rigid",
+    "similarity",
+    "attention",
+    "affine",
+    "projective",
+    "thin_plate_spline",
+]
 
 TRANSFORMS: dict[str, Callable[[], stn.Transform]] = {
     "translation": stn.translation,
@@ -28,6 +36,7 @@ TRANSFORMS: dict[str, Callable[[], stn.Transform]] = {
     "attention": stn.attention,
     "affine": stn.affine,
     "projective": stn.projective,
+    "thin_plate_spline": stn.thin_plate_spline,
 }
 
 

@@ -4,18 +4,26 @@ import importlib
 from types import ModuleType
 
 from stn_jax.coordinates import normalized_from_pixels, pixels_from_normalized, regular_grid
-from stn_jax.sampling import Kernel, grid_sample
+from stn_jax.sampling import Kernel, cubic, grid_sample
 from stn_jax.transforms import (
     Transform,
     affine,
     affine_grid,
     attention,
+    bounded,
+    chain,
+    diffeomorphic,
+    displacement,
+    fixed,
+    flow,
+    inverse,
     projective,
     rigid,
     similarity,
+    thin_plate_spline,
     translation,
 )
-from stn_jax.warp import warp
+from stn_jax.warp import warp, warp_boxes, warp_points
 
 __version__ = "0.1.0"
 
@@ -25,15 +33,26 @@ __all__ = [
     "affine",
     "affine_grid",
     "attention",
+    "bounded",
+    "chain",
+    "cubic",
+    "diffeomorphic",
+    "displacement",
+    "fixed",
+    "flow",
     "grid_sample",
+    "inverse",
     "normalized_from_pixels",
     "pixels_from_normalized",
     "projective",
     "regular_grid",
     "rigid",
     "similarity",
+    "thin_plate_spline",
     "translation",
     "warp",
+    "warp_boxes",
+    "warp_points",
 ]
 
 

@@ -81,7 +81,7 @@ def pixels_from_normalized(
     """
     shape = _checks.spatial_shape("shape", shape)
     points = _checks.points("points", points, len(shape))
-    scale, centre = _scale_and_centre(shape, align_corners)
+    scale, centre = scale_and_centre(shape, align_corners)
     return points * scale.astype(points.dtype) + centre.astype(points.dtype)
 
 
@@ -112,7 +112,7 @@ def normalized_from_pixels(
     """
     shape = _checks.spatial_shape("shape", shape)
     pixels = _checks.points("pixels", pixels, len(shape))
-    scale, centre = _scale_and_centre(shape, align_corners)
+    scale, centre = scale_and_centre(shape, align_corners)
     inverse_scale = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale != 0)
     return (pixels - centre.astype(pixels.dtype)) * inverse_scale.astype(pixels.dtype)
 
@@ -149,7 +149,7 @@ def pixels_from_displacement(
     """
     out_shape = displacement.shape[:-1]
     dtype = displacement.dtype
-    scale, _ = _scale_and_centre(shape, align_corners)
+    scale, _ = scale_and_centre(shape, align_corners)
     lattice = [
         jnp.asarray(_lattice_pixels(out, size, align_corners), dtype)
         for out, size in zip(reversed(out_shape), reversed(shape), strict=True)
@@ -177,7 +177,7 @@ def _lattice_pixels(out: int, size: int, align_corners: bool) -> np.ndarray:
     return index * (size - 1) / (out - 1)
 
 
-def _scale_and_centre(shape: tuple[int, ...], align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
+def scale_and_centre(shape: tuple[int, ...], align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
     """Pixels per normalised unit and the pixel coordinate of the origin, x first, in float64."""
     sizes = np.array(shape[::-1], np.float64)
     return (sizes - 1 if align_corners else sizes) / 2, (sizes - 1) / 2

@@ -4,11 +4,18 @@ import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
-from stn_jax.coordinates import pixels_from_displacement, regular_grid
+from stn_jax.coordinates import (
+    normalized_from_pixels,
+    pixels_from_displacement,
+    pixels_from_normalized,
+    regular_grid,
+)
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.padding import PaddingName
 from stn_jax.sampling.sampler import SampleOptions, sample_pixels
@@ -91,3 +98,119 @@ def _warp(
     displacement = transform.displacement(theta, points)
     pixels = pixels_from_displacement(displacement, image.shape[:-1], align_corners=align_corners)
     return sample_pixels(image, pixels, fill, options)
+
+
+def warp_points(
+    points: Float[AnyArray, "*batch n"],
+    transform: Transform,
+    theta: Float[AnyArray, " params"],
+    *,
+    shape: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    align_corners: bool = False,
+) -> Float[Array, "*batch n"]:
+    """Moves points of an image to where :func:`warp` moves the pixels under them.
+
+    Args:
+      points: Points of the input image ``[..., n]``, ``(x, y)`` or ``(x, y, z)``; pixel coordinates
+        where ``shape`` is given, normalised ones where not.
+      transform: As in :func:`warp`.
+      theta: As in :func:`warp`.
+      shape: Spatial shape of the input image.
+      output_shape: Spatial shape of the output; that of the input when ``None``.
+      align_corners: As in :func:`warp`.
+
+    Returns:
+      Points of the output image, in the same kind of coordinates; NaN where an inverse that is
+      found by iteration does not exist.
+
+    Raises:
+      ValueError: If shapes do not fit, or ``output_shape`` is given without ``shape``.
+      TypeError: If ``points`` or ``theta`` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> to_the_left = jnp.array([0.5, 0.0])  # the output reads half a unit to the right
+      >>> corner = jnp.array([7.0, 2.0])
+      >>> stn.warp_points(corner, stn.translation(), to_the_left, shape=(8, 8)).tolist()
+      [5.0, 2.0]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 1, inverted.
+    """
+    if shape is None:
+        if output_shape is not None:
+            raise ValueError(
+                "output_shape is for pixel coordinates and needs shape, the input image's; "
+                "got output_shape alone."
+            )
+        return transform.invert(theta, points)
+    shape = _checks.spatial_shape("shape", shape, transform.ndim)
+    points = normalized_from_pixels(points, shape, align_corners=align_corners)
+    moved = transform.invert(theta, points)
+    return pixels_from_normalized(moved, output_shape or shape, align_corners=align_corners)
+
+
+def warp_boxes(
+    boxes: Float[AnyArray, "*batch corners"],
+    transform: Transform,
+    theta: Float[AnyArray, " params"],
+    *,
+    shape: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    align_corners: bool = False,
+    points_per_side: int = 2,
+) -> Float[Array, "*batch corners"]:
+    """Moves boxes of an image as :func:`warp` moves the pixels in them.
+
+    Args:
+      boxes: Boxes ``[..., 4]``, ``(x0, y0, x1, y1)``, in the coordinates of :func:`warp_points`.
+      transform: As in :func:`warp`, for images.
+      theta: As in :func:`warp`.
+      shape: As in :func:`warp_points`; so are the two that follow.
+      output_shape: Spatial shape of the output.
+      align_corners: As in :func:`warp`.
+      points_per_side: Points of each side that are moved. The two corners are enough where
+        straight lines stay straight; take more for a spline.
+
+    Returns:
+      The smallest upright boxes ``[..., 4]`` that hold the moved outlines.
+
+    Raises:
+      ValueError: If shapes do not fit.
+      TypeError: If ``boxes`` or ``theta`` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> quarter_turn = jnp.array([jnp.pi / 2, 0.0, 0.0])
+      >>> box = jnp.array([0.0, 0.0, 0.5, 0.25])
+      >>> stn.warp_boxes(box, stn.rigid(), quarter_turn).round(6).tolist()
+      [0.0, -0.5, 0.25, 0.0]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 1, inverted.
+    """
+    boxes = _checks.floating("boxes", boxes)
+    if boxes.shape[-1:] != (4,) or transform.ndim != 2:
+        raise ValueError(
+            "boxes must be [..., 4], (x0, y0, x1, y1), moved by a 2-D transform; got shape "
+            f"{boxes.shape} and a {transform.ndim}-D {transform.name}."
+        )
+    if points_per_side < 2:
+        raise ValueError(f"points_per_side must be at least 2, the corners; got {points_per_side}.")
+    along = np.linspace(0, 1, points_per_side)
+    sides = [[(s, 0), (s, 1), (0, s), (1, s)] for s in along]
+    shares = jnp.asarray(np.reshape(sides, (-1, 2)), boxes.dtype)
+    low, high = boxes[..., None, :2], boxes[..., None, 2:]
+    outline = low * (1 - shares) + high * shares
+    moved = warp_points(
+        outline,
+        transform,
+        theta,
+        shape=shape,
+        output_shape=output_shape,
+        align_corners=align_corners,
+    )
+    return jnp.concatenate([moved.min(axis=-2), moved.max(axis=-2)], axis=-1)

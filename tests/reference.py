@@ -44,7 +44,45 @@ KERNELS = {
 }
 
 
-def extend(image, margin, padding, fill):
+def keys_weight(t, a=-0.5):
+    """Keys 1981, equation 4: the cubic convolution kernel, piece by piece."""
+    t = np.abs(t)
+    inner = (a + 2) * t**3 - (a + 3) * t**2 + 1
+    outer = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+    return np.where(t <= 1, inner, np.where(t < 2, outer, 0.0))
+
+
+def keys_slope(t, a=-0.5):
+    """Its derivative."""
+    s, t = np.sign(t), np.abs(t)
+    inner = 3 * (a + 2) * t**2 - 2 * (a + 3) * t
+    outer = 3 * a * t**2 - 10 * a * t + 8 * a
+    return s * np.where(t <= 1, inner, np.where(t < 2, outer, 0.0))
+
+
+def lanczos_weight(x, m):
+    """The window sinc(t) sinc(t / 3), normalised over the pixels under it."""
+    t = x - m
+    weight = np.where(np.abs(t) < 3, np.sinc(t) * np.sinc(t / 3), 0.0)
+    return weight / weight.sum(-1, keepdims=True)
+
+
+def lanczos_slope(x, m):
+    """Its derivative by central differences, of fourth order."""
+    h = 1e-3
+    near = (lanczos_weight(x + h, m) - lanczos_weight(x - h, m)) / (2 * h)
+    far = (lanczos_weight(x + 2 * h, m) - lanczos_weight(x - 2 * h, m)) / (4 * h)
+    return (4 * near - far) / 3
+
+
+KERNELS["cubic"] = (lambda x, m: keys_weight(x - m), lambda x, m: keys_slope(x - m))
+KERNELS["lanczos3"] = (lanczos_weight, lanczos_slope)
+
+# Names of numpy.pad's modes; the mirror is at the edge, or at the centre of the corner pixel.
+PAD_MODE = {"border": "edge", "wrap": "wrap", "reflection": "symmetric"}
+
+
+def extend(image, margin, padding, fill, align_corners):
     """The image with ``margin`` more pixels on every side."""
     width = [(margin, margin)] * (image.ndim - 1)
     channels = []
@@ -53,7 +91,9 @@ def extend(image, margin, padding, fill):
             value = np.broadcast_to(fill, image.shape[-1:])[c]
             channels.append(np.pad(image[..., c], width, constant_values=value))
         else:
-            channels.append(np.pad(image[..., c], width, mode={"border": "edge"}[padding]))
+            centred = padding == "reflection" and align_corners
+            mode = "reflect" if centred else PAD_MODE[padding]
+            channels.append(np.pad(image[..., c], width, mode=mode))
     return np.stack(channels, axis=-1)
 
 
@@ -64,14 +104,15 @@ def grid_sample(image, grid, kernel, padding, fill, align_corners, derivative_al
     """
     image, grid = np.asarray(image, np.float64), np.asarray(grid, np.float64)
     ndim = image.ndim - 1
-    margin = 3
-    extended = extend(image, margin, padding, fill)
+    margin = 16  # More than the farthest pixel that a test's points reach.
+    extended = extend(image, margin, padding, fill, align_corners)
     points = grid.reshape(-1, ndim)
     result = np.zeros((len(points), image.shape[-1]))
     weights = []
     for k in range(ndim):
         size = image.shape[ndim - 1 - k]
-        x = np.clip(pixel(points[:, k], size, align_corners), -margin + 0.25, size + margin - 1.25)
+        x = pixel(points[:, k], size, align_corners)
+        assert np.all((x > -margin + 3) & (x < size + margin - 4))
         m = np.arange(-margin, size + margin)
         value, derivative = KERNELS[kernel]
         if derivative_along == k:

@@ -39,12 +39,12 @@ CASES = {
     "unknown kernel": (
         lambda: sample(kernel="bilinear"),
         ValueError,
-        r"kernel must be one of 'nearest', 'linear'.*'bilinear'",
+        r"kernel must be one of 'nearest', 'linear', 'cubic', 'lanczos3'; got 'bilinear'",
     ),
     "unknown padding": (
         lambda: sample(padding="zeros"),
         ValueError,
-        r"padding must be one of 'constant', 'border'.*'zeros'",
+        r"padding must be one of 'constant', 'border', 'reflection', 'wrap'; got 'zeros'",
     ),
     "padding of another type": (lambda: sample(padding=None), ValueError, r"got None"),
     "fill value of another length": (

@@ -15,7 +15,7 @@ NAMES = [("stn_jax", name) for name in stn_jax.__all__] + [
 # Static structure, said first by everyone: what a thing is made of.
 POSITIONAL = {
     "shape", "ndim", "radius", "weight", "transform", "localization", "in_shape", "in_features",
-    "image", "grid", "theta", "points", "pixels", "matrix",
+    "image", "grid", "theta", "points", "pixels", "matrix", "boxes", "transforms", "values",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The differentiable sampler: kernels, paddings and ``grid_sample``."""
 
-from stn_jax.sampling.kernels import Kernel
+from stn_jax.sampling.kernels import Kernel, cubic
 from stn_jax.sampling.sampler import grid_sample
 
-__all__ = ["Kernel", "grid_sample"]
+__all__ = ["Kernel", "cubic", "grid_sample"]

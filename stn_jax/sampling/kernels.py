@@ -1,13 +1,14 @@
 """Sampling kernels: a support and a weight function each."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from stn_jax import _checks
 
@@ -22,7 +23,10 @@ class Kernel:
     Attributes:
       radius: Half the support in pixels, a positive multiple of 1/2.
       weight: Elementwise function of ``x − m``, differentiable by JAX. At a kink it should follow
-        the piece on the right, so that derivatives are those of the cell that holds ``x``.
+        the piece on the right, so that derivatives are those of the cell that holds ``x``. The
+        parameters Φ are arrays that it closes over; they may be traced, and receive gradients.
+      normalize: Whether to divide the weights by their sum, for a kernel whose shifted copies do
+        not add up to 1.
 
     Raises:
       ValueError: If ``radius`` is not a positive multiple of 1/2.
@@ -48,7 +52,8 @@ class Kernel:
     """
 
     radius: float
-    weight: Callable[[Array], Array]
+    weight: Callable[..., Array]
+    normalize: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.radius > 0 or not float(2 * self.radius).is_integer():
@@ -58,26 +63,71 @@ class Kernel:
             )
 
     def taps(
-        self, pixel: Float[Array, "*out"], order: int = 0
+        self, pixel: Float[Array, "*out"], order: int = 0, phi: tuple[Array, ...] = ()
     ) -> list[tuple[Int[Array, "*out"], Float[Array, "*out"]]]:
         """The pixels under the kernel along one axis: index and weight of each.
 
         Args:
           pixel: Finite pixel coordinates within the range of int32.
           order: Which derivative of the weights with respect to the coordinate.
+          phi: Further arguments of ``weight``, where what it closed over was made explicit.
         """
         first = jnp.floor(pixel + (1 - self.radius))
-        weight = self.weight
+        taps = range(math.ceil(2 * self.radius))
+
+        def weights_at(offset: Array) -> Array:
+            # One expression for all taps, however many: XLA compiles it once.
+            each = jnp.arange(len(taps), dtype=offset.dtype)
+            values = jax.vmap(lambda tap: self.weight(offset - tap, *phi))(each)
+            return values / values.sum(axis=0) if self.normalize else values
+
+        weights: Callable[[Array], Array] = weights_at
         for _ in range(order):
-            weight = _derivative(weight)
-        index = first.astype(jnp.int32)
-        return [
-            (index + tap, weight(pixel - first - tap)) for tap in range(math.ceil(2 * self.radius))
-        ]
+            weights = _derivative(weights)
+        index, values = first.astype(jnp.int32), weights(pixel - first)
+        return [(index + tap, values[tap]) for tap in taps]
+
+
+def cubic(*, a: ArrayLike = -0.5) -> Kernel:
+    """Keys' cubic convolution kernel.
+
+    Args:
+      a: Slope at distance 1: −0.5 is Keys' choice, exact for quadratics, and the kernel
+        ``"cubic"``; −0.75 is PyTorch's and OpenCV's. It may be traced and receives gradients.
+
+    Returns:
+      A kernel of radius 2.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> image = jnp.array([0.0, 1.0, 4.0, 9.0])[None, :, None]
+      >>> middle = jnp.array([[0.0, 0.0]])
+      >>> stn.grid_sample(image, middle, kernel="cubic").item()  # 1.5²
+      2.25
+      >>> stn.grid_sample(image, middle, kernel=stn.cubic(a=-0.75)).item()
+      2.125
+
+    Reference:
+      Keys, Cubic Convolution Interpolation for Digital Image Processing, 1981, equation 15.
+    """
+    # One record for one number, so that jit compiles once; a traced number is its own.
+    return _keys(float(a)) if isinstance(a, int | float) else _keys.__wrapped__(a)
+
+
+@functools.cache
+def _keys(a: ArrayLike) -> Kernel:
+    def weight(t: Array) -> Array:
+        t, t2 = jnp.abs(t), t * t
+        # The outer piece is factored so that it is exactly 0 at 1 and 2, whatever a is.
+        near = ((a + 2) * t - (a + 3)) * t2 + 1
+        return jnp.where(t < 1, near, a * (t - 1) * (t - 2) ** 2)
+
+    return Kernel(2.0, weight)
 
 
 def _derivative(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Derivative of an elementwise function."""
+    """Derivative of a function of each element alone."""
     return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
 
 
@@ -85,13 +135,30 @@ def _triangle(t: Array) -> Array:
     return jnp.where(t < 0, 1 + t, 1 - t)
 
 
-KernelName = Literal["nearest", "linear"]
+def _lanczos3(t: Array) -> Array:
+    return jnp.where(jnp.abs(t) < 3, _sinc(t) * _sinc(t / 3), 0.0)
+
+
+def _sinc(t: Array) -> Array:
+    """sin(πt)/(πt), exactly 0 at whole numbers other than 0."""
+    whole = jnp.round(t)
+    sine = jnp.sin(jnp.pi * (t - whole)) * (1 - 2 * (whole % 2))
+    # Near 0 the quotient's derivatives would not be finite; the series is exact to rounding.
+    square = (jnp.pi * t) ** 2
+    small = square < 1e-3
+    series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42))
+    return jnp.where(small, series, sine / jnp.where(small, 1, jnp.pi * t))
+
+
+KernelName = Literal["nearest", "linear", "cubic", "lanczos3"]
 
 KERNELS: dict[str, Kernel] = {
     # The paper's integer kernel, δ(⌊x + 0.5⌋ − m).
     "nearest": Kernel(0.5, jnp.ones_like),
     # The paper's bilinear kernel, max(0, 1 − |x − m|).
     "linear": Kernel(1.0, _triangle),
+    "cubic": cubic(a=-0.5),
+    "lanczos3": Kernel(3.0, _lanczos3, normalize=True),
 }
 
 

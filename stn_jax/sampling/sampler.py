@@ -1,5 +1,6 @@
 """Differentiable sampling of an image at arbitrary points, and its derivative rule."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -18,6 +19,9 @@ from stn_jax.sampling import kernels
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.padding import PADDINGS, PaddingName
 
+# Pixels under a kernel up to which the sum is one expression.
+_MOST_UNROLLED = 8
+
 
 def grid_sample(
     image: Shaped[AnyArray, "*space channels"],
@@ -35,9 +39,12 @@ def grid_sample(
         ``jax.vmap``. Integer and boolean images are sampled with the nearest kernel only.
       grid: Source points ``[..., n]`` in normalised coordinates, ``(x, y)`` or ``(x, y, z)`` on
         the last axis; usually ``[out_height, out_width, 2]``.
-      kernel: ``"nearest"``, ``"linear"`` or a :class:`Kernel`.
-      padding: ``"constant"``: pixels outside the image hold ``fill_value``; with 0 this is
-        PyTorch's ``zeros``. ``"border"``: they hold the nearest pixel of the image.
+      kernel: ``"nearest"``, ``"linear"``, ``"cubic"`` (Keys' with a = −0.5), ``"lanczos3"``
+        (weights normalised to sum to 1) or a :class:`Kernel`.
+      padding: What pixels outside the image hold. ``"constant"``: ``fill_value``; with 0 this is
+        PyTorch's ``zeros``. ``"border"``: the nearest pixel of the image. ``"reflection"``: its
+        mirror image, about the outer edges, or with ``align_corners`` about the centres of the
+        corner pixels. ``"wrap"``: its repetition.
       fill_value: Scalar, or one value per channel ``[channels]``.
       align_corners: Whether −1 and 1 are the centres of the corner pixels rather than the outer
         edges of the image.
@@ -123,21 +130,30 @@ def sample_pixels(
     valid = functools.reduce(jnp.logical_and, (~jnp.isnan(pixel) for pixel in pixels))
     pixels = [jnp.where(valid, pixel, 0) for pixel in pixels]
     if not jnp.issubdtype(dtype, jnp.floating):
-        return _weighted_sum(options, (0,) * len(pixels), image, fill.astype(dtype), *pixels)
+        return _weighted_sum(options, (0,) * len(pixels), image, fill.astype(dtype), (), *pixels)
     # Sums of bfloat16 and float16, here and in the image's gradient, are kept in float32.
     pixels = _checks.common_dtype(*pixels)
     wide = jnp.promote_types(dtype, pixels[0].dtype)
     pixels = [pixel.astype(wide) for pixel in pixels]
-    value = _sample(options, (0,) * len(pixels), image.astype(wide), fill.astype(wide), *pixels)
+    # What the kernel's weight closes over becomes an argument, so that it can be differentiated.
+    weight, phi = jax.closure_convert(options.kernel.weight, pixels[0])
+    options = options._replace(kernel=dataclasses.replace(options.kernel, weight=weight))
+    orders = (0,) * len(pixels)
+    value = _sample(options, orders, image.astype(wide), fill.astype(wide), tuple(phi), *pixels)
     return jnp.where(valid[..., None], value, jnp.nan).astype(dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _sample(
-    options: SampleOptions, orders: tuple[int, ...], image: Array, fill: Array, *pixels: Array
+    options: SampleOptions,
+    orders: tuple[int, ...],
+    image: Array,
+    fill: Array,
+    phi: tuple[Array, ...],
+    *pixels: Array,
 ) -> Array:
     """The sample, or its derivative of the given order with respect to each coordinate."""
-    return _weighted_sum(options, orders, image, fill, *pixels)
+    return _weighted_sum(options, orders, image, fill, phi, *pixels)
 
 
 @functools.partial(_sample.defjvp, symbolic_zeros=True)
@@ -150,22 +166,34 @@ def _sample_jvp(
     follow, each coordinate's is a pass of its own that XLA can fuse, and an input that is not
     differentiated costs nothing.
     """
-    image, fill, *pixels = primals
-    image_dot, fill_dot, *pixels_dot = tangents
-    value = _sample(options, orders, image, fill, *pixels)
+    image, fill, phi, *pixels = primals
+    image_dot, fill_dot, phi_dot, *pixels_dot = tangents
+    value = _sample(options, orders, *primals)
     terms = []
-    if not (isinstance(image_dot, SymbolicZero) and isinstance(fill_dot, SymbolicZero)):
-        image_dot, fill_dot = (
-            jnp.zeros(t.shape, t.dtype) if isinstance(t, SymbolicZero) else t
-            for t in (image_dot, fill_dot)
-        )
-        terms.append(_weighted_sum(options, orders, image_dot, fill_dot, *pixels))
+    if not (_is_zero(image_dot) and _is_zero(fill_dot)):
+        linear = _instantiate(image_dot), _instantiate(fill_dot)
+        terms.append(_weighted_sum(options, orders, *linear, phi, *pixels))
     for k, pixel_dot in enumerate(pixels_dot):
-        if not isinstance(pixel_dot, SymbolicZero):
+        if not _is_zero(pixel_dot):
             raised = tuple(order + (axis == k) for axis, order in enumerate(orders))
-            slope = _sample(options, raised, image, fill, *pixels)
+            slope = _sample(options, raised, *primals)
             terms.append(slope * _spread(pixel_dot, image.shape[-1]))
+    if not all(_is_zero(each) for each in phi_dot):
+
+        def of_phi(*phi: Array) -> Array:
+            return _weighted_sum(options, orders, image, fill, phi, *pixels)
+
+        terms.append(jax.jvp(of_phi, phi, tuple(_instantiate(each) for each in phi_dot))[1])
     return value, sum(terms, start=jnp.zeros_like(value))
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+def _instantiate(tangent: Any) -> Array:
+    """A tangent as an array."""
+    return jnp.zeros(tangent.shape, tangent.dtype) if _is_zero(tangent) else tangent
 
 
 def _spread(tangent: Array, channels: int) -> Array:
@@ -180,27 +208,58 @@ def _spread(tangent: Array, channels: int) -> Array:
 
 
 def _weighted_sum(
-    options: SampleOptions, orders: tuple[int, ...], image: Array, fill: Array, *pixels: Array
+    options: SampleOptions,
+    orders: tuple[int, ...],
+    image: Array,
+    fill: Array,
+    phi: tuple[Array, ...],
+    *pixels: Array,
 ) -> Array:
-    """The sum over the kernel's support, equation 3 of the paper, in one fusible expression."""
-    kernel, padding = options.kernel, PADDINGS[options.padding]
-    margin = math.ceil(kernel.radius) + 1
+    """The sum over the kernel's support, equation 3 of the paper; fusible for small supports."""
+    padding = PADDINGS[options.padding]
     axes = []
     for pixel, order, size in zip(pixels, orders, reversed(image.shape[:-1]), strict=True):
-        # Farther out nothing changes, and the index stays within its integer type.
-        bounded = jnp.clip(pixel, -margin, size - 1 + margin)
         taps = []
-        for index, weight in kernel.taps(bounded, order):
-            inside = padding(index, size)
+        near = _bring_near(pixel, size, options)
+        for index, weight in options.kernel.taps(near, order, phi):
+            inside = padding.inside(index, size, options.align_corners)
             taps.append((inside, inside == index, weight))
         axes.append(taps)
-    terms = []
-    for corner in itertools.product(*reversed(axes)):
-        indices, unmoved, weights = zip(*corner, strict=True)
-        value = image.at[indices].get(mode="promise_in_bounds")
-        if options.padding == "constant":
-            value = jnp.where(functools.reduce(jnp.logical_and, unmoved)[..., None], value, fill)
-        if jnp.issubdtype(image.dtype, jnp.floating):
-            value = value * functools.reduce(jnp.multiply, weights)[..., None]
-        terms.append(value)
-    return functools.reduce(jnp.add, terms)
+    is_wide = math.prod(len(taps) for taps in axes) > _MOST_UNROLLED
+    if is_wide:
+        # Else XLA would compute an axis' weights anew for each pixel under the kernel.
+        axes = jax.lax.optimization_barrier(axes)
+    *inner, outer = axes
+
+    def sum_of_slice(outer_tap: tuple[Array, ...]) -> Array:
+        terms = []
+        for corner in itertools.product([outer_tap], *reversed(inner)):
+            indices, unmoved, weights = zip(*corner, strict=True)
+            value = image.at[indices].get(mode="promise_in_bounds")
+            if options.padding == "constant":
+                covered = functools.reduce(jnp.logical_and, unmoved)
+                value = jnp.where(covered[..., None], value, fill)
+            if jnp.issubdtype(image.dtype, jnp.floating):
+                value = value * functools.reduce(jnp.multiply, weights)[..., None]
+            terms.append(value)
+        return functools.reduce(jnp.add, terms)
+
+    if not is_wide:
+        return functools.reduce(jnp.add, map(sum_of_slice, outer))
+    # A wide kernel is summed slice by slice, or compiling would take longer than sampling.
+    total = jnp.zeros((*pixels[0].shape, image.shape[-1]), image.dtype)
+    stacked = tuple(jnp.stack(each) for each in zip(*outer, strict=True))
+    return jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), total, stacked)[0]
+
+
+def _bring_near(pixel: Array, size: int, options: SampleOptions) -> Array:
+    """A coordinate near the image where the sample is the same, so that an index can hold it."""
+    period_of = PADDINGS[options.padding].period
+    extent = size
+    if period_of is not None:
+        extent = period_of(size, options.align_corners)
+        pixel = pixel - extent * jnp.floor(pixel / extent)
+        # An infinite coordinate has no place in a period; any finite one will do.
+        pixel = jnp.where(jnp.isfinite(pixel), pixel, 0)
+    margin = math.ceil(options.kernel.radius) + 1
+    return jnp.clip(pixel, -margin, max(size, extent) - 1 + margin)

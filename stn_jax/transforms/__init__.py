@@ -1,6 +1,8 @@
 """Families of transforms: records of pure functions from a flat θ and points to points."""
 
 from stn_jax.transforms.base import Transform
+from stn_jax.transforms.combinators import bounded, chain, fixed, inverse
+from stn_jax.transforms.displacement import diffeomorphic, displacement, flow
 from stn_jax.transforms.linear import (
     affine,
     affine_grid,
@@ -10,14 +12,23 @@ from stn_jax.transforms.linear import (
     similarity,
     translation,
 )
+from stn_jax.transforms.thin_plate_spline import thin_plate_spline
 
 __all__ = [
     "Transform",
     "affine",
     "affine_grid",
     "attention",
+    "bounded",
+    "chain",
+    "diffeomorphic",
+    "displacement",
+    "fixed",
+    "flow",
+    "inverse",
     "projective",
     "rigid",
     "similarity",
+    "thin_plate_spline",
     "translation",
 ]

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import regular_grid
+from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, cached_family
 
 # A homography's denominator below this counts as behind the plane, and its points lie this far
@@ -267,8 +268,8 @@ def _family(
         ndim=ndim,
         identity=identity,
         displacement=lambda theta, points: _displacement(matrix(theta), points),
-        inverse=lambda theta, points: points + _displacement(_inverse(matrix(theta)), points),
-        homogeneous=lambda theta: _square(matrix(theta)),
+        inverse=lambda theta, points: points + _displacement(invert_matrix(matrix(theta)), points),
+        homogeneous=lambda theta: square_matrix(matrix(theta)),
     )
 
 
@@ -289,29 +290,24 @@ def _displacement(matrix: Array, points: Array) -> Array:
     return jnp.stack(jnp.broadcast_arrays(*moved), axis=-1)
 
 
-def _square(matrix: Array) -> Array:
+def square_matrix(matrix: Array) -> Array:
     """The homogeneous ``[n + 1, n + 1]`` matrix."""
     ndim = matrix.shape[1] - 1
     return jnp.concatenate([matrix, jnp.eye(ndim + 1, dtype=matrix.dtype)[len(matrix) :]])
 
 
-def _inverse(matrix: Array) -> Array:
+def inverse_homogeneous(matrix: Array) -> Array:
+    """Inverse of a homogeneous matrix, ``[3, 3]`` or affine ``[4, 4]``."""
+    return invert_matrix(matrix) if len(matrix) == 3 else square_matrix(invert_matrix(matrix[:3]))
+
+
+def invert_matrix(matrix: Array) -> Array:
     """The matrix of the inverse map, in closed form, of the shape of ``matrix``."""
     ndim = matrix.shape[1] - 1
     if len(matrix) == ndim + 1:
-        return _inverse_square(matrix)
-    linear = _inverse_square(matrix[:, :ndim])
+        return matrices.inverse(matrix)
+    linear = matrices.inverse(matrix[:, :ndim])
     return _beside(linear, -jnp.sum(linear * matrix[:, ndim], axis=1))
-
-
-def _inverse_square(matrix: Array) -> Array:
-    """Adjugate over determinant of a 2×2 or 3×3 matrix; not finite where it is singular."""
-    if len(matrix) == 2:
-        (a, b), (c, d) = matrix
-        return jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / (a * d - b * c)
-    r0, r1, r2 = matrix
-    adjugate = jnp.stack([jnp.cross(r1, r2), jnp.cross(r2, r0), jnp.cross(r0, r1)], axis=1)
-    return adjugate / jnp.sum(r0 * adjugate[:, 0])
 
 
 def _beside(linear: Array, translation: Array) -> Array:

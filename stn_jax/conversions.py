@@ -1,0 +1,299 @@
+"""Between this library's matrices and those of other libraries.
+
+A matrix here maps target to source points in normalised coordinates. Others count in pixels, and
+some map the other way; all of them come down to :func:`pixel_matrix` and its inverse,
+:func:`matrix_from_pixels`:
+
+* PyTorch's ``theta`` of ``affine_grid`` is a matrix of this library for the same
+  ``align_corners``; :func:`change_alignment` goes from one to the other.
+* OpenCV maps pixels, either way: :func:`to_opencv` and :func:`from_opencv`.
+* scikit-image's ``warp(image, inverse_map)`` takes the homogeneous :func:`pixel_matrix`.
+* Kornia's ``warp_affine`` and ``warp_perspective`` take OpenCV's with ``inverse_map=False``.
+
+A matrix is ``[n, n + 1]`` where it is affine, or homogeneous, ``[n + 1, n + 1]``, and the result
+has the shape of the argument. It acts on ``(x, y)`` or ``(x, y, z)``, and pixel centres are whole
+numbers. Batch with ``jax.vmap``. The ``theta`` of :func:`stn_jax.affine` is ``matrix[:n].ravel()``,
+that of :func:`stn_jax.projective` is :func:`projective_theta`. A homography's points with ``w ≤ 0``
+are outside the image here, whereas other libraries divide by ``w`` whatever its sign.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from stn_jax import _checks
+from stn_jax._types import AnyArray
+from stn_jax.coordinates import scale_and_centre
+from stn_jax.transforms.linear import invert_matrix, square_matrix
+
+Matrix = Float[AnyArray, "rows columns"]
+ScaleAndOffset = tuple[np.ndarray, np.ndarray]
+
+
+def pixel_matrix(
+    matrix: Matrix,
+    shape: Sequence[int],
+    output_shape: Sequence[int],
+    *,
+    align_corners: bool = False,
+) -> Float[Array, "rows columns"]:
+    """The same map between pixel coordinates: output pixel to input pixel, centres at integers.
+
+    Args:
+      matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, target to source, normalised coordinates.
+      shape: Spatial shape of the input, ``(height, width)`` or ``(depth, height, width)``.
+      output_shape: Spatial shape of the output.
+      align_corners: What the normalised coordinates of ``matrix`` mean, as in
+        :func:`stn_jax.regular_grid`.
+
+    Returns:
+      Matrix of the shape of ``matrix`` that acts on ``(x, y, 1)`` or ``(x, y, z, 1)``, in float32
+      at least. That of the identity, for equal shapes, is exactly the identity.
+
+    Raises:
+      ValueError: If ``matrix`` and the shapes do not fit each other, or an axis has one pixel and
+        thus no extent under ``align_corners=True``.
+      TypeError: If ``matrix`` is not of a floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import conversions
+      >>> matrix = jnp.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]])
+      >>> conversions.pixel_matrix(matrix, (30, 40), (30, 40)).tolist()
+      [[1.0, 0.0, 10.0], [0.0, 1.0, 0.0]]
+
+    Reference:
+      Hartley and Zisserman, Multiple View Geometry in Computer Vision, algorithm 4.2.
+    """
+    matrix, source, target = _operands(matrix, shape, output_shape, align_corners)
+    return _change_coordinates(matrix, source, target)
+
+
+def matrix_from_pixels(
+    matrix: Matrix,
+    shape: Sequence[int],
+    output_shape: Sequence[int],
+    *,
+    align_corners: bool = False,
+) -> Float[Array, "rows columns"]:
+    """The matrix in normalised coordinates of a map from output pixel to input pixel.
+
+    The inverse of :func:`pixel_matrix`.
+
+    Args:
+      matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, output pixel to input pixel, as ``(x, y)``.
+      shape, output_shape: As in :func:`pixel_matrix`.
+      align_corners: What normalised coordinates of the result mean.
+
+    Returns:
+      Matrix of the shape of ``matrix``, target to source, normalised coordinates.
+
+    Raises:
+      ValueError, TypeError: As :func:`pixel_matrix`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import conversions
+      >>> matrix = jnp.array([[1.0, 0.0, 10.0], [0.0, 1.0, 0.0]])
+      >>> conversions.matrix_from_pixels(matrix, (30, 40), (30, 40)).tolist()
+      [[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]
+    """
+    matrix, source, target = _operands(matrix, shape, output_shape, align_corners)
+    return _change_coordinates(matrix, _undone(source), _undone(target))
+
+
+def change_alignment(
+    matrix: Matrix,
+    shape: Sequence[int],
+    output_shape: Sequence[int],
+    *,
+    align_corners: bool,
+    to_align_corners: bool,
+) -> Float[Array, "rows columns"]:
+    """The matrix that makes the same map between pixels under another alignment.
+
+    PyTorch's ``theta`` for ``affine_grid(theta, size, align_corners)`` is a matrix of this
+    library for the same ``align_corners``; this takes it from one alignment to the other.
+
+    Args:
+      matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, target to source, normalised coordinates.
+      shape, output_shape: As in :func:`pixel_matrix`.
+      align_corners: What the coordinates of ``matrix`` mean.
+      to_align_corners: What those of the result mean.
+
+    Returns:
+      Matrix of the shape of ``matrix``, target to source, normalised coordinates.
+
+    Raises:
+      ValueError, TypeError: As :func:`pixel_matrix`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import conversions
+      >>> theta = jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+      >>> matrix = conversions.change_alignment(
+      ...     theta, (3, 3), (3, 3), align_corners=True, to_align_corners=False
+      ... )
+      >>> round(matrix[0, 2].item(), 4)
+      0.6667
+
+    Reference:
+      PyTorch, ``torch.nn.functional.affine_grid`` and ``grid_sample``.
+    """
+    pixels = pixel_matrix(matrix, shape, output_shape, align_corners=align_corners)
+    return matrix_from_pixels(pixels, shape, output_shape, align_corners=to_align_corners)
+
+
+def to_opencv(
+    matrix: Matrix,
+    shape: Sequence[int],
+    output_shape: Sequence[int],
+    *,
+    inverse_map: bool = True,
+    align_corners: bool = False,
+) -> Float[Array, "rows columns"]:
+    """The matrix ``M`` of ``cv2.warpAffine`` (2×3) or ``cv2.warpPerspective`` (3×3).
+
+    Args:
+      matrix: ``[2, 3]`` or ``[3, 3]``, target to source, normalised coordinates.
+      shape: Spatial shape of the input, ``(height, width)``.
+      output_shape: Spatial shape of the output, ``(height, width)``; ``dsize`` is its reverse.
+      inverse_map: Whether ``flags`` holds ``cv2.WARP_INVERSE_MAP``; without it ``M`` maps input
+        to output pixels.
+      align_corners: As in :func:`pixel_matrix`.
+
+    Returns:
+      Matrix of the shape of ``matrix``, for ``np.asarray``; not finite where it has no inverse.
+
+    Raises:
+      ValueError, TypeError: As :func:`pixel_matrix`, and if ``shape`` is not of two axes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import conversions
+      >>> matrix = jnp.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]])
+      >>> conversions.to_opencv(matrix, (30, 40), (30, 40), inverse_map=False)[0].tolist()
+      [1.0, -0.0, -10.0]
+
+    Reference:
+      OpenCV, ``cv2.warpAffine`` and ``cv2.warpPerspective``.
+    """
+    shape = _checks.spatial_shape("shape", shape, 2)
+    pixels = pixel_matrix(matrix, shape, output_shape, align_corners=align_corners)
+    return pixels if inverse_map else invert_matrix(pixels)
+
+
+def from_opencv(
+    matrix: Matrix,
+    shape: Sequence[int],
+    output_shape: Sequence[int],
+    *,
+    inverse_map: bool = True,
+    align_corners: bool = False,
+) -> Float[Array, "rows columns"]:
+    """This library's matrix for an ``M`` of OpenCV; the inverse of :func:`to_opencv`.
+
+    Args:
+      matrix: ``M``, ``[2, 3]`` or ``[3, 3]``; that of ``cv2.getRotationMatrix2D`` is one for
+        ``inverse_map=False``.
+      shape, output_shape: As in :func:`to_opencv`.
+      inverse_map: Whether it is meant for flags with ``cv2.WARP_INVERSE_MAP``.
+      align_corners: What normalised coordinates of the result mean.
+
+    Returns:
+      Matrix of the shape of ``matrix``, target to source, normalised coordinates.
+
+    Raises:
+      ValueError, TypeError: As :func:`to_opencv`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import conversions
+      >>> m = jnp.array([[1.0, 0.0, -10.0], [0.0, 1.0, 0.0]])
+      >>> conversions.from_opencv(m, (30, 40), (30, 40), inverse_map=False)[0].tolist()
+      [1.0, -0.0, 0.5]
+    """
+    shape = _checks.spatial_shape("shape", shape, 2)
+    pixels = matrix if inverse_map else invert_matrix(_check_matrix(matrix, 2))
+    return matrix_from_pixels(pixels, shape, output_shape, align_corners=align_corners)
+
+
+def projective_theta(matrix: Matrix) -> Float[Array, " params"]:
+    """The ``theta`` of :func:`stn_jax.projective` for a homography of any scale.
+
+    Args:
+      matrix: ``[3, 3]``, target to source, normalised coordinates.
+
+    Returns:
+      The matrix over its last entry, row by row without it, ``[8]``; not finite where that entry
+      is 0, since then the centre of the output lies on the horizon.
+
+    Raises:
+      ValueError: If ``matrix`` is not 3×3.
+      TypeError: If ``matrix`` is not of a floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import conversions
+      >>> conversions.projective_theta(2 * jnp.eye(3)).tolist()
+      [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    """
+    matrix = _checks.floating("matrix", matrix)
+    if matrix.shape != (3, 3):
+        raise ValueError(f"matrix must have shape (3, 3), a homography; got {matrix.shape}.")
+    return (matrix / matrix[2, 2]).ravel()[:8]
+
+
+def _operands(
+    matrix: AnyArray, shape: Sequence[int], output_shape: Sequence[int], align_corners: bool
+) -> tuple[Array, ScaleAndOffset, ScaleAndOffset]:
+    """The matrix, checked, and the changes to pixels of the input and of the output."""
+    ndim = len(_checks.spatial_shape("shape", shape))
+    source = _pixels("shape", shape, ndim, align_corners)
+    target = _pixels("output_shape", output_shape, ndim, align_corners)
+    return _check_matrix(matrix, ndim), source, target
+
+
+def _check_matrix(matrix: AnyArray, ndim: int) -> Array:
+    """An affine or homogeneous matrix for ``ndim`` spatial axes, in float32 at least."""
+    matrix = _checks.floating("matrix", matrix)
+    if matrix.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
+        raise ValueError(
+            f"matrix must have shape ({ndim}, {ndim + 1}) or ({ndim + 1}, {ndim + 1}) for an image "
+            f"of {ndim} spatial axes; got {matrix.shape}. Batch with jax.vmap."
+        )
+    return matrix
+
+
+def _pixels(name: str, shape: Sequence[int], ndim: int, align_corners: bool) -> ScaleAndOffset:
+    """``pixel = scale · point + offset`` on homogeneous points; refused where not invertible."""
+    sizes = _checks.spatial_shape(name, shape, ndim)
+    if align_corners and 1 in sizes:
+        raise ValueError(
+            f"{name} must hold sizes of at least 2 under align_corners=True, where an axis of one "
+            f"pixel has no extent; got {sizes}. Use align_corners=False."
+        )
+    scale, centre = scale_and_centre(sizes, align_corners)
+    return np.append(scale, 1.0), np.append(centre, 0.0)
+
+
+def _undone(change: ScaleAndOffset) -> ScaleAndOffset:
+    """The inverse of a change of coordinates."""
+    return 1 / change[0], -change[1] / change[0]
+
+
+def _change_coordinates(matrix: Array, source: ScaleAndOffset, target: ScaleAndOffset) -> Array:
+    """The matrix after ``source`` has changed what it gives, and ``target`` what it takes.
+
+    Elementwise, so exact in float32 on every backend; the ratios are taken in float64, so that
+    the identity stays one.
+    """
+    (scale, offset), (target_scale, target_offset) = source, target
+    ratio = jnp.asarray(scale[:, None] / target_scale, matrix.dtype)
+    shift = jnp.asarray(offset[:, None] / target_scale, matrix.dtype)
+    square = square_matrix(matrix)
+    changed = ratio * square + shift * square[-1]
+    moved = jnp.sum(changed * jnp.asarray(target_offset, matrix.dtype), axis=1)
+    return changed.at[:, -1].add(-moved)[: len(matrix)]

@@ -1,0 +1,74 @@
+"""Inversion of any transform by Newton's method."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from stn_jax.transforms import matrices
+from stn_jax.transforms.base import PointFunction
+
+_MAX_ITERATIONS = 30
+# A damped step is halved up to this often, until it brings the point nearer to its goal.
+_HALVINGS = 6
+
+
+def newton_inverse(displacement: PointFunction) -> PointFunction:
+    """The inverse of ``p + displacement(theta, p)``, by a damped Newton iteration.
+
+    The iteration starts from one fixed-point step, is bounded, and gives NaN where it has not
+    converged: where the map folds, or where no target point is sent to the source point. Its
+    derivatives, of every order, are those of the implicit function, not of the iteration.
+
+    Args:
+      displacement: ``(theta, points) -> T(points) − points``.
+
+    Returns:
+      ``(theta, points) -> points``, source to target.
+    """
+
+    def inverse(theta: Array, points: Array) -> Array:
+        def solve(point: Array) -> Array:
+            return _solve(lambda target: target + displacement(theta, target), point)
+
+        flat = points.reshape(-1, points.shape[-1])
+        return jax.vmap(solve)(flat).reshape(points.shape)
+
+    return inverse
+
+
+def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
+    """The point that ``function`` sends to ``goal``; differentiable in what both close over."""
+    tolerance = 32 * jnp.finfo(goal.dtype).eps * (1 + jnp.abs(goal).max())
+
+    def find(function: Callable[[Array], Array], start: Array) -> Array:
+        def residual(point: Array) -> Array:
+            return jnp.abs(function(point)).max()
+
+        def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            count, point = carry
+            change = _divide(function(point), jax.jacfwd(function)(point))
+            scales = 0.5 ** jnp.arange(_HALVINGS)
+            tried = point - scales[:, None] * change
+            errors = jax.vmap(residual)(tried)
+            best = jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))
+            return count + 1, tried[best]
+
+        def unfinished(carry: tuple[Array, Array]) -> Array:
+            count, point = carry
+            return (count < _MAX_ITERATIONS) & (residual(point) > tolerance / 16)
+
+        _, point = jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), start))
+        return jnp.where(residual(point) <= tolerance, point, jnp.nan)
+
+    def tangent_solve(linear: Callable[[Array], Array], value: Array) -> Array:
+        return _divide(value, jax.vmap(linear, out_axes=1)(jnp.eye(len(value))))
+
+    start = 2 * goal - function(goal)
+    return jax.lax.custom_root(lambda point: function(point) - goal, start, find, tangent_solve)
+
+
+def _divide(value: Array, matrix: Array) -> Array:
+    """``matrix⁻¹ value``, linear in ``value`` so that it can be transposed."""
+    return jnp.sum(matrices.inverse(matrix) * value, axis=1)

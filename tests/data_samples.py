@@ -1,0 +1,24 @@
+"""Random data sets for tests, and what must come of them."""
+
+import numpy as np
+
+TRAIN, TEST = 12, 7
+
+
+def make_arrays(rng, shape=(5, 4), classes=10):
+    """Random images and labels under the keys of an NPZ file; every class appears in training."""
+    arrays = {}
+    for split, n in {"train": TRAIN, "test": TEST}.items():
+        arrays[f"x_{split}"] = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+        arrays[f"y_{split}"] = (np.arange(n) % classes).astype(np.uint8)
+    return arrays
+
+
+def assert_holds(dataset, arrays):
+    for split in ("train", "test"):
+        made = getattr(dataset, split)
+        images = arrays[f"x_{split}"]
+        assert made.images.dtype == np.uint8
+        assert made.labels.dtype == np.int32
+        np.testing.assert_array_equal(made.images.reshape(images.shape), images)
+        np.testing.assert_array_equal(made.labels, arrays[f"y_{split}"])

@@ -1,0 +1,213 @@
+"""The laws of combinators, and of what moves with an image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from test_transforms import FAMILIES, near_identity, some_points
+
+import stn_jax as stn
+from stn_jax.transforms.newton import newton_inverse
+
+PLANE = [t for t in FAMILIES if t.ndim == 2]
+CHAINS = {
+    "affine, rigid": stn.chain(stn.affine(), stn.rigid()),
+    "projective, attention, translation": stn.chain(
+        stn.projective(), stn.attention(), stn.translation()
+    ),
+    "rigid, affine in 3-D": stn.chain(stn.rigid(ndim=3), stn.affine(ndim=3)),
+    "inverse, bounded": stn.chain(
+        stn.inverse(stn.similarity()), stn.bounded(stn.affine(), radius=0.4)
+    ),
+    "a chain, its inverse": stn.chain(
+        stn.chain(stn.affine(), stn.projective()),
+        stn.inverse(stn.chain(stn.rigid(), stn.attention())),
+    ),
+}
+MEMBERS = {
+    **CHAINS,
+    "inverse of affine": stn.inverse(stn.affine()),
+    "inverse of projective": stn.inverse(stn.projective()),
+    "inverse of 3-D rigid": stn.inverse(stn.rigid(ndim=3)),
+    "bounded projective": stn.bounded(stn.projective(), radius=0.1),
+    "bounded rigid": stn.bounded(stn.rigid(), radius=(3.0, 0.5, 0.5)),
+    "fixed affine": stn.fixed(stn.affine(), {1: 0.0, 3: 0.0}),
+}
+every_member = pytest.mark.parametrize("t", MEMBERS.values(), ids=MEMBERS.keys())
+
+
+@every_member
+def test_identity_is_exact(t):
+    points = jnp.asarray(some_points(t, 0, 20), jnp.float32)
+    theta = jnp.asarray(t.identity, jnp.float32)
+    np.testing.assert_array_equal(t.apply(theta, points), points)
+    shape = (6, 7) if t.ndim == 2 else (3, 4, 5)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, 2)), jnp.float32)
+    np.testing.assert_array_equal(stn.warp(image, t, theta), image)
+
+
+@every_member
+def test_invert_undoes_apply_and_the_matrix_agrees(t, x64):
+    theta = jnp.asarray(near_identity(t, 1, 0.1))
+    points = jnp.asarray(some_points(t, 2, 20))
+    source = t.apply(theta, points)
+    np.testing.assert_allclose(t.invert(theta, source), points, atol=1e-12)
+    expected = reference.act(np.asarray(t.matrix(theta)), np.asarray(points))
+    np.testing.assert_allclose(source, expected, atol=1e-12)
+
+
+@every_member
+def test_derivatives_in_both_modes(t, x64):
+    theta = near_identity(t, 3, 0.1)
+    points = some_points(t, 4, 5)
+    apply = jax.jit(t.apply)
+    expected = reference.central_differences(lambda v: np.asarray(apply(v, points)), theta)
+    for differentiate in (jax.jacrev, jax.jacfwd):
+        jacobian = jax.jit(differentiate(t.apply))(jnp.asarray(theta), points)
+        np.testing.assert_allclose(jacobian, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("t", CHAINS.values(), ids=CHAINS.keys())
+def test_combinators_give_the_same_record(t):
+    assert stn.chain(t, t) is stn.chain(t, t)
+    assert stn.inverse(t) is stn.inverse(t)
+    assert stn.bounded(t, radius=1) is stn.bounded(t, radius=1.0)
+    assert stn.fixed(t, {0: 1}) is stn.fixed(t, {0: 1.0})
+
+
+def test_a_chain_is_its_members_in_order(x64):
+    a, b = stn.affine(), stn.projective()
+    theta_a, theta_b = (jnp.asarray(near_identity(t, 5)) for t in (a, b))
+    points = some_points(a, 6, 9)
+    chained = stn.chain(a, b).apply(jnp.concatenate([theta_a, theta_b]), points)
+    np.testing.assert_allclose(chained, b.apply(theta_b, a.apply(theta_a, points)), atol=1e-14)
+
+
+def test_a_chain_resamples_once():
+    """A turn there and back is the identity in one warp, and blurs in two."""
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(21, 21, 1)), jnp.float32)
+    there, back = jnp.asarray([0.4, 0.0, 0.0]), jnp.asarray([-0.4, 0.0, 0.0])
+    once = stn.warp(image, stn.chain(stn.rigid(), stn.rigid()), jnp.concatenate([there, back]))
+    twice = stn.warp(stn.warp(image, stn.rigid(), back), stn.rigid(), there)
+    middle = np.s_[6:15, 6:15]
+    np.testing.assert_allclose(once[middle], image[middle], atol=1e-5)
+    assert float(jnp.abs(twice[middle] - image[middle]).max()) > 0.5
+
+
+@pytest.mark.parametrize("t", PLANE, ids=lambda t: t.name)
+def test_inverse_swaps_the_directions(t, x64):
+    theta, points = jnp.asarray(near_identity(t, 7, 0.2)), some_points(t, 8, 9)
+    swapped = stn.inverse(t)
+    np.testing.assert_allclose(swapped.apply(theta, points), t.invert(theta, points), atol=1e-14)
+    np.testing.assert_allclose(swapped.invert(theta, points), t.apply(theta, points), atol=1e-14)
+    np.testing.assert_allclose(swapped.matrix(theta) @ t.matrix(theta), np.eye(3), atol=1e-13)
+
+
+def test_bounded_stays_in_its_box_and_starts_with_slope_one(x64):
+    t = stn.bounded(stn.translation(), radius=[0.5, 0.25])
+    origin = jnp.zeros(2)
+    for theta in ([1e9, -1e9], [-3.0, 3.0]):
+        moved = t.apply(jnp.asarray(theta), origin)
+        assert bool(jnp.all(jnp.abs(moved) <= jnp.asarray([0.5, 0.25])))
+    np.testing.assert_allclose(jax.jacrev(t.apply)(origin, origin), np.eye(2))
+
+
+def test_fixed_holds_its_values(x64):
+    t = stn.fixed(stn.similarity(), {0: 0.5, 2: 0.25})
+    theta = jnp.asarray([0.3, -0.1])
+    whole = jnp.asarray([0.5, 0.3, 0.25, -0.1])
+    points = some_points(t, 9, 5)
+    expected = stn.similarity().apply(whole, points)
+    np.testing.assert_allclose(t.apply(theta, points), expected, atol=1e-15)
+    np.testing.assert_array_equal(t.identity, [0, 0])
+
+
+def bend(theta, points):
+    """A map that folds where theta is large."""
+    return theta[0] * jnp.sin(3 * points[..., ::-1]) + theta[1] * points**2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_newton_inverts_and_differentiates(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        invert = jax.jit(newton_inverse(bend))
+        theta = jnp.asarray([0.15, 0.1], dtype)
+        points = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (50, 2)), dtype)
+        source = points + bend(theta, points)
+        tolerance = 1e-12 if dtype == "float64" else 2e-6
+        np.testing.assert_allclose(invert(theta, source), points, atol=tolerance)
+        if dtype == "float32":
+            return
+        expected = reference.central_differences(
+            lambda v: np.asarray(invert(jnp.asarray(v), source)), np.asarray(theta)
+        )
+        for differentiate in (jax.jacrev, jax.jacfwd):
+            jacobian = jax.jit(differentiate(newton_inverse(bend)))(theta, source)
+            np.testing.assert_allclose(jacobian, expected, atol=1e-7)
+
+
+def test_newton_gives_nan_where_there_is_no_inverse():
+    invert = jax.jit(newton_inverse(bend))
+    folded = invert(jnp.asarray([0.0, 1.0]), jnp.asarray([[-0.5, 0.0], [0.11, 0.24]]))
+    # p + p² = −0.5 has no real root; 0.11 and 0.24 are the images of 0.1 and 0.2.
+    assert bool(jnp.isnan(folded[0]).all())
+    np.testing.assert_allclose(folded[1], [0.1, 0.2], atol=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("t", [stn.affine(), stn.projective()], ids=lambda t: t.name)
+def test_points_and_boxes_move_with_the_image(t, align_corners):
+    """A bright dot is found, after the warp, where warp_points says."""
+    theta = jnp.asarray(near_identity(t, 10, 0.2), jnp.float32)
+    shape, output_shape = (40, 50), (60, 45)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    options = {"output_shape": output_shape, "align_corners": align_corners}
+    for point in ([20.0, 15.0], [30.0, 22.5]):
+        dot = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / 8)[..., None]
+        warped = np.asarray(stn.warp(jnp.asarray(dot, jnp.float32), t, theta, **options))[..., 0]
+        where = np.array(np.unravel_index(warped.argmax(), warped.shape))[::-1]
+        moved = stn.warp_points(jnp.asarray(point), t, theta, shape=shape, **options)
+        np.testing.assert_allclose(moved, where, atol=1.0)
+        box = jnp.asarray([point[0] - 3, point[1] - 2, point[0] + 3, point[1] + 2])
+        x0, y0, x1, y1 = stn.warp_boxes(box, t, theta, shape=shape, **options)
+        assert x0 < moved[0] < x1
+        assert y0 < moved[1] < y1
+
+
+def test_a_box_turned_by_45_degrees_is_the_diamonds_box(x64):
+    theta = jnp.asarray([np.pi / 4, 0.0, 0.0])
+    boxes = jnp.asarray([[-0.5, -0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]])
+    moved = stn.warp_boxes(boxes, stn.rigid(), theta)
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(moved, [[-half, -half, half, half], [0, 0, 0, 0]], atol=1e-15)
+
+
+BAD = {
+    "no transforms": (lambda: stn.chain(), r"one or more transforms"),
+    "other dimensions": (lambda: stn.chain(stn.affine(), stn.affine(ndim=3)), r"affine: 2.*3"),
+    "radius of zero": (lambda: stn.bounded(stn.affine(), radius=0.0), r"positive.*0\.0"),
+    "radius too long": (lambda: stn.bounded(stn.rigid(), radius=[1, 2]), r"3 parameters of rigid"),
+    "index out of range": (lambda: stn.fixed(stn.rigid(), {3: 0.0}), r"0 to 2 of rigid.*3"),
+    "all held": (lambda: stn.fixed(stn.translation(), {0: 0, 1: 0}), r"not all"),
+    "output shape alone": (
+        lambda: stn.warp_points(jnp.zeros(2), stn.rigid(), jnp.zeros(3), output_shape=(2, 2)),
+        r"needs shape",
+    ),
+    "boxes of three": (
+        lambda: stn.warp_boxes(jnp.zeros((2, 3)), stn.rigid(), jnp.zeros(3)),
+        r"x0, y0, x1, y1.*\(2, 3\)",
+    ),
+    "one point a side": (
+        lambda: stn.warp_boxes(jnp.zeros(4), stn.rigid(), jnp.zeros(3), points_per_side=1),
+        r"at least 2",
+    ),
+}
+
+
+@pytest.mark.usefixtures("no_runtime_types")
+@pytest.mark.parametrize("case", BAD)
+def test_error(case):
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        call()
