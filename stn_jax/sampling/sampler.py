@@ -21,6 +21,8 @@ from stn_jax.sampling.padding import PADDINGS, PaddingName
 
 # Pixels under a kernel up to which the sum is one expression.
 _MOST_UNROLLED = 8
+# Pixel coordinates from which float32 has no digits left for a fraction.
+_FAR = 2.0**23
 
 
 def grid_sample(
@@ -128,7 +130,7 @@ def sample_pixels(
     """Samples ``image`` at pixel coordinates, one array ``[*out]`` per coordinate, x first."""
     dtype = image.dtype
     valid = functools.reduce(jnp.logical_and, (~jnp.isnan(pixel) for pixel in pixels))
-    pixels = [jnp.where(valid, pixel, 0) for pixel in pixels]
+    pixels = [_without_slope_far_out(jnp.where(valid, pixel, 0)) for pixel in pixels]
     if not jnp.issubdtype(dtype, jnp.floating):
         return _weighted_sum(options, (0,) * len(pixels), image, fill.astype(dtype), (), *pixels)
     # Sums of bfloat16 and float16, here and in the image's gradient, are kept in float32.
@@ -141,6 +143,11 @@ def sample_pixels(
     orders = (0,) * len(pixels)
     value = _sample(options, orders, image.astype(wide), fill.astype(wide), tuple(phi), *pixels)
     return jnp.where(valid[..., None], value, jnp.nan).astype(dtype)
+
+
+def _without_slope_far_out(pixel: Array) -> Array:
+    """The coordinate; where it is too large to have a fraction, nothing depends on it smoothly."""
+    return jnp.where(jnp.abs(pixel) < _FAR, pixel, jax.lax.stop_gradient(pixel))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -218,7 +218,7 @@ def test_bad_options(options, message, data, tmp_path, capsys):
 def test_real_digits_are_learnt(data_folder, tmp_path):
     """A few steps on the original MNIST files: far from chance."""
     out = tmp_path / "run"
-    options = ("--steps", "150", "--batch-size", "64", "--learning-rate", "3e-3")
+    options = ("--steps", "100", "--batch-size", "64", "--learning-rate", "3e-3")
     specification = f"idx:{data_folder / 'mnist'}"
     assert distorted_mnist.main(arguments(specification, out, *options, seeds=(0,))) == 0
     result = json.loads((out / "result.json").read_text())
