@@ -1,5 +1,6 @@
 """The command: what a run leaves, resuming, and bad input."""
 
+import gc
 import json
 import os
 import signal
@@ -173,6 +174,8 @@ def test_overwrite_starts_anew(data, tmp_path):
     assert result_of(out) == first
 
 
+# On Python 3.13 Orbax leaves coroutines behind where a read fails; they are collected here.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_corrupt_files_are_named(data, tmp_path, capsys):
     out = tmp_path / "run"
     assert distorted_mnist.main(arguments(data, out, seeds=(0,))) == 0
@@ -181,6 +184,7 @@ def test_corrupt_files_are_named(data, tmp_path, capsys):
         if file.is_file() and file.parent.name == "d":
             os.truncate(file, file.stat().st_size // 2)
     assert distorted_mnist.main(arguments(data, out, "--resume", seeds=(0,))) == 2
+    gc.collect()
     message = capsys.readouterr().err
     assert str(out / "checkpoints" / "seed-0" / "12") in message
     (out / "config.json").write_text("{")
