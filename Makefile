@@ -9,7 +9,7 @@ help:
 	@echo "make demo   train a CNN and an ST-CNN on rotated digits; runs/demo/report.html"
 	@echo "make test   run the tests"
 	@echo "make lint   ruff and mypy"
-	@echo "make readme-assets   the README's picture, from the demo's run"
+	@echo "make readme-assets   the README's pictures; needs the demo's run"
 	@echo "make clean  remove the environment, caches and runs"
 
 setup: $(VENV)/.installed
@@ -26,8 +26,9 @@ demo: setup
 	    --width 0.5 --steps 2500 --batch-size 64 --learning-rate 3e-3 --validation 0 \
 	    --test-copies 8 --out runs/demo --overwrite
 
-readme-assets:
+readme-assets: setup
 	mkdir -p docs/images
+	$(BIN)/python -m benchmarks.antialias --picture docs/images/antialias.png
 	cp runs/demo/before_after_st-cnn.png docs/images/before_after.png
 
 test: setup

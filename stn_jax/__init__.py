@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 
 from stn_jax.coordinates import normalized_from_pixels, pixels_from_normalized, regular_grid
-from stn_jax.sampling import Kernel, cubic, grid_sample
+from stn_jax.sampling import Kernel, Linearized, cubic, grid_sample
 from stn_jax.transforms import (
     Transform,
     affine,
@@ -29,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Kernel",
+    "Linearized",
     "Transform",
     "affine",
     "affine_grid",

@@ -160,6 +160,21 @@ def pixels_from_displacement(
     ]
 
 
+def footprints_on_lattice(
+    shape: tuple[int, ...], out_shape: tuple[int, ...], align_corners: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far apart the points of an output's lattice lie along each axis, x first, in float64.
+
+    Returns:
+      Their distance in normalised units, and in pixels of an image of ``shape``; the latter is a
+      whole number wherever it can be. Under ``align_corners`` an axis of one pixel counts as two.
+    """
+    sizes, outs = (np.array(each[::-1], np.float64) for each in (shape, out_shape))
+    if align_corners:
+        sizes, outs = sizes - 1, np.maximum(outs - 1, 1)
+    return 2 / outs, sizes / outs
+
+
 def _pixel_centres(size: int, align_corners: bool) -> np.ndarray:
     """Normalised centres of the ``size`` pixels of an axis, in float64."""
     if not align_corners:

@@ -123,6 +123,38 @@ def fold_fraction(
     return jnp.mean(folded, dtype=theta.dtype)
 
 
+def inverse_residual(
+    transform: Transform, theta: Float[AnyArray, " params"], points: Float[AnyArray, "*batch n"]
+) -> Float[Array, "*batch"]:
+    """How well the inverse was found: the distance of ``T(T⁻¹(p))`` from ``p``.
+
+    Args:
+      transform: A family of maps from target to source points.
+      theta: Its parameters, ``[num_params]``.
+      points: Normalised source points ``[..., n]``, as :meth:`Transform.invert` takes them.
+
+    Returns:
+      ``[...]``, lengths in normalised units, in float32 at least; NaN where there is no inverse.
+
+    Raises:
+      ValueError: If ``theta`` or the last axis of ``points`` has the wrong length.
+      TypeError: If either is not of a floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from stn_jax import diagnostics
+      >>> bump = stn.displacement((3, 3))
+      >>> theta = jnp.zeros((3, 3, 2)).at[1, 1, 0].set(0.4).ravel()
+      >>> residual = diagnostics.inverse_residual(bump, theta, jnp.array([[0.0, 0.0], [0.4, 0.1]]))
+      >>> bool((residual < 1e-5).all())
+      True
+    """
+    points = _checks.points("points", points, transform.ndim)
+    back = transform.apply(theta, transform.invert(theta, points))
+    return jnp.linalg.norm(back - points, axis=-1)
+
+
 def coverage(
     transform: Transform,
     theta: Float[AnyArray, " params"],

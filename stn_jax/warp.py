@@ -11,11 +11,15 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import (
+    footprints_on_lattice,
     normalized_from_pixels,
     pixels_from_displacement,
     pixels_from_normalized,
     regular_grid,
+    scale_and_centre,
 )
+from stn_jax.sampling.antialias import sample_footprints
+from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.padding import PaddingName
 from stn_jax.sampling.sampler import SampleOptions, sample_pixels
@@ -32,6 +36,9 @@ def warp(
     padding: PaddingName = "constant",
     fill_value: ArrayLike = 0.0,
     align_corners: bool = False,
+    antialias: bool = False,
+    gradient: GradientName | Linearized = "exact",
+    deterministic: bool = False,
 ) -> Shaped[Array, "*out channels"]:
     """Warps an image: every output pixel reads the input at the point ``theta`` sends it to.
 
@@ -48,6 +55,12 @@ def warp(
       padding: As in :func:`grid_sample`.
       fill_value: As in :func:`grid_sample`.
       align_corners: As in :func:`grid_sample`.
+      antialias: Whether an output pixel that covers more than one pixel of the input reads their
+        mean. What it covers follows from the derivative of the map, so that it may differ from
+        pixel to pixel, as in perspective. Where nothing is made smaller the result is the same
+        bit for bit. It needs a floating image.
+      gradient: As in :func:`grid_sample`.
+      deterministic: As in :func:`grid_sample`.
 
     Returns:
       ``[*output_shape, channels]`` in the image's dtype.
@@ -74,30 +87,53 @@ def warp(
         raise TypeError(
             f"transform must be a Transform, such as stn_jax.affine(); got {transform!r}."
         )
-    options = SampleOptions.create(kernel, padding, align_corners)
+    options = SampleOptions.create(kernel, padding, align_corners, gradient, deterministic)
     image = options.check_image(image, transform.ndim)
     theta = transform.check_theta(theta)
     if output_shape is None:
         output_shape = image.shape[:-1]
     output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
     fill = options.check_fill_value(fill_value, image)
-    return _warp(image, theta, fill, transform, output_shape, options)
+    if antialias and not jnp.issubdtype(image.dtype, jnp.floating):
+        raise TypeError(
+            f"image must have a floating dtype to be antialiased, since pixels are averaged; got "
+            f'{image.dtype}. Convert it, image.astype("float32").'
+        )
+    return _warp(image, theta, fill, transform, output_shape, bool(antialias), options)
 
 
-@functools.partial(jax.jit, static_argnames=("transform", "output_shape", "options"))
+@functools.partial(jax.jit, static_argnames=("transform", "output_shape", "antialias", "options"))
 def _warp(
     image: Array,
     theta: Array,
     fill: Array,
     transform: Transform,
     output_shape: tuple[int, ...],
+    antialias: bool,
     options: SampleOptions,
 ) -> Array:
-    align_corners = options.align_corners
+    align_corners, shape = options.align_corners, image.shape[:-1]
     points = regular_grid(output_shape, align_corners=align_corners, dtype=theta.dtype)
     displacement = transform.displacement(theta, points)
-    pixels = pixels_from_displacement(displacement, image.shape[:-1], align_corners=align_corners)
-    return sample_pixels(image, pixels, fill, options)
+    pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)
+    if not antialias:
+        return sample_pixels(image, pixels, fill, options)
+
+    # One step of the lattice moves the source by as many pixels, plus what the displacement adds.
+    steps, pixels_per_step = footprints_on_lattice(shape, output_shape, align_corners)
+    scale, _ = scale_and_centre(shape, align_corners)
+    footprints = []
+    for axis, step in enumerate(steps):
+        direction = jnp.zeros_like(points).at[..., axis].set(step)
+        _, change = jax.jvp(lambda p: transform.displacement(theta, p), (points,), (direction,))
+        footprints.append(
+            [
+                change[..., k] * scale[k].astype(change.dtype)
+                + (pixels_per_step[k].astype(change.dtype) if k == axis else 0)
+                for k in range(len(shape))
+            ]
+        )
+    return sample_footprints(image, pixels, footprints, fill, options)
 
 
 def warp_points(

@@ -8,6 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
 from stn_jax.sampling import Kernel
+from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import KernelName
 from stn_jax.sampling.padding import PaddingName
 from stn_jax.sampling.sampler import SampleOptions
@@ -25,10 +26,13 @@ class SpatialTransformer(nnx.Module):
       transform: The family of transforms.
       output_shape: Spatial shape of the output; the input's when ``None``.
       num_transforms: Number N of parallel transforms.
-      kernel: As in :func:`stn_jax.grid_sample`; so are all that follow.
+      kernel: As in :func:`stn_jax.warp`; so are all that follow.
       padding: What lies outside the image.
       fill_value: The value of constant padding.
       align_corners: Whether −1 and 1 are centres of corner pixels rather than outer edges.
+      antialias: Whether what is made smaller is averaged.
+      gradient: The derivative with respect to the coordinates.
+      deterministic: Whether the images' gradient has the same bits on every run.
 
     Raises:
       ValueError: If an option is unknown, or shapes do not fit.
@@ -61,6 +65,9 @@ class SpatialTransformer(nnx.Module):
         padding: PaddingName = "constant",
         fill_value: ArrayLike = 0.0,
         align_corners: bool = False,
+        antialias: bool = False,
+        gradient: GradientName | Linearized = "exact",
+        deterministic: bool = False,
     ) -> None:
         if not callable(localization):
             raise TypeError(
@@ -70,7 +77,7 @@ class SpatialTransformer(nnx.Module):
             raise TypeError(
                 f"transform must be a Transform, such as stn_jax.affine(); got {transform!r}."
             )
-        SampleOptions.create(kernel, padding, align_corners)
+        SampleOptions.create(kernel, padding, align_corners, gradient, deterministic)
         if output_shape is not None:
             output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
         _checks.positive("num_transforms", num_transforms)
@@ -82,6 +89,9 @@ class SpatialTransformer(nnx.Module):
         self.padding = padding
         self.fill_value = fill_value
         self.align_corners = align_corners
+        self.antialias = antialias
+        self.gradient = gradient
+        self.deterministic = deterministic
 
     def localize(self, images: Float[Array, "batch *space channels"]) -> Float[Array, "batch ..."]:
         """Regresses the parameters of the transforms of each image.
@@ -136,6 +146,9 @@ class SpatialTransformer(nnx.Module):
                 padding=self.padding,
                 fill_value=self.fill_value,
                 align_corners=self.align_corners,
+                antialias=self.antialias,
+                gradient=self.gradient,
+                deterministic=self.deterministic,
             )
 
         if self.num_transforms > 1:

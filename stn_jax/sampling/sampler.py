@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import pixels_from_grid
-from stn_jax.sampling import kernels
+from stn_jax.sampling import deterministic as fixed_point
+from stn_jax.sampling import gradients, kernels
+from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.padding import PADDINGS, PaddingName
 
@@ -33,6 +36,8 @@ def grid_sample(
     padding: PaddingName = "constant",
     fill_value: ArrayLike = 0.0,
     align_corners: bool = False,
+    gradient: GradientName | Linearized = "exact",
+    deterministic: bool = False,
 ) -> Shaped[Array, "*out channels"]:
     """Samples an image at the points of a grid.
 
@@ -50,6 +55,10 @@ def grid_sample(
       fill_value: Scalar, or one value per channel ``[channels]``.
       align_corners: Whether −1 and 1 are the centres of the corner pixels rather than the outer
         edges of the image.
+      gradient: The derivative with respect to the coordinates. ``"exact"``; or ``"linearized"``, a
+        local linear fit that reaches farther, or :class:`Linearized` with a reach of your own.
+      deterministic: Whether the image's gradient, a sum that runs in parallel on accelerators, is
+        to have the same bits on every run. It then costs about three times as much.
 
     Returns:
       ``[..., channels]`` in the image's dtype. Coordinates and weights are computed in float32 at
@@ -83,7 +92,7 @@ def grid_sample(
             "grid must have 1, 2 or 3 coordinates on its last axis, (x, y) for an image; "
             f"got shape {grid.shape}."
         )
-    options = SampleOptions.create(kernel, padding, align_corners)
+    options = SampleOptions.create(kernel, padding, align_corners, gradient, deterministic)
     image = options.check_image(image, ndim)
     return _grid_sample(image, grid, options.check_fill_value(fill_value, image), options)
 
@@ -94,12 +103,22 @@ class SampleOptions(NamedTuple):
     kernel: Kernel
     padding: str
     align_corners: bool
+    gradient: Linearized | None
+    deterministic: bool
 
     @classmethod
-    def create(cls, kernel: Any, padding: Any, align_corners: bool) -> "SampleOptions":
+    def create(
+        cls, kernel: Any, padding: Any, align_corners: bool, gradient: Any, deterministic: bool
+    ) -> "SampleOptions":
         """Checks the options that every sampling function takes."""
         _checks.option("padding", padding, PADDINGS)
-        return cls(kernels.resolve(kernel), padding, bool(align_corners))
+        return cls(
+            kernels.resolve(kernel),
+            padding,
+            bool(align_corners),
+            gradients.resolve(gradient),
+            bool(deterministic),
+        )
 
     def check_image(self, image: Any, ndim: int) -> Array:
         """``image`` as an array that these options can sample."""
@@ -180,11 +199,10 @@ def _sample_jvp(
     if not (_is_zero(image_dot) and _is_zero(fill_dot)):
         linear = _instantiate(image_dot), _instantiate(fill_dot)
         terms.append(_weighted_sum(options, orders, *linear, phi, *pixels))
-    for k, pixel_dot in enumerate(pixels_dot):
-        if not _is_zero(pixel_dot):
-            raised = tuple(order + (axis == k) for axis, order in enumerate(orders))
-            slope = _sample(options, raised, *primals)
-            terms.append(slope * _spread(pixel_dot, image.shape[-1]))
+    along = [k for k, pixel_dot in enumerate(pixels_dot) if not _is_zero(pixel_dot)]
+    slopes_along = _fitted_slopes if options.gradient else _slopes
+    for k, slope in zip(along, slopes_along(options, orders, primals, along), strict=True):
+        terms.append(slope * _spread(pixels_dot[k], image.shape[-1]))
     if not all(_is_zero(each) for each in phi_dot):
 
         def of_phi(*phi: Array) -> Array:
@@ -192,6 +210,40 @@ def _sample_jvp(
 
         terms.append(jax.jvp(of_phi, phi, tuple(_instantiate(each) for each in phi_dot))[1])
     return value, sum(terms, start=jnp.zeros_like(value))
+
+
+def _slopes(
+    options: SampleOptions, orders: tuple[int, ...], primals: Any, along: Sequence[int]
+) -> list[Array]:
+    """The exact derivative along some coordinates: the sample, one order higher."""
+    raised = [tuple(order + (axis == k) for axis, order in enumerate(orders)) for k in along]
+    return [_sample(options, each, *primals) for each in raised]
+
+
+def _fitted_slopes(
+    options: SampleOptions, orders: tuple[int, ...], primals: Any, along: Sequence[int]
+) -> list[Array]:
+    """The slopes of a linear fit to samples around each point.
+
+    Least squares over offsets whose mean is 0 and whose covariance is a multiple of the identity:
+    ``slopeₖ = Σ offsetₖ · sample / Σ offsetₖ²``.
+    """
+    assert options.gradient is not None
+    if not along:
+        return []
+    image, fill, phi, *pixels = primals
+    offsets = options.gradient.offsets(len(pixels))
+    weights = offsets / np.sum(offsets**2, axis=0)
+
+    def sample_at(offset: Array) -> Array:
+        moved = [pixel + each for pixel, each in zip(pixels, offset, strict=True)]
+        return _sample(options, orders, image, fill, phi, *moved)
+
+    # Not a scan: second derivatives would lose the rule of what is inside.
+    samples = jax.vmap(sample_at)(jnp.asarray(offsets, pixels[0].dtype))
+    weights = jnp.asarray(weights, samples.dtype)
+    precision = jax.lax.Precision.HIGHEST
+    return [jnp.tensordot(weights[:, k], samples, axes=1, precision=precision) for k in along]
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -242,7 +294,10 @@ def _weighted_sum(
         terms = []
         for corner in itertools.product([outer_tap], *reversed(inner)):
             indices, unmoved, weights = zip(*corner, strict=True)
-            value = image.at[indices].get(mode="promise_in_bounds")
+            if options.deterministic:
+                value = fixed_point.gather(image, indices)
+            else:
+                value = image.at[indices].get(mode="promise_in_bounds")
             if options.padding == "constant":
                 covered = functools.reduce(jnp.logical_and, unmoved)
                 value = jnp.where(covered[..., None], value, fill)

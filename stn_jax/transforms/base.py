@@ -131,7 +131,9 @@ class Transform:
         """Maps source points back to target points: ``invert(theta, apply(theta, p)) = p``.
 
         This is the direction in which points, boxes and landmarks of the input image move when
-        the image is warped. A singular map gives non-finite points.
+        the image is warped. A singular map gives non-finite points. Where the inverse is found by
+        iteration it is NaN if that does not converge;
+        :func:`stn_jax.diagnostics.inverse_residual` reports how well it did.
 
         Args:
           theta: Parameters ``[num_params]`` of one transform.
