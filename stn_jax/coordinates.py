@@ -154,9 +154,13 @@ def pixels_from_displacement(
         jnp.asarray(_lattice_pixels(out, size, align_corners), dtype)
         for out, size in zip(reversed(out_shape), reversed(shape), strict=True)
     ]
+    # The derivative of a split is a concatenation; that of indexing would be a sum of arrays.
+    parts = jax.lax.split(displacement, [1] * len(shape), axis=displacement.ndim - 1)
     return [
-        pixel + displacement[..., k] * scale[k].astype(dtype)
-        for k, pixel in enumerate(_along_axes(lattice, out_shape))
+        pixel + part[..., 0] * factor
+        for pixel, part, factor in zip(
+            _along_axes(lattice, out_shape), parts, scale.astype(dtype), strict=True
+        )
     ]
 
 

@@ -21,8 +21,9 @@ from stn_jax.coordinates import (
 from stn_jax.sampling.antialias import sample_footprints
 from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import Kernel, KernelName
+from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
-from stn_jax.sampling.sampler import SampleOptions, sample_pixels
+from stn_jax.sampling.sampler import sample_pixels
 from stn_jax.transforms.base import Transform
 
 
@@ -106,7 +107,7 @@ def warp(
 def _warp(
     image: Array,
     theta: Array,
-    fill: Array,
+    fill: Array | None,
     transform: Transform,
     output_shape: tuple[int, ...],
     antialias: bool,

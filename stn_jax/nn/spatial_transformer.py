@@ -10,8 +10,8 @@ from stn_jax import _checks
 from stn_jax.sampling import Kernel
 from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import KernelName
+from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
-from stn_jax.sampling.sampler import SampleOptions
 from stn_jax.transforms import Transform
 from stn_jax.warp import warp
 

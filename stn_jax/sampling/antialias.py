@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
-from stn_jax.sampling.sampler import SampleOptions, sample_pixels
+from stn_jax.sampling.sampler import sample_pixels
 
 # Probes along each axis of a footprint. With the boxes between them two are enough: a footprint
 # of 2ˡ pixels along the axes is then the mean over exactly its pixels.
@@ -31,7 +32,7 @@ def sample_footprints(
     image: Array,
     pixels: Sequence[Array],
     footprints: Sequence[Sequence[Array]],
-    fill: Array,
+    fill: Array | None,
     options: SampleOptions,
 ) -> Array:
     """Samples means over footprints; where none is longer than a pixel, samples points.
@@ -46,7 +47,7 @@ def sample_footprints(
     """
     plain = sample_pixels(image, pixels, fill, options)
     wide = jnp.promote_types(image.dtype, jnp.float32)
-    image, fill = image.astype(wide), fill.astype(wide)
+    image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
 
     squares = [functools.reduce(jnp.add, (each**2 for each in axis)) for axis in footprints]
     # False for what is not a number, as for points that a homography throws far out.
@@ -85,7 +86,7 @@ class _Pyramid:
     The lattice of a level above 0 has its first point on the image's outer edge.
     """
 
-    def __init__(self, image: Array, fill: Array, options: SampleOptions) -> None:
+    def __init__(self, image: Array, fill: Array | None, options: SampleOptions) -> None:
         self.options = options
         self.shape = image.shape[:-1]
         # How far outside a point may lie and still depend on the image.
@@ -128,7 +129,7 @@ class _Pyramid:
         self.starts, self.lasts = starts, np.array(lasts)
 
     def _extend(
-        self, values: Array, axis: int, index: np.ndarray, last: int, level: int, fill: Array
+        self, values: Array, axis: int, index: np.ndarray, last: int, level: int, fill: Array | None
     ) -> Array:
         """The values at indices along an axis, some of which lie outside the image.
 
@@ -143,7 +144,8 @@ class _Pyramid:
             if kind == "constant":
                 shape = [1] * values.ndim
                 shape[axis] = len(index)
-                taken = jnp.where((inside == index).reshape(shape), taken, fill)
+                outside = 0 if fill is None else fill
+                taken = jnp.where((inside == index).reshape(shape), taken, outside)
             return taken
         if kind == "reflection":
             index = last - np.abs(last - index % (2 * last))
@@ -166,4 +168,4 @@ class _Pyramid:
                 place = place + jnp.asarray(self.starts, position.dtype)[level]
             placed.append(place)
         options = self.options._replace(padding="border")
-        return sample_pixels(self.atlas, placed, jnp.zeros((), self.atlas.dtype), options)
+        return sample_pixels(self.atlas, placed, None, options)

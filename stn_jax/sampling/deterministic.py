@@ -17,13 +17,9 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 
-def gather(image: Array, indices: tuple[Array, ...]) -> Array:
-    """``image[indices]`` for indices inside, one array ``[*out]`` per axis but the channels'."""
-    flat = jnp.zeros_like(indices[0])
-    for index, size in zip(indices, image.shape[:-1], strict=True):
-        flat = flat * size + index
-    pixels = image.reshape(1, -1, image.shape[-1])
-    return _gather.bind(pixels, flat.reshape(1, -1)).reshape(*flat.shape, -1)
+def gather(values: Array, index: Array) -> Array:
+    """``values[index]`` for indices inside: ``[size, channels]`` at ``[*out]``."""
+    return _gather.bind(values[None], index.reshape(1, -1)).reshape(*index.shape, -1)
 
 
 def _take(pixels: Array, index: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
 
@@ -62,30 +62,33 @@ class Kernel:
                 "Round it up: weights beyond the kernel's own support may be zero."
             )
 
-    def taps(
-        self, pixel: Float[Array, "*out"], order: int = 0, phi: tuple[Array, ...] = ()
-    ) -> list[tuple[Int[Array, "*out"], Float[Array, "*out"]]]:
-        """The pixels under the kernel along one axis: index and weight of each.
+    def first(self, pixel: Float[Array, "*out"]) -> Float[Array, "*out"]:
+        """The first pixel under the kernel along one axis, as a float."""
+        return jnp.floor(pixel + (1 - self.radius))
+
+    def weights(
+        self, offset: Float[Array, "*out"], order: int = 0, phi: tuple[Array, ...] = ()
+    ) -> list[Float[Array, "*out"]]:
+        """The weight of each pixel under the kernel along one axis.
 
         Args:
-          pixel: Finite pixel coordinates within the range of int32.
+          offset: How far the coordinate lies beyond the first pixel under the kernel.
           order: Which derivative of the weights with respect to the coordinate.
           phi: Further arguments of ``weight``, where what it closed over was made explicit.
         """
-        first = jnp.floor(pixel + (1 - self.radius))
-        taps = range(math.ceil(2 * self.radius))
+        taps = math.ceil(2 * self.radius)
 
         def weights_at(offset: Array) -> Array:
             # One expression for all taps, however many: XLA compiles it once.
-            each = jnp.arange(len(taps), dtype=offset.dtype)
+            each = jnp.arange(taps, dtype=offset.dtype)
             values = jax.vmap(lambda tap: self.weight(offset - tap, *phi))(each)
             return values / values.sum(axis=0) if self.normalize else values
 
         weights: Callable[[Array], Array] = weights_at
         for _ in range(order):
             weights = _derivative(weights)
-        index, values = first.astype(jnp.int32), weights(pixel - first)
-        return [(index + tap, values[tap]) for tap in taps]
+        values = weights(offset)
+        return [values[tap] for tap in range(taps)]
 
 
 def cubic(*, a: ArrayLike = -0.5) -> Kernel:

@@ -18,9 +18,11 @@ class Padding:
       inside: ``(index, size, align_corners)`` to an index inside; the pixel that holds the value.
       period: ``(size, align_corners)`` to the number of pixels after which the image repeats, or
         ``None`` where it does not.
+      numpy_mode: ``align_corners`` to what ``numpy.pad`` calls it.
     """
 
     inside: Callable[[Array, int, bool], Array]
+    numpy_mode: Callable[[bool], str]
     period: Callable[[int, bool], int] | None = None
 
 
@@ -47,8 +49,12 @@ def _wrap(index: Array, size: int, align_corners: bool) -> Array:
 
 PADDINGS: dict[str, Padding] = {
     # The sampler puts the fill value wherever the index had to be moved.
-    "constant": Padding(_clamp),
-    "border": Padding(_clamp),
-    "reflection": Padding(_reflect, _reflection_period),
-    "wrap": Padding(_wrap, lambda size, align_corners: size),
+    "constant": Padding(_clamp, lambda align_corners: "constant"),
+    "border": Padding(_clamp, lambda align_corners: "edge"),
+    "reflection": Padding(
+        _reflect,
+        lambda align_corners: "reflect" if align_corners else "symmetric",
+        _reflection_period,
+    ),
+    "wrap": Padding(_wrap, lambda align_corners: "wrap", lambda size, align_corners: size),
 }

@@ -2,10 +2,8 @@
 
 import dataclasses
 import functools
-import itertools
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +14,12 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import pixels_from_grid
-from stn_jax.sampling import deterministic as fixed_point
-from stn_jax.sampling import gradients, kernels
 from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import Kernel, KernelName
-from stn_jax.sampling.padding import PADDINGS, PaddingName
+from stn_jax.sampling.options import SampleOptions
+from stn_jax.sampling.padding import PaddingName
+from stn_jax.sampling.weighted_sum import weighted_sum, weighted_windows
 
-# Pixels under a kernel up to which the sum is one expression.
-_MOST_UNROLLED = 8
 # Pixel coordinates from which float32 has no digits left for a fraction.
 _FAR = 2.0**23
 
@@ -97,61 +93,24 @@ def grid_sample(
     return _grid_sample(image, grid, options.check_fill_value(fill_value, image), options)
 
 
-class SampleOptions(NamedTuple):
-    """How to sample, resolved and checked; static under ``jax.jit``."""
-
-    kernel: Kernel
-    padding: str
-    align_corners: bool
-    gradient: Linearized | None
-    deterministic: bool
-
-    @classmethod
-    def create(
-        cls, kernel: Any, padding: Any, align_corners: bool, gradient: Any, deterministic: bool
-    ) -> "SampleOptions":
-        """Checks the options that every sampling function takes."""
-        _checks.option("padding", padding, PADDINGS)
-        return cls(
-            kernels.resolve(kernel),
-            padding,
-            bool(align_corners),
-            gradients.resolve(gradient),
-            bool(deterministic),
-        )
-
-    def check_image(self, image: Any, ndim: int) -> Array:
-        """``image`` as an array that these options can sample."""
-        return _checks.image(
-            image, ndim, integers_allowed=self.kernel == kernels.KERNELS["nearest"]
-        )
-
-    def check_fill_value(self, fill_value: ArrayLike, image: Array) -> Array:
-        """``fill_value`` as an array that broadcasts against the channels of ``image``."""
-        fill = jnp.asarray(fill_value)
-        if fill.shape not in ((), image.shape[-1:]):
-            raise ValueError(
-                f"fill_value must be a scalar or one value for each of the {image.shape[-1]} "
-                f"channels; got shape {fill.shape}."
-            )
-        return fill
-
-
 @functools.partial(jax.jit, static_argnames="options")
-def _grid_sample(image: Array, grid: Array, fill: Array, options: SampleOptions) -> Array:
+def _grid_sample(image: Array, grid: Array, fill: Array | None, options: SampleOptions) -> Array:
     pixels = pixels_from_grid(grid, image.shape[:-1], align_corners=options.align_corners)
     return sample_pixels(image, pixels, fill, options)
 
 
 def sample_pixels(
-    image: Array, pixels: Sequence[Array], fill: Array, options: SampleOptions
+    image: Array, pixels: Sequence[Array], fill: Array | None, options: SampleOptions
 ) -> Array:
     """Samples ``image`` at pixel coordinates, one array ``[*out]`` per coordinate, x first."""
     dtype = image.dtype
-    valid = functools.reduce(jnp.logical_and, (~jnp.isnan(pixel) for pixel in pixels))
-    pixels = [_without_slope_far_out(jnp.where(valid, pixel, 0)) for pixel in pixels]
+
+    def filled(dtype: Any) -> Array | None:
+        return None if fill is None else fill.astype(dtype)
+
+    pixels = [_without_slope_far_out(pixel) for pixel in pixels]
     if not jnp.issubdtype(dtype, jnp.floating):
-        return _weighted_sum(options, (0,) * len(pixels), image, fill.astype(dtype), (), *pixels)
+        return weighted_sum(options, (0,) * len(pixels), image, filled(dtype), (), *pixels)
     # Sums of bfloat16 and float16, here and in the image's gradient, are kept in float32.
     pixels = _checks.common_dtype(*pixels)
     wide = jnp.promote_types(dtype, pixels[0].dtype)
@@ -160,8 +119,8 @@ def sample_pixels(
     weight, phi = jax.closure_convert(options.kernel.weight, pixels[0])
     options = options._replace(kernel=dataclasses.replace(options.kernel, weight=weight))
     orders = (0,) * len(pixels)
-    value = _sample(options, orders, image.astype(wide), fill.astype(wide), tuple(phi), *pixels)
-    return jnp.where(valid[..., None], value, jnp.nan).astype(dtype)
+    value = _sample(options, orders, image.astype(wide), filled(wide), tuple(phi), *pixels)
+    return value.astype(dtype)
 
 
 def _without_slope_far_out(pixel: Array) -> Array:
@@ -174,12 +133,12 @@ def _sample(
     options: SampleOptions,
     orders: tuple[int, ...],
     image: Array,
-    fill: Array,
+    fill: Array | None,
     phi: tuple[Array, ...],
     *pixels: Array,
 ) -> Array:
     """The sample, or its derivative of the given order with respect to each coordinate."""
-    return _weighted_sum(options, orders, image, fill, phi, *pixels)
+    return weighted_sum(options, orders, image, fill, phi, *pixels)
 
 
 @functools.partial(_sample.defjvp, symbolic_zeros=True)
@@ -197,8 +156,10 @@ def _sample_jvp(
     value = _sample(options, orders, *primals)
     terms = []
     if not (_is_zero(image_dot) and _is_zero(fill_dot)):
-        linear = _instantiate(image_dot), _instantiate(fill_dot)
-        terms.append(_weighted_sum(options, orders, *linear, phi, *pixels))
+        # Its transpose, the image's gradient, is what it is most often wanted for.
+        linear_sum = weighted_sum if options.deterministic else weighted_windows
+        linear = _instantiate(image_dot), None if fill is None else _instantiate(fill_dot)
+        terms.append(linear_sum(options, orders, *linear, phi, *pixels))
     along = [k for k, pixel_dot in enumerate(pixels_dot) if not _is_zero(pixel_dot)]
     slopes_along = _fitted_slopes if options.gradient else _slopes
     for k, slope in zip(along, slopes_along(options, orders, primals, along), strict=True):
@@ -206,7 +167,7 @@ def _sample_jvp(
     if not all(_is_zero(each) for each in phi_dot):
 
         def of_phi(*phi: Array) -> Array:
-            return _weighted_sum(options, orders, image, fill, phi, *pixels)
+            return weighted_sum(options, orders, image, fill, phi, *pixels)
 
         terms.append(jax.jvp(of_phi, phi, tuple(_instantiate(each) for each in phi_dot))[1])
     return value, sum(terms, start=jnp.zeros_like(value))
@@ -247,7 +208,7 @@ def _fitted_slopes(
 
 
 def _is_zero(tangent: Any) -> bool:
-    return isinstance(tangent, SymbolicZero)
+    return tangent is None or isinstance(tangent, SymbolicZero)
 
 
 def _instantiate(tangent: Any) -> Array:
@@ -263,65 +224,5 @@ def _spread(tangent: Array, channels: int) -> Array:
     if channels == 1:
         return tangent[..., None]
     ones = jnp.ones((1, channels), tangent.dtype)
-    return jnp.matmul(tangent[..., None], ones, precision=jax.lax.Precision.HIGHEST)
-
-
-def _weighted_sum(
-    options: SampleOptions,
-    orders: tuple[int, ...],
-    image: Array,
-    fill: Array,
-    phi: tuple[Array, ...],
-    *pixels: Array,
-) -> Array:
-    """The sum over the kernel's support, equation 3 of the paper; fusible for small supports."""
-    padding = PADDINGS[options.padding]
-    axes = []
-    for pixel, order, size in zip(pixels, orders, reversed(image.shape[:-1]), strict=True):
-        taps = []
-        near = _bring_near(pixel, size, options)
-        for index, weight in options.kernel.taps(near, order, phi):
-            inside = padding.inside(index, size, options.align_corners)
-            taps.append((inside, inside == index, weight))
-        axes.append(taps)
-    is_wide = math.prod(len(taps) for taps in axes) > _MOST_UNROLLED
-    if is_wide:
-        # Else XLA would compute an axis' weights anew for each pixel under the kernel.
-        axes = jax.lax.optimization_barrier(axes)
-    *inner, outer = axes
-
-    def sum_of_slice(outer_tap: tuple[Array, ...]) -> Array:
-        terms = []
-        for corner in itertools.product([outer_tap], *reversed(inner)):
-            indices, unmoved, weights = zip(*corner, strict=True)
-            if options.deterministic:
-                value = fixed_point.gather(image, indices)
-            else:
-                value = image.at[indices].get(mode="promise_in_bounds")
-            if options.padding == "constant":
-                covered = functools.reduce(jnp.logical_and, unmoved)
-                value = jnp.where(covered[..., None], value, fill)
-            if jnp.issubdtype(image.dtype, jnp.floating):
-                value = value * functools.reduce(jnp.multiply, weights)[..., None]
-            terms.append(value)
-        return functools.reduce(jnp.add, terms)
-
-    if not is_wide:
-        return functools.reduce(jnp.add, map(sum_of_slice, outer))
-    # A wide kernel is summed slice by slice, or compiling would take longer than sampling.
-    total = jnp.zeros((*pixels[0].shape, image.shape[-1]), image.dtype)
-    stacked = tuple(jnp.stack(each) for each in zip(*outer, strict=True))
-    return jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), total, stacked)[0]
-
-
-def _bring_near(pixel: Array, size: int, options: SampleOptions) -> Array:
-    """A coordinate near the image where the sample is the same, so that an index can hold it."""
-    period_of = PADDINGS[options.padding].period
-    extent = size
-    if period_of is not None:
-        extent = period_of(size, options.align_corners)
-        pixel = pixel - extent * jnp.floor(pixel / extent)
-        # An infinite coordinate has no place in a period; any finite one will do.
-        pixel = jnp.where(jnp.isfinite(pixel), pixel, 0)
-    margin = math.ceil(options.kernel.radius) + 1
-    return jnp.clip(pixel, -margin, max(size, extent) - 1 + margin)
+    product = jnp.matmul(tangent.reshape(-1, 1), ones, precision=jax.lax.Precision.HIGHEST)
+    return product.reshape(*tangent.shape, channels)

@@ -3,10 +3,14 @@
 Each is one function from ``theta`` to a homogeneous matrix; all else follows from the matrix.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
@@ -278,7 +282,7 @@ def _displacement(matrix: Array, points: Array) -> Array:
     ndim = points.shape[-1]
     delta = matrix - jnp.eye(len(matrix), ndim + 1, dtype=matrix.dtype)
     coordinates = [points[..., k] for k in range(ndim)]
-    moved = [sum((row[k] * coordinates[k] for k in range(ndim)), start=row[ndim]) for row in delta]
+    moved = [_affine_combination(row, *coordinates) for row in delta]
     if len(moved) > ndim:
         excess = moved.pop()
         front = 1 + excess > _SMALLEST_DENOMINATOR
@@ -288,6 +292,27 @@ def _displacement(matrix: Array, points: Array) -> Array:
             for m, p in zip(moved, coordinates, strict=True)
         ]
     return jnp.stack(jnp.broadcast_arrays(*moved), axis=-1)
+
+
+@jax.custom_jvp
+def _affine_combination(row: Array, *coordinates: Array) -> Array:
+    """``row[0] x + row[1] y + … + row[n]``, rounded once or twice whatever the backend."""
+    return sum((row[k] * each for k, each in enumerate(coordinates)), start=row[-1])
+
+
+@functools.partial(_affine_combination.defjvp, symbolic_zeros=True)
+def _affine_combination_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """As a matrix product along the row: its transpose is one too, rather than a sum per entry."""
+    row, *coordinates = primals
+    row_dot, *coordinates_dot = tangents
+    value = _affine_combination(row, *coordinates)
+    terms = [
+        row[k] * dot for k, dot in enumerate(coordinates_dot) if not isinstance(dot, SymbolicZero)
+    ]
+    if not isinstance(row_dot, SymbolicZero):
+        columns = jnp.stack([*coordinates, jnp.ones_like(coordinates[0])], axis=-1)
+        terms.append(jnp.matmul(columns, row_dot, precision=jax.lax.Precision.HIGHEST))
+    return value, sum(terms, start=jnp.zeros_like(value))
 
 
 def square_matrix(matrix: Array) -> Array:

@@ -14,23 +14,34 @@ _MAX_ITERATIONS = 30
 _HALVINGS = 6
 
 
-def newton_inverse(displacement: PointFunction) -> PointFunction:
+def newton_inverse(
+    displacement: PointFunction, orientation: Callable[[Array], Array | float] = lambda theta: 1.0
+) -> PointFunction:
     """The inverse of ``p + displacement(theta, p)``, by a damped Newton iteration.
 
     The iteration starts from one fixed-point step, is bounded, and gives NaN where it has not
-    converged: where the map folds, or where no target point is sent to the source point. Its
-    derivatives, of every order, are those of the implicit function, not of the iteration.
+    converged, as where no target point is sent to the source point, and where it ends on a fold:
+    where the map mirrors although as a whole it does not. Its derivatives, of every order, are
+    those of the implicit function, not of the iteration.
 
     Args:
       displacement: ``(theta, points) -> T(points) − points``.
+      orientation: ``theta`` to the sign of the map as a whole, that is of ``det ∂T/∂p`` far out:
+        1, unless the displacement grows without bound.
 
     Returns:
       ``(theta, points) -> points``, source to target.
     """
 
     def inverse(theta: Array, points: Array) -> Array:
+        def function(target: Array) -> Array:
+            return target + displacement(theta, target)
+
         def solve(point: Array) -> Array:
-            return _solve(lambda target: target + displacement(theta, target), point)
+            target = _solve(function, point)
+            slopes = jax.jacfwd(function)(jax.lax.stop_gradient(target))
+            unfolded = matrices.determinant(slopes) * orientation(theta) > 0
+            return jnp.where(unfolded, target, jnp.nan)
 
         flat = points.reshape(-1, points.shape[-1])
         return jax.vmap(solve)(flat).reshape(points.shape)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
+from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform
 from stn_jax.transforms.newton import newton_inverse
 
@@ -72,17 +73,23 @@ def _thin_plate_spline(
     control = np.array(control_points)
     solve = _solution(control, smoothing)
 
-    def displacement(theta: Array, points: Array) -> Array:
+    def weights(theta: Array) -> Array:
         moved = theta.reshape(control.shape) - jnp.asarray(control, theta.dtype)
-        weights = _product(jnp.asarray(solve, theta.dtype), moved)
-        return _product(_basis(points, control), weights)
+        return _product(jnp.asarray(solve, theta.dtype), moved)
+
+    def displacement(theta: Array, points: Array) -> Array:
+        return _product(_basis(points, control), weights(theta))
+
+    def orientation(theta: Array) -> Array:
+        # Far out the affine part is all that counts: the rest grows like a logarithm.
+        return matrices.determinant(jnp.eye(2, dtype=theta.dtype) + weights(theta)[-2:])
 
     return Transform(
         name="thin_plate_spline",
         ndim=2,
         identity=control.ravel(),
         displacement=displacement,
-        inverse=newton_inverse(displacement),
+        inverse=newton_inverse(displacement, orientation),
     )
 
 

@@ -1,0 +1,300 @@
+"""The sum over a kernel's support, equation 3 of the paper: what sampling computes.
+
+It stands here twice. :func:`weighted_sum` is the fast one to evaluate: XLA fuses the arithmetic of
+coordinates and weights with the gathers, and nothing but the result is written. Its transpose,
+with respect to the image, is not: that is what :func:`weighted_windows` is for, whose transpose is
+a single scatter.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from stn_jax.sampling import deterministic
+from stn_jax.sampling.options import SampleOptions
+from stn_jax.sampling.padding import PADDINGS
+
+# Pixels under a kernel up to which the sum is one expression.
+_MOST_UNROLLED = 8
+# Channels up to which a scatter of whole runs of pixels is faster than one of single pixels.
+_FEW_CHANNELS = 8
+
+
+def weighted_sum(
+    options: SampleOptions,
+    orders: tuple[int, ...],
+    image: Array,
+    fill: Array | None,
+    phi: tuple[Array, ...],
+    *pixels: Array,
+) -> Array:
+    """The sum of the pixels under the kernel, as one gather for each of them.
+
+    Args:
+      options: How to sample.
+      orders: Which derivative of the weights to take along each coordinate, x first.
+      image: ``[*space, channels]``.
+      fill: Scalar or ``[channels]``; ``None`` for 0.
+      phi: The kernel's parameters.
+      *pixels: Pixel coordinates ``[*out]``, one array for each coordinate.
+
+    Returns:
+      ``[*out, channels]``.
+    """
+    is_float = jnp.issubdtype(image.dtype, jnp.floating)
+    sizes = image.shape[:-1][::-1]
+    nan = _is_nan(pixels)
+    axes = []
+    for pixel, order, size in zip(pixels, orders, sizes, strict=True):
+        first, offset = _place(pixel, size, options)
+        weights = options.kernel.weights(offset, order, phi)
+        axes.append(_Axis.create(first + _distinct_zero(orders), weights, size, options))
+    is_wide = math.prod(len(axis.indices) for axis in axes) > _MOST_UNROLLED
+    if is_wide:
+        # Else XLA would compute an axis' weights anew for each pixel under the kernel.
+        axes = [axis._replace(weights=_materialize(axis.weights)) for axis in axes]
+
+    # One flat index takes fewer operations than an index for each axis.
+    strides = np.cumprod([1, *sizes])
+    flat = image.reshape(-1, image.shape[-1])
+    taps = [
+        [(index * int(stride), weight) for index, weight in zip(*axis[:2], strict=True)]
+        for axis, stride in zip(axes, strides, strict=False)
+    ]
+    *inner, outer = taps
+
+    def sum_of_slice(outer_tap: tuple[Array, ...]) -> Array:
+        terms = []
+        for corner in itertools.product([outer_tap], *reversed(inner)):
+            indices, weights = zip(*corner, strict=True)
+            value = _gather(flat, functools.reduce(jnp.add, indices), options)
+            if is_float:
+                value = value * functools.reduce(jnp.multiply, weights)[..., None]
+            terms.append(value)
+        return functools.reduce(jnp.add, terms)
+
+    if is_wide:
+        # A wide kernel is summed slice by slice, or compiling would take longer than sampling.
+        total = jnp.zeros((*pixels[0].shape, image.shape[-1]), image.dtype)
+        stacked = tuple(jnp.stack(each) for each in zip(*outer, strict=True))
+        total = jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), total, stacked)[0]
+    else:
+        total = functools.reduce(jnp.add, map(sum_of_slice, outer))
+    if options.padding == "constant":
+        total = _with_fill(total, fill, axes)
+    if is_float:
+        at_nan = 0 if any(orders) else jnp.nan
+        total = jnp.where(nan[..., None], at_nan, total)
+    return total
+
+
+def weighted_windows(
+    options: SampleOptions,
+    orders: tuple[int, ...],
+    image: Array,
+    fill: Array | None,
+    phi: tuple[Array, ...],
+    *pixels: Array,
+) -> Array:
+    """:func:`weighted_sum` as one gather of windows; 0 where a coordinate is not a number.
+
+    The image is extended so that every window lies inside, and nothing has to be masked.
+    """
+    channels = image.shape[-1]
+    nan = _is_nan(pixels)
+    starts, weights = [], []
+    for axis, (pixel, order) in enumerate(zip(pixels, orders, strict=True)):
+        array_axis = len(pixels) - 1 - axis
+        size = image.shape[array_axis]
+        first, offset = _place(pixel, size, options)
+        before, after = _reach(size, options)
+        image = _extend(image, array_axis, before, after, fill, options)
+        starts.append(first + before)
+        weights.append(options.kernel.weights(offset, order, phi))
+
+    taps = len(weights[0])
+    window = [taps] * len(pixels) + [channels]
+    if channels <= _FEW_CHANNELS and len(pixels) > 1:
+        # A window's rows are then runs of numbers, which the scatter's loops go through faster.
+        image = image.reshape(*image.shape[:-2], -1)
+        starts[0] = starts[0] * channels
+        window[-2:] = [taps * channels]
+    *inner, outer = weights
+
+    def sum_from(start: Array, outer_weights: Sequence[Array]) -> Array:
+        """The sum over slices of the window, from an index of the outermost axis onwards."""
+        shape = [len(outer_weights), *window[1:]]
+        values = _gather_windows(image, [*starts[:-1], start][::-1], shape)
+        weight = _outer_product([outer_weights, *reversed(inner)])[..., None]
+        values = values.reshape(*weight.shape[:-1], channels) * weight
+        return jnp.sum(values, axis=tuple(range(start.ndim, values.ndim - 1)))
+
+    if taps ** len(pixels) <= _MOST_UNROLLED:
+        total = sum_from(starts[-1], outer)
+    else:
+        total = jnp.zeros((*nan.shape, channels), image.dtype)
+        slices = jnp.arange(taps, dtype=jnp.int32), jnp.stack(outer)
+        total = jax.lax.scan(
+            lambda sum_, tap: (sum_ + sum_from(starts[-1] + tap[0], [tap[1]]), None), total, slices
+        )[0]
+    return jnp.where(nan[..., None], 0, total)
+
+
+def _outer_product(weights: Sequence[Sequence[Array]]) -> Array:
+    """The weight of every pixel of a window, given those along each axis: ``[*out, *window]``."""
+    product = jnp.stack(weights[0], axis=-1)
+    out = product.ndim - 1
+    for depth, each in enumerate(weights[1:], start=1):
+        along = jnp.expand_dims(jnp.stack(each, axis=-1), tuple(range(out, out + depth)))
+        product = product[..., None] * along
+    return product
+
+
+def _gather(flat: Array, index: Array, options: SampleOptions) -> Array:
+    if options.deterministic:
+        return deterministic.gather(flat, index)
+    # A signed index would be compared with 0, to count from the end.
+    return flat.at[index.astype(jnp.uint32)].get(mode="promise_in_bounds")
+
+
+def _gather_windows(image: Array, starts: Sequence[Array], shape: Sequence[int]) -> Array:
+    """``[*out, *shape]``: the windows of an array that start at some indices."""
+    out = starts[0].ndim
+    numbers = jax.lax.GatherDimensionNumbers(
+        offset_dims=tuple(range(out, out + len(shape))),
+        collapsed_slice_dims=(),
+        start_index_map=tuple(range(len(starts))),
+    )
+    indices = jnp.stack(starts, axis=-1)
+    return jax.lax.gather(image, indices, numbers, shape, mode="promise_in_bounds")
+
+
+class _Axis(NamedTuple):
+    """The pixels under the kernel along one axis, moved inside the image."""
+
+    indices: list[Array]
+    weights: list[Array]
+    reached: Array
+    weight: Array
+    weight_inside: Array
+
+    @classmethod
+    def create(
+        cls, first: Array, weights: Sequence[Array], size: int, options: SampleOptions
+    ) -> "_Axis":
+        """``reached`` and the sums of the weights are what constant padding needs to know."""
+        indices = [first + tap for tap in range(len(weights))]
+        inside = [
+            PADDINGS[options.padding].inside(index, size, options.align_corners)
+            for index in indices
+        ]
+        if options.padding != "constant":
+            everywhere, whole = jnp.ones_like(first, bool), functools.reduce(jnp.add, weights)
+            return cls(inside, list(weights), everywhere, whole, whole)
+        unmoved = [moved == index for moved, index in zip(inside, indices, strict=True)]
+        kept = [jnp.where(here, weight, 0) for here, weight in zip(unmoved, weights, strict=True)]
+        reached = functools.reduce(jnp.logical_or, unmoved)
+        sums = (functools.reduce(jnp.add, each) for each in (weights, kept))
+        return cls(inside, kept, reached, *sums)
+
+
+def _with_fill(total: Array, fill: Array | None, axes: Sequence[_Axis]) -> Array:
+    """Adds the fill value, by the weight that fell outside.
+
+    Outside the kernel's reach nothing of the image is left, not even what is not finite.
+    """
+    reached = functools.reduce(jnp.logical_and, [axis.reached for axis in axes])[..., None]
+    if not jnp.issubdtype(total.dtype, jnp.floating):
+        outside = jnp.zeros((), total.dtype) if fill is None else fill
+        return jnp.where(reached, total, outside)
+    total = jnp.where(reached, total, 0)
+    if fill is None:
+        return total
+    weight, inside = (
+        math.prod(getattr(axis, name) for axis in axes)[..., None]
+        for name in ("weight", "weight_inside")
+    )
+    outside = jnp.where(reached, weight - inside, weight)
+    # Where nothing is outside a fill value that is not finite must not be seen.
+    return jnp.where(outside == 0, total, total + fill * outside)
+
+
+def _is_nan(pixels: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.logical_or, map(jnp.isnan, pixels))
+
+
+def _place(pixel: Array, size: int, options: SampleOptions) -> tuple[Array, Array]:
+    """The first pixel under the kernel, and how far beyond it the coordinate lies."""
+    near = _bring_near(jnp.where(jnp.isnan(pixel), 0, pixel), size, options)
+    first = options.kernel.first(near)
+    return first.astype(jnp.int32), near - first
+
+
+def _bring_near(pixel: Array, size: int, options: SampleOptions) -> Array:
+    """A coordinate near the image where the sample is the same, so that an index can hold it."""
+    extent = _extent(size, options)
+    if PADDINGS[options.padding].period is not None:
+        pixel = pixel - extent * jnp.floor(pixel / extent)
+        # An infinite coordinate has no place in a period; any finite one will do.
+        pixel = jnp.where(jnp.isfinite(pixel), pixel, 0)
+    margin = _margin(options)
+    return jnp.clip(pixel, -margin, extent - 1 + margin)
+
+
+def _extent(size: int, options: SampleOptions) -> int:
+    """Pixels after which there is nothing new: the image's, or those of its period."""
+    period_of = PADDINGS[options.padding].period
+    return size if period_of is None else max(size, period_of(size, options.align_corners))
+
+
+def _margin(options: SampleOptions) -> int:
+    """How far outside the image a coordinate can be told from one farther out."""
+    return math.ceil(options.kernel.radius) + 1
+
+
+def _reach(size: int, options: SampleOptions) -> tuple[int, int]:
+    """How many pixels before and after an axis lie under the kernel of a coordinate near it."""
+    reach = _margin(options) + math.ceil(options.kernel.radius)
+    return reach, _extent(size, options) - size + reach
+
+
+def _extend(
+    image: Array, axis: int, before: int, after: int, fill: Array | None, options: SampleOptions
+) -> Array:
+    """The image with some of what is outside written out along an axis."""
+    mode = PADDINGS[options.padding].numpy_mode(options.align_corners)
+    widths = [(before, after) if each == axis else (0, 0) for each in range(image.ndim)]
+    extended = jnp.pad(image, widths, mode=mode)
+    if mode == "constant" and fill is not None:
+        index = jax.lax.broadcasted_iota(jnp.int32, extended.shape, axis)
+        inside = (index >= before) & (index < before + image.shape[axis])
+        extended = jnp.where(inside, extended, fill)
+    return extended
+
+
+def _materialize(arrays: list[Array]) -> list[Array]:
+    """The arrays, computed once: XLA on the CPU takes cheap operations into every consumer's loop.
+
+    A division is not cheap, and what divides is 1 only for those who look behind the barrier.
+    """
+    one = jax.lax.optimization_barrier(jnp.ones((), arrays[0].dtype))
+    return [array / one for array in arrays]
+
+
+def _distinct_zero(orders: tuple[int, ...]) -> Any:
+    """Zero, in another way for every order.
+
+    Gathers that a value and a slope had in common would be kept in memory; each fused into its own
+    sum is faster than that.
+    """
+    if not any(orders):
+        return 0
+    number = 1 + sum(order * 8**axis for axis, order in enumerate(orders))
+    return jax.lax.optimization_barrier(jnp.asarray(number, jnp.int32)) - number
