@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= digits
 
-.PHONY: help demo readme-assets test lint setup clean
+.PHONY: help demo readme-assets test conformance lint setup clean
 help:
 	@echo "make demo   train a CNN and an ST-CNN on rotated digits; runs/demo/report.html"
 	@echo "make test   run the tests"
+	@echo "make conformance   the laws of transforms and of the sampler as a table, members × laws"
 	@echo "make lint   ruff and mypy"
 	@echo "make readme-assets   the README's pictures; needs the demo's run"
 	@echo "make clean  remove the environment, caches and runs"
@@ -33,6 +34,10 @@ readme-assets: setup
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10
+
+conformance: setup
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --conformance \
+	    tests/test_transforms.py tests/test_sampling.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,12 +12,12 @@ Points carry ``(x, y)`` or ``(x, y, z)`` on their last axis, whereas arrays are 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
@@ -162,6 +162,27 @@ def pixels_from_displacement(
             _along_axes(lattice, out_shape), parts, scale.astype(dtype), strict=True
         )
     ]
+
+
+class Coverage(NamedTuple):
+    """Which points of an output read from inside the input, and how many.
+
+    Inside means from −1 to 1 along every axis: up to the outer edges of the image, or up to the
+    centres of its corner pixels under ``align_corners=True``.
+
+    Attributes:
+      mask: ``[*out]``, true inside.
+      fraction: The share of it that is true.
+    """
+
+    mask: Bool[Array, "*out"]
+    fraction: Float[Array, ""]
+
+    @classmethod
+    def of(cls, points: Float[Array, "*out n"]) -> "Coverage":
+        """The coverage by source points in normalised coordinates."""
+        mask = jnp.all(jnp.abs(points) <= 1, axis=-1)
+        return cls(mask, jnp.mean(mask, dtype=points.dtype))
 
 
 def footprints_on_lattice(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
-from stn_jax.coordinates import regular_grid
+from stn_jax.coordinates import Coverage, regular_grid
 from stn_jax.transforms.base import Transform
 
 
@@ -161,8 +161,10 @@ def coverage(
     output_shape: Sequence[int],
     *,
     align_corners: bool = False,
-) -> tuple[Bool[Array, "*out"], Float[Array, ""]]:
+) -> Coverage:
     """Which output pixels read a point inside the input, and their share.
+
+    :func:`stn_jax.warp` gives the same beside the image with ``return_coverage=True``.
 
     Inside means from −1 to 1 along every axis: up to the outer edges of the image, or up to the
     centres of its corner pixels under ``align_corners=True``.
@@ -192,8 +194,7 @@ def coverage(
       ([[True, True, True, False]], 0.75)
     """
     theta, points = _lattice(transform, theta, "output_shape", output_shape, align_corners)
-    mask = jnp.all(jnp.abs(transform.apply(theta, points)) <= 1, axis=-1)
-    return mask, jnp.mean(mask, dtype=theta.dtype)
+    return Coverage.of(transform.apply(theta, points))
 
 
 def distance_from_identity(

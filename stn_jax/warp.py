@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Literal, TypedDict, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import (
+    Coverage,
     footprints_on_lattice,
     normalized_from_pixels,
     pixels_from_displacement,
@@ -27,6 +29,41 @@ from stn_jax.sampling.sampler import sample_pixels
 from stn_jax.transforms.base import Transform
 
 
+class WarpOptions(TypedDict, total=False):
+    """The options of :func:`warp`, for its two signatures."""
+
+    output_shape: Sequence[int] | None
+    kernel: KernelName | Kernel
+    padding: PaddingName
+    fill_value: ArrayLike
+    align_corners: bool
+    antialias: bool
+    gradient: GradientName | Linearized
+    deterministic: bool
+
+
+@overload
+def warp(
+    image: AnyArray,
+    transform: Transform,
+    theta: AnyArray,
+    *,
+    return_coverage: Literal[False] = False,
+    **options: Unpack[WarpOptions],
+) -> Array: ...
+
+
+@overload
+def warp(
+    image: AnyArray,
+    transform: Transform,
+    theta: AnyArray,
+    *,
+    return_coverage: Literal[True],
+    **options: Unpack[WarpOptions],
+) -> tuple[Array, Coverage]: ...
+
+
 def warp(
     image: Shaped[AnyArray, "*space channels"],
     transform: Transform,
@@ -40,7 +77,8 @@ def warp(
     antialias: bool = False,
     gradient: GradientName | Linearized = "exact",
     deterministic: bool = False,
-) -> Shaped[Array, "*out channels"]:
+    return_coverage: bool = False,
+) -> Shaped[Array, "*out channels"] | tuple[Shaped[Array, "*out channels"], Coverage]:
     """Warps an image: every output pixel reads the input at the point ``theta`` sends it to.
 
     With the parameters of the identity and an output of the input's shape, the result is the
@@ -62,9 +100,11 @@ def warp(
         bit for bit. It needs a floating image.
       gradient: As in :func:`grid_sample`.
       deterministic: As in :func:`grid_sample`.
+      return_coverage: Whether to tell, too, which pixels of the output read from inside the input.
 
     Returns:
-      ``[*output_shape, channels]`` in the image's dtype.
+      ``[*output_shape, channels]`` in the image's dtype. With ``return_coverage``, a pair of it and
+      a ``Coverage``: the ``mask``, ``[*output_shape]``, and the ``fraction`` of it that is true.
 
     Raises:
       ValueError: If shapes do not fit, or an option is unknown.
@@ -80,6 +120,15 @@ def warp(
       >>> theta = jnp.array([0.5, 0.5, 0.0])  # scale, tx, ty
       >>> stn.warp(image, stn.attention(), theta, padding="border").ravel().tolist()
       [1.75, 2.25, 2.75, 3.0]
+
+      A mean over what was seen alone:
+
+      >>> shift = jnp.array([0.5, 0.0])
+      >>> warped, seen = stn.warp(image, stn.translation(), shift, return_coverage=True)
+      >>> seen.mask.tolist(), seen.fraction.item()
+      ([[True, True, True, False]], 0.75)
+      >>> jnp.mean(warped, where=seen.mask[..., None]).item()
+      2.0
 
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.
@@ -100,10 +149,11 @@ def warp(
             f"image must have a floating dtype to be antialiased, since pixels are averaged; got "
             f'{image.dtype}. Convert it, image.astype("float32").'
         )
-    return _warp(image, theta, fill, transform, output_shape, bool(antialias), options)
+    antialias, return_coverage = bool(antialias), bool(return_coverage)
+    return _warp(image, theta, fill, transform, output_shape, antialias, return_coverage, options)
 
 
-@functools.partial(jax.jit, static_argnames=("transform", "output_shape", "antialias", "options"))
+@functools.partial(jax.jit, static_argnums=range(3, 8))
 def _warp(
     image: Array,
     theta: Array,
@@ -111,17 +161,31 @@ def _warp(
     transform: Transform,
     output_shape: tuple[int, ...],
     antialias: bool,
+    return_coverage: bool,
     options: SampleOptions,
-) -> Array:
+) -> Array | tuple[Array, Coverage]:
     align_corners, shape = options.align_corners, image.shape[:-1]
     points = regular_grid(output_shape, align_corners=align_corners, dtype=theta.dtype)
     displacement = transform.displacement(theta, points)
     pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)
-    if not antialias:
-        return sample_pixels(image, pixels, fill, options)
+    if antialias:
+        footprints = _footprints(transform, theta, points, shape, align_corners)
+        warped = sample_footprints(image, pixels, footprints, fill, options)
+    else:
+        warped = sample_pixels(image, pixels, fill, options)
+    return (warped, Coverage.of(points + displacement)) if return_coverage else warped
 
+
+def _footprints(
+    transform: Transform,
+    theta: Array,
+    points: Array,
+    shape: tuple[int, ...],
+    align_corners: bool,
+) -> list[list[Array]]:
+    """How far each pixel coordinate of the input moves along each axis of the output, x first."""
     # One step of the lattice moves the source by as many pixels, plus what the displacement adds.
-    steps, pixels_per_step = footprints_on_lattice(shape, output_shape, align_corners)
+    steps, pixels_per_step = footprints_on_lattice(shape, points.shape[:-1], align_corners)
     scale, _ = scale_and_centre(shape, align_corners)
     footprints = []
     for axis, step in enumerate(steps):
@@ -134,7 +198,7 @@ def _warp(
                 for k in range(len(shape))
             ]
         )
-    return sample_footprints(image, pixels, footprints, fill, options)
+    return footprints
 
 
 def warp_points(

@@ -8,6 +8,11 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+from conformance import (  # noqa: F401
+    pytest_addoption,
+    pytest_runtest_call,
+    pytest_terminal_summary,
+)
 
 # Compilations are most of the time of this suite; they are kept between runs.
 _cache = Path(__file__).parent.parent / ".cache" / "jax"

@@ -168,13 +168,6 @@ def act(matrix, points):
     return homogeneous[..., :-1] / homogeneous[..., -1:]
 
 
-def warp(image, name, theta, output_shape, kernel, padding, fill, align_corners):
-    """The whole line: lattice, transform, sampler."""
-    ndim = len(output_shape)
-    grid = act(matrix(name, theta, ndim), regular_grid(output_shape, align_corners))
-    return grid_sample(image, grid, kernel, padding, fill, align_corners)
-
-
 def central_differences(function, x, step=1e-6):
     """Jacobian of a NumPy function, the inputs' axes last."""
     x = np.asarray(x, np.float64)

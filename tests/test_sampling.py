@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
+from conformance import cases
 from hypothesis import strategies as st
-from test_transforms import FAMILIES, near_identity
 
 import stn_jax as stn
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.padding import PADDINGS
+
+pytestmark = pytest.mark.conformance("kernel", "padding")
 
 # Every kernel with every padding; the alignment alternates, so that each meets both.
 PAIRS = list(itertools.product(KERNELS, PADDINGS))
@@ -85,7 +86,7 @@ def test_values_match_the_oracle(kernel, padding, align_corners, ndim):
 @pytest.mark.parametrize(
     ("kernel", "padding"), list(itertools.product(["nearest", "linear"], PADDINGS))
 )
-@given(align_corners=st.booleans(), data=st.data())
+@cases(align_corners=st.booleans(), data=st.data())
 def test_any_shape_matches_the_oracle(kernel, padding, align_corners, data):
     sizes = st.sampled_from([1, 2, 5])
     shape = tuple(data.draw(sizes) for _ in range(data.draw(st.sampled_from([2, 3]), "ndim")))
@@ -128,14 +129,6 @@ def test_identity_is_exact_in_every_mode(kernel, dtype):
     with jax.enable_x64(dtype == "float64"):
         image = jnp.asarray(np.random.default_rng(0).normal(size=(7, 10, 2)), dtype)
         assert_identity(image, [stn.affine()], modes)
-
-
-@pytest.mark.parametrize("shape", [(7, 10), (1, 3), (3, 1, 5)])
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_identity_is_exact_for_every_family(shape, align_corners):
-    image = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, 2)), jnp.float32)
-    families = [t for t in FAMILIES if t.ndim == len(shape)]
-    assert_identity(image, families, [("linear", "constant", align_corners)])
 
 
 @every_mode
@@ -231,35 +224,6 @@ def test_second_derivatives(kernel, padding, align_corners, x64):
         lambda i: np.sum(np.asarray(gradient(jnp.asarray(i), grid)) * direction), image
     )
     np.testing.assert_allclose(image_bar, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("t", FAMILIES, ids=lambda t: f"{t.name}-{t.ndim}d")
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_warp_and_its_gradient_match_the_oracle(t, align_corners, x64):
-    image = an_image(t.ndim, seed=11)
-    theta, out_shape = near_identity(t, 10), OUT_SHAPES[t.ndim]
-    weights = np.random.default_rng(12).normal(size=(*out_shape, 2))
-
-    def oracle(theta):
-        return reference.warp(
-            image, t.name, theta, out_shape, "linear", "constant", 0.5, align_corners
-        )
-
-    def ours(theta):
-        return stn.warp(
-            jnp.asarray(image),
-            t,
-            theta,
-            output_shape=out_shape,
-            fill_value=0.5,
-            align_corners=align_corners,
-        )
-
-    np.testing.assert_allclose(ours(jnp.asarray(theta)), oracle(theta), atol=1e-12)
-    expected = reference.central_differences(lambda v: np.sum(oracle(v) * weights), theta, 1e-7)
-    for differentiate in (jax.grad, jax.jacfwd):
-        gradient = jax.jit(differentiate(lambda v: jnp.sum(ours(v) * weights)))(jnp.asarray(theta))
-        np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
 def test_the_kink_takes_the_cell_on_the_right(x64):

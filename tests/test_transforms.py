@@ -1,4 +1,6 @@
-"""The laws of transforms; a new family is tested by being listed."""
+"""The laws of transforms; a new family is tested by being listed in ``families.py``."""
+
+import functools
 
 import chex
 import jax
@@ -6,192 +8,256 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
+from conformance import cases
+from families import MEMBERS
 from hypothesis import strategies as st
 
 import stn_jax as stn
+from stn_jax import diagnostics
 
-FAMILIES = [
-    stn.translation(),
-    stn.rigid(),
-    stn.similarity(),
-    stn.attention(),
-    stn.affine(),
-    stn.projective(),
-    stn.translation(ndim=3),
-    stn.rigid(ndim=3),
-    stn.similarity(ndim=3),
-    stn.attention(ndim=3),
-    stn.affine(ndim=3),
-]
-every_family = pytest.mark.parametrize("t", FAMILIES, ids=lambda t: f"{t.name}-{t.ndim}d")
-alignments = pytest.mark.parametrize("align_corners", [False, True])
+pytestmark = pytest.mark.conformance("member")
+every_member = pytest.mark.parametrize("member", MEMBERS)
+seeds = st.integers(0, 2**32 - 1)
+OUT_SHAPES = {2: (5, 4), 3: (2, 3, 4)}
 
 
-def near_identity(t, seed, spread=0.3):
-    """Random parameters around the identity; a homography's plane stays in front."""
-    noise = np.random.default_rng(seed).uniform(-1, 1, t.num_params)
-    return t.identity + noise * (spread / 3 if t.name == "projective" else spread)
+@functools.partial(jax.jit, static_argnums=0)
+def apply(t, theta, points):
+    return t.apply(theta, points)
 
 
-def some_points(t, seed, *shape):
-    return np.random.default_rng(seed).uniform(-1, 1, (*shape, t.ndim))
+@functools.partial(jax.jit, static_argnums=0)
+def invert(t, theta, points):
+    return t.invert(theta, points)
 
 
-def oracle(t, theta, points):
-    return reference.act(reference.matrix(t.name, theta, t.ndim), points)
+@functools.partial(jax.jit, static_argnums=0)
+def first_derivatives(t, theta, points):
+    """With respect to theta and to the points, in reverse and in forward mode."""
+    return [mode(t.apply, (0, 1))(theta, points) for mode in (jax.jacrev, jax.jacfwd)]
 
 
-@every_family
-def test_record(t):
+@functools.partial(jax.jit, static_argnums=0)
+def second_derivatives(t, operands, along):
+    """The gradient of a function of the map, and its derivative along a direction, three ways."""
+
+    def value(theta, points):
+        return jnp.sum(jnp.sin(t.apply(theta, points)))
+
+    def slope(*operands):
+        return jax.jvp(value, operands, along)[1]
+
+    def product(*operands):
+        gradient = jax.grad(value, (0, 1))(*operands)
+        return sum(jnp.sum(a * b) for a, b in zip(gradient, along, strict=True))
+
+    gradient, forward_reverse = jax.jvp(jax.grad(value, (0, 1)), operands, along)
+    reverse_forward, reverse_reverse = (jax.grad(f, (0, 1))(*operands) for f in (slope, product))
+    return gradient, (forward_reverse, reverse_forward, reverse_reverse)
+
+
+def single(*arrays):
+    return [jnp.asarray(array, jnp.float32) for array in arrays]
+
+
+@every_member
+def test_the_same_arguments_make_one_record(member):
+    t = MEMBERS[member].transform
+    assert t is MEMBERS[member].make(), "a record is a static argument: jit compiles once"
+    hash(t)
     assert t.identity.shape == (t.num_params,)
     assert t.identity.dtype == np.float64
-    assert getattr(stn, t.name)(ndim=t.ndim) is t, "one record, so that jit compiles once"
-    assert stn.affine() is stn.affine(ndim=2)
-    hash(t)
+    assert str(t.num_params) in repr(t)
 
 
-@every_family
+@every_member
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_identity_is_exact(t, dtype):
-    points = jnp.asarray(some_points(t, 1, 50), dtype)
-    for map_points in (t.apply, t.invert):
-        mapped = map_points(jnp.asarray(t.identity, dtype), points)
+def test_identity_is_exact(member, dtype):
+    t = MEMBERS[member].transform
+    points = jnp.asarray(MEMBERS[member].points(1, 50, extent=1.5), dtype)
+    for map_points in (apply, invert):
+        mapped = map_points(t, jnp.asarray(t.identity, jnp.float32), points)
         assert mapped.dtype == jnp.float32
         np.testing.assert_array_equal(mapped, points.astype(jnp.float32))
 
 
-@every_family
-@given(seed=st.integers(0, 2**32 - 1))
-def test_apply_matches_the_oracle(t, seed):
-    theta, points = near_identity(t, seed), some_points(t, seed, 7)
-    expected = oracle(t, theta, points)
-    np.testing.assert_allclose(t.apply(jnp.asarray(theta), points), expected, atol=2e-6)
+@every_member
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_warping_by_the_identity_is_exact(member, align_corners):
+    t = MEMBERS[member].transform
+    theta = jnp.asarray(t.identity, jnp.float32)
+    warp = jax.jit(lambda i, v: stn.warp(i, t, v, align_corners=align_corners))
+    for shape in [(7, 10), (1, 3)] if t.ndim == 2 else [(3, 1, 5)]:
+        image = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, 2)), jnp.float32)
+        np.testing.assert_array_equal(warp(image, theta), image)
+
+
+@every_member
+@cases(seed=seeds)
+def test_apply_matches_the_oracle(member, seed):
+    t, oracle, tolerance = (
+        getattr(MEMBERS[member], k) for k in ["transform", "oracle", "tolerance"]
+    )
+    theta, points = MEMBERS[member].theta(seed), MEMBERS[member].points(seed, 7, extent=1.6)
+    expected = oracle(theta, points)
+    np.testing.assert_allclose(apply(t, *single(theta, points)), expected, atol=1e-5, rtol=1e-5)
     with jax.enable_x64(True):
-        np.testing.assert_allclose(t.apply(jnp.asarray(theta), points), expected, atol=1e-14)
+        mapped = apply(t, jnp.asarray(theta), jnp.asarray(points))
+        np.testing.assert_allclose(mapped, expected, atol=tolerance, rtol=tolerance)
 
 
-@every_family
-def test_matrix_matches_the_oracle(t, x64):
-    theta = near_identity(t, 3)
-    expected = reference.matrix(t.name, theta, t.ndim)
-    np.testing.assert_allclose(t.matrix(jnp.asarray(theta)), expected, atol=1e-15)
+@every_member
+@cases(seed=seeds)
+def test_invert_undoes_apply(member, seed):
+    t = MEMBERS[member].transform
+    theta, points = single(MEMBERS[member].theta(seed, 0.7), MEMBERS[member].points(seed, 7))
+    for first, second in ((apply, invert), (invert, apply)):
+        back = second(t, theta, first(t, theta, points))
+        np.testing.assert_allclose(back, points, atol=2e-5)
 
 
-@every_family
-@given(seed=st.integers(0, 2**32 - 1))
-def test_invert_undoes_apply(t, seed):
-    theta = jnp.asarray(near_identity(t, seed, 0.2), jnp.float32)
-    points = jnp.asarray(some_points(t, seed, 7), jnp.float32)
-    np.testing.assert_allclose(t.invert(theta, t.apply(theta, points)), points, atol=1e-5)
-    np.testing.assert_allclose(t.apply(theta, t.invert(theta, points)), points, atol=1e-5)
+@every_member
+def test_a_chain_composes(member, x64):
+    t, oracle = MEMBERS[member].transform, MEMBERS[member].oracle
+    first, second = (MEMBERS[member].theta(seed, 0.5) for seed in (4, 5))
+    points = MEMBERS[member].points(6, 9)
+    chained = apply(stn.chain(t, t), jnp.concatenate([first, second]), jnp.asarray(points))
+    expected = oracle(second, oracle(first, points))
+    tolerance = 10 * MEMBERS[member].tolerance
+    np.testing.assert_allclose(chained, expected, atol=tolerance)
 
 
-@every_family
-def test_composition_is_the_product_of_matrices(t, x64):
-    first, second = (jnp.asarray(near_identity(t, seed)) for seed in (4, 5))
-    points = some_points(t, 6, 9)
-    product = np.asarray(t.matrix(second)) @ np.asarray(t.matrix(first))
-    composed = t.apply(second, t.apply(first, points))
-    np.testing.assert_allclose(composed, reference.act(product, points), atol=1e-13)
+@every_member
+def test_the_matrix_is_the_map(member, x64):
+    t, theta = MEMBERS[member].transform, MEMBERS[member].theta(3)
+    points = MEMBERS[member].points(7, 9)
+    if t.homogeneous is None:
+        with pytest.raises(ValueError, match="has no matrix"):
+            t.matrix(jnp.asarray(theta))
+        return
+    matrix = np.asarray(t.matrix(jnp.asarray(theta)))
+    assert matrix.shape == (t.ndim + 1, t.ndim + 1)
+    tolerance = MEMBERS[member].tolerance
+    expected = MEMBERS[member].oracle(theta, points)
+    np.testing.assert_allclose(reference.act(matrix, points), expected, atol=tolerance)
 
 
-@every_family
-def test_jit_vmap_and_eager_agree(t):
-    thetas = jnp.asarray([near_identity(t, seed) for seed in range(3)], jnp.float32)
-    points = jnp.asarray(some_points(t, 7, 3, 5), jnp.float32)
-    for map_points in (t.apply, t.invert):
-        eager = jnp.stack([map_points(*operands) for operands in zip(thetas, points, strict=True)])
-        batched = jax.vmap(map_points)(thetas, points)
-        compiled = jax.jit(jax.vmap(map_points))(thetas, points)
-        chex.assert_trees_all_close(eager, batched, compiled, atol=1e-6)
+@every_member
+def test_jit_vmap_and_eager_agree(member):
+    t = MEMBERS[member].transform
+    thetas = jnp.stack(single(*(MEMBERS[member].theta(seed, 0.7) for seed in range(3))))
+    (points,) = single(MEMBERS[member].points(7, 3, 5))
+    for map_points, compiled in ((t.apply, apply), (t.invert, invert)):
+        one_by_one = [compiled(t, *operands) for operands in zip(thetas, points, strict=True)]
+        batched = jax.vmap(functools.partial(compiled, t))(thetas, points)
+        chex.assert_trees_all_close(jnp.stack(one_by_one), batched, atol=1e-5)
+        if map_points == t.apply or t.homogeneous:  # Newton's method takes long step by step.
+            eager = map_points(thetas[0], points[0])
+            chex.assert_trees_all_close(eager, one_by_one[0], atol=1e-5)
 
 
-@every_family
-@pytest.mark.parametrize("at_identity", [True, False])
-def test_gradients_in_both_modes(t, at_identity, x64):
-    theta = t.identity if at_identity else near_identity(t, 8)
-    points = some_points(t, 9, 4)
-    expected = reference.central_differences(lambda v: oracle(t, v, points), theta)
-    for differentiate in (jax.jacrev, jax.jacfwd):
-        jacobian = jax.jit(differentiate(t.apply))(jnp.asarray(theta), points)
-        np.testing.assert_allclose(jacobian, expected, atol=1e-8)
-    expected = reference.central_differences(lambda p: oracle(t, theta, p), points)
-    for differentiate in (jax.jacrev, jax.jacfwd):
-        jacobian = jax.jit(differentiate(t.apply, argnums=1))(jnp.asarray(theta), points)
-        np.testing.assert_allclose(jacobian, expected, atol=1e-8)
+@every_member
+def test_derivatives_in_both_modes(member, x64):
+    t, oracle = MEMBERS[member].transform, MEMBERS[member].oracle
+    points = MEMBERS[member].points(9, 4) * np.array([[1], [0.7], [1.6], [1]])
+    tolerance = max(1e-8, 10 * MEMBERS[member].tolerance)
+    for theta in (t.identity, MEMBERS[member].theta(8)):
+        modes = first_derivatives(t, jnp.asarray(theta), jnp.asarray(points))
+        functions = [(theta, lambda v: oracle(v, points))]
+        functions += [(points, lambda p, theta=theta: oracle(theta, p))]
+        for argument, (at, function) in enumerate(functions):
+            expected = reference.central_differences(function, at, MEMBERS[member].step)
+            for jacobians in modes:
+                np.testing.assert_allclose(jacobians[argument], expected, atol=tolerance)
 
 
-@every_family
-@pytest.mark.parametrize("at_identity", [True, False])
-def test_second_derivatives(t, at_identity, x64):
-    theta = t.identity if at_identity else near_identity(t, 8)
-    points = some_points(t, 9, 4)
-    value = lambda v: jnp.sum(jnp.sin(t.apply(v, points)))  # noqa: E731
-    gradient = jax.jit(jax.grad(value))
-    expected = reference.central_differences(lambda v: np.asarray(gradient(v)), theta)
-    hessian = jax.jit(jax.hessian(value))(jnp.asarray(theta))
-    np.testing.assert_allclose(hessian, expected, atol=1e-7)
+@every_member
+def test_second_derivatives(member, x64):
+    t = MEMBERS[member].transform
+    for theta in (t.identity, MEMBERS[member].theta(8)):
+        operands = jnp.asarray(theta), jnp.asarray(MEMBERS[member].points(9, 4))
+        along = tuple(np.random.default_rng(2).normal(size=each.shape) for each in operands)
+
+        # The first derivatives being right, their own differences are an oracle for the second.
+        def gradient(step, operands=operands, along=along):
+            moved = (each + step * way for each, way in zip(operands, along, strict=True))
+            return second_derivatives(t, tuple(moved), along)[0]
+
+        expected = jax.tree.map(lambda a, b: (a - b) / 2e-6, gradient(1e-6), gradient(-1e-6))
+        for way in second_derivatives(t, operands, along)[1]:
+            chex.assert_trees_all_close(way, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("angle", [1e-12, 1e-4, 0.0316, 0.0317, 1.0, 3.0])
-def test_axis_angle_is_accurate_at_every_angle(angle, x64):
-    axis = np.array([0.6, -0.48, 0.64])
-    theta = np.append(angle * axis, np.zeros(3))
-    expected = reference.matrix("rigid", theta, 3)
-    np.testing.assert_allclose(stn.rigid(ndim=3).matrix(jnp.asarray(theta)), expected, atol=2e-15)
+@every_member
+def test_points_that_are_not_numbers_stay_so(member):
+    t = MEMBERS[member].transform
+    (theta,) = single(MEMBERS[member].theta(10))
+    points = jnp.where(jnp.eye(t.ndim, dtype=bool), jnp.nan, 0.0)
+    assert bool(jnp.isnan(apply(t, theta, points)).any(axis=-1).all())
 
 
-@given(h=st.integers(1, 9), w=st.integers(1, 9), align_corners=st.booleans())
-def test_regular_grid_matches_the_oracle(h, w, align_corners):
-    grid = stn.regular_grid((h, w), align_corners=align_corners)
-    expected = reference.regular_grid((h, w), align_corners)
-    np.testing.assert_allclose(grid, expected, atol=6e-8)
+@every_member
+def test_warp_and_its_gradient_match_the_oracle(member, x64):
+    t, oracle, step = MEMBERS[member].transform, MEMBERS[member].oracle, MEMBERS[member].step
+    align_corners = bool(list(MEMBERS).index(member) % 2)
+    shape, out_shape = {2: (6, 7), 3: (4, 5, 6)}[t.ndim], OUT_SHAPES[t.ndim]
+    rng = np.random.default_rng(11)
+    image, weights = rng.normal(size=(*shape, 2)), rng.normal(size=(*out_shape, 2))
+    theta, along = MEMBERS[member].theta(10), rng.normal(size=t.num_params)
+    lattice = reference.regular_grid(out_shape, align_corners)
+
+    def expected_warp(theta):
+        grid = oracle(theta, lattice)
+        return reference.grid_sample(image, grid, "linear", "constant", 0.5, align_corners)
+
+    def loss(theta):
+        options = {"output_shape": out_shape, "fill_value": 0.5, "align_corners": align_corners}
+        warped = stn.warp(jnp.asarray(image), t, theta, **options)
+        return jnp.sum(warped * weights), warped
+
+    @jax.jit
+    def value_and_slopes(theta, along):
+        gradient, warped = jax.grad(loss, has_aux=True)(theta)
+        tangent = jax.jvp(lambda v: loss(v)[0], (theta,), (along,))[1]
+        return warped, (gradient @ along, tangent)
+
+    warped, slopes = value_and_slopes(theta, along)
+    tolerance = 20 * MEMBERS[member].tolerance
+    np.testing.assert_allclose(warped, expected_warp(theta), atol=tolerance)
+    step = step / 10
+    ends = (np.sum(expected_warp(theta + s * along) * weights) for s in (step, -step))
+    expected = np.subtract(*ends) / (2 * step)
+    np.testing.assert_allclose(slopes, [expected] * 2, atol=max(1e-6, 1e3 * tolerance))
 
 
-@alignments
-def test_affine_grid_is_the_affine_map_of_the_lattice(align_corners, rng, x64):
-    for shape in [(4, 7), (3, 4, 5)]:
-        matrix = rng.normal(size=(len(shape), len(shape) + 1))
-        expected = reference.act(
-            np.vstack([matrix, np.eye(len(shape) + 1)[-1]]),
-            reference.regular_grid(shape, align_corners),
+@every_member
+def test_diagnostics_know_it(member, x64):
+    t, oracle = MEMBERS[member].transform, MEMBERS[member].oracle
+    theta, points = MEMBERS[member].theta(12), MEMBERS[member].points(13, 3)
+    shape = OUT_SHAPES[t.ndim]
+
+    @jax.jit
+    def look(theta, points):
+        image = jnp.zeros((*[3] * t.ndim, 1))
+        return (
+            diagnostics.log_abs_det(t, theta, points),
+            diagnostics.distance_from_identity(t, theta, shape),
+            diagnostics.coverage(t, theta, shape),
+            stn.warp(image, t, theta, output_shape=shape, return_coverage=True)[1],
         )
-        grid = stn.affine_grid(jnp.asarray(matrix), shape, align_corners=align_corners)
-        np.testing.assert_allclose(grid, expected, atol=1e-14)
 
-
-@alignments
-def test_pixels_and_normalized_coordinates_are_inverse(align_corners, rng, x64):
-    points = jnp.asarray(rng.normal(size=(20, 3)))
-    shape = (5, 8, 3)
-    pixels = stn.pixels_from_normalized(points, shape, align_corners=align_corners)
-    for k, size in enumerate(reversed(shape)):
-        expected = reference.pixel(np.asarray(points[:, k]), size, align_corners)
-        np.testing.assert_allclose(pixels[:, k], expected, atol=1e-14)
-    back = stn.normalized_from_pixels(pixels, shape, align_corners=align_corners)
-    np.testing.assert_allclose(back, points, atol=1e-14)
-
-
-def test_points_behind_the_plane_are_far_outside_with_finite_gradients():
-    t = stn.projective()
-    theta = jnp.asarray([1.0, 0.1, 0.0, 0.2, 1.0, 0.0, -2.0, 0.0])  # w = 1 − 2 x
-    points = jnp.asarray([[0.5, 0.0], [0.50001, 0.3], [0.75, 0.3], [1.0, -1.0], [0.5 - 4e-7, 1.0]])
-    mapped = t.apply(theta, points)
-    assert bool(jnp.all(jnp.isfinite(mapped)))
-    assert bool(jnp.all(jnp.abs(mapped[:-1]) > 1e5))
-    for differentiate in (jax.jacrev, jax.jacfwd):
-        for argument in (0, 1):
-            jacobian = jax.jit(differentiate(t.apply, argnums=argument))(theta, points)
-            assert bool(jnp.all(jnp.isfinite(jacobian)))
-    image = jnp.ones((9, 9, 1))
-    warped = stn.warp(image, t, theta, fill_value=-3.0)
-    assert bool(jnp.all(warped[:, 7:] == -3.0)), "columns with w ≤ 0 hold the fill value"
-    loss = lambda v: jnp.sum(stn.warp(image, t, v, padding="border") ** 2)  # noqa: E731
-    gradient = jax.jit(jax.grad(loss))(theta)
-    assert bool(jnp.all(jnp.isfinite(gradient)))
-
-
-def test_a_singular_map_inverts_to_something_not_finite():
-    collapsed = jnp.zeros(6)
-    assert not bool(jnp.any(jnp.isfinite(stn.affine().invert(collapsed, jnp.ones(2)))))
+    volumes, distance, *coverages = look(theta, points)
+    tolerance = 20 * MEMBERS[member].tolerance
+    for point, volume in zip(points, volumes, strict=True):
+        matrix = reference.central_differences(
+            lambda p: oracle(theta, p), point, MEMBERS[member].step
+        )
+        expected = np.linalg.slogdet(matrix)[1]
+        np.testing.assert_allclose(volume, expected, atol=max(1e-7, tolerance))
+    lattice = reference.regular_grid(shape, False)
+    moved = oracle(theta, lattice)
+    expected = np.sqrt(np.mean(np.sum((moved - lattice) ** 2, -1)))
+    np.testing.assert_allclose(distance, expected, atol=tolerance)
+    for mask, fraction in coverages:
+        np.testing.assert_array_equal(mask, (np.abs(moved) <= 1).all(-1))
+        np.testing.assert_allclose(fraction, np.mean(mask))

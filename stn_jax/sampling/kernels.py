@@ -4,13 +4,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
+
+# Pixels under a kernel along an axis up to which each weight is an expression of its own, which XLA
+# takes into the loop over the samples.
+_FEW_TAPS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +82,22 @@ class Kernel:
         """
         taps = math.ceil(2 * self.radius)
 
-        def weights_at(offset: Array) -> Array:
-            # One expression for all taps, however many: XLA compiles it once.
-            each = jnp.arange(taps, dtype=offset.dtype)
-            values = jax.vmap(lambda tap: self.weight(offset - tap, *phi))(each)
-            return values / values.sum(axis=0) if self.normalize else values
+        def weights_at(offset: Array) -> list[Array]:
+            if taps <= _FEW_TAPS:
+                values = [self.weight(offset - tap, *phi) for tap in range(taps)]
+            else:
+                # One expression for all taps, however many: XLA compiles it once.
+                each = jnp.arange(taps, dtype=offset.dtype)
+                values = list(jax.vmap(lambda tap: self.weight(offset - tap, *phi))(each))
+            if self.normalize:
+                total = functools.reduce(jnp.add, values)
+                values = [value / total for value in values]
+            return values
 
-        weights: Callable[[Array], Array] = weights_at
+        weights: Callable[[Array], list[Array]] = weights_at
         for _ in range(order):
             weights = _derivative(weights)
-        values = weights(offset)
-        return [values[tap] for tap in range(taps)]
+        return weights(offset)
 
 
 def cubic(*, a: ArrayLike = -0.5) -> Kernel:
@@ -129,7 +138,7 @@ def _keys(a: ArrayLike) -> Kernel:
     return Kernel(2.0, weight)
 
 
-def _derivative(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def _derivative(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
     """Derivative of a function of each element alone."""
     return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
 

@@ -50,11 +50,16 @@ def weighted_sum(
     """
     is_float = jnp.issubdtype(image.dtype, jnp.floating)
     sizes = image.shape[:-1][::-1]
-    nan = _is_nan(pixels)
     axes = []
     for pixel, order, size in zip(pixels, orders, sizes, strict=True):
         first, offset = _place(pixel, size, options)
-        weights = options.kernel.weights(offset, order, phi)
+        if any(orders):
+            # A sample at NaN is NaN by its weights, but nothing depends on it.
+            nan = jnp.isnan(offset)
+            weights = options.kernel.weights(jnp.where(nan, 0, offset), order, phi)
+            weights = [jnp.where(nan, 0, weight) for weight in weights]
+        else:
+            weights = options.kernel.weights(offset, order, phi)
         axes.append(_Axis.create(first + _distinct_zero(orders), weights, size, options))
     is_wide = math.prod(len(axis.indices) for axis in axes) > _MOST_UNROLLED
     if is_wide:
@@ -87,12 +92,7 @@ def weighted_sum(
         total = jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), total, stacked)[0]
     else:
         total = functools.reduce(jnp.add, map(sum_of_slice, outer))
-    if options.padding == "constant":
-        total = _with_fill(total, fill, axes)
-    if is_float:
-        at_nan = 0 if any(orders) else jnp.nan
-        total = jnp.where(nan[..., None], at_nan, total)
-    return total
+    return _with_fill(total, fill, axes) if options.padding == "constant" else total
 
 
 def weighted_windows(
@@ -108,7 +108,8 @@ def weighted_windows(
     The image is extended so that every window lies inside, and nothing has to be masked.
     """
     channels = image.shape[-1]
-    nan = _is_nan(pixels)
+    nan = functools.reduce(jnp.logical_or, map(jnp.isnan, pixels))
+    pixels = tuple(jnp.where(nan, 0, pixel) for pixel in pixels)
     starts, weights = [], []
     for axis, (pixel, order) in enumerate(zip(pixels, orders, strict=True)):
         array_axis = len(pixels) - 1 - axis
@@ -226,24 +227,24 @@ def _with_fill(total: Array, fill: Array | None, axes: Sequence[_Axis]) -> Array
     return jnp.where(outside == 0, total, total + fill * outside)
 
 
-def _is_nan(pixels: Sequence[Array]) -> Array:
-    return functools.reduce(jnp.logical_or, map(jnp.isnan, pixels))
-
-
 def _place(pixel: Array, size: int, options: SampleOptions) -> tuple[Array, Array]:
-    """The first pixel under the kernel, and how far beyond it the coordinate lies."""
-    near = _bring_near(jnp.where(jnp.isnan(pixel), 0, pixel), size, options)
+    """The first pixel under the kernel, and how far beyond it the coordinate lies.
+
+    At NaN the pixel is one of the image's, and the distance NaN.
+    """
+    near = _bring_near(pixel, size, options)
     first = options.kernel.first(near)
-    return first.astype(jnp.int32), near - first
+    return jnp.where(jnp.isnan(near), 0, first).astype(jnp.int32), near - first
 
 
 def _bring_near(pixel: Array, size: int, options: SampleOptions) -> Array:
     """A coordinate near the image where the sample is the same, so that an index can hold it."""
     extent = _extent(size, options)
     if PADDINGS[options.padding].period is not None:
+        infinite = jnp.isinf(pixel)
         pixel = pixel - extent * jnp.floor(pixel / extent)
         # An infinite coordinate has no place in a period; any finite one will do.
-        pixel = jnp.where(jnp.isfinite(pixel), pixel, 0)
+        pixel = jnp.where(infinite, 0, pixel)
     margin = _margin(options)
     return jnp.clip(pixel, -margin, extent - 1 + margin)
 

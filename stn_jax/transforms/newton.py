@@ -57,21 +57,24 @@ def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
         def residual(point: Array) -> Array:
             return jnp.abs(function(point)).max()
 
-        def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            count, point = carry
+        def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            count, point, _ = carry
             change = _divide(function(point), jax.jacfwd(function)(point))
             scales = 0.5 ** jnp.arange(_HALVINGS)
             tried = point - scales[:, None] * change
             errors = jax.vmap(residual)(tried)
             best = jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))
-            return count + 1, tried[best]
+            return count + 1, tried[best], errors[best]
 
-        def unfinished(carry: tuple[Array, Array]) -> Array:
-            count, point = carry
-            return (count < _MAX_ITERATIONS) & (residual(point) > tolerance / 16)
+        def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+            # Of what is carried alone: a batched loop asks twice, and asking twice for a residual
+            # that is computed in two places, and rounded in two ways, may never end.
+            count, _, error = carry
+            return (count < _MAX_ITERATIONS) & (error > tolerance / 16)
 
-        _, point = jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), start))
-        return jnp.where(residual(point) <= tolerance, point, jnp.nan)
+        carry = jnp.zeros((), jnp.int32), start, residual(start)
+        _, point, error = jax.lax.while_loop(unfinished, step, carry)
+        return jnp.where(error <= tolerance, point, jnp.nan)
 
     def tangent_solve(linear: Callable[[Array], Array], value: Array) -> Array:
         return _divide(value, jax.vmap(linear, out_axes=1)(jnp.eye(len(value))))

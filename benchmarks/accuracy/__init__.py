@@ -1,0 +1,1 @@
+"""How exact the library is, in numbers: ``python -m benchmarks.accuracy``."""

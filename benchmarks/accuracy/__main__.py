@@ -1,0 +1,100 @@
+"""How exact the library is, in numbers; a table and a verdict for each question.
+
+``python -m benchmarks.accuracy`` asks: does the identity change anything; how far are values, first
+and second derivatives from PyTorch's, and values from OpenCV's and SciPy's; how far do sampled
+positions lie from where θ sends them; what do images of half precision lose. Each table's module
+says how it measures. Without PyTorch its tables are left out. ``--save FILE.json`` also writes all
+numbers, with versions and the device.
+"""
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import cv2
+import jax
+import numpy as np
+import scipy
+import tyro
+
+import stn_jax as stn
+from benchmarks.accuracy import (
+    against_opencv,
+    against_pytorch,
+    against_scipy,
+    half_precision,
+    identity,
+    positions,
+)
+from benchmarks.accuracy.geometry import pytorch
+from benchmarks.accuracy.tables import Table
+
+TableName = Literal["identity", "pytorch", "opencv", "scipy", "positions", "half"]
+TABLES: dict[TableName, Callable[[int], Table]] = {
+    "identity": lambda trials: identity.table(),
+    "pytorch": against_pytorch.table,
+    "opencv": against_opencv.table,
+    "scipy": against_scipy.table,
+    "positions": lambda trials: positions.table(),
+    "half": half_precision.table,
+}
+NEED_PYTORCH = ("pytorch", "half")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What to do.
+
+    Attributes:
+      trials: Random operands for each row, alignment and padding.
+      tables: Which tables to print.
+      save: File to write all numbers to, as JSON.
+    """
+
+    trials: int = 10
+    tables: tuple[TableName, ...] = get_args(TableName)
+    save: Path | None = None
+
+
+def environment() -> dict[str, Any]:
+    """Versions and the device."""
+    torch, device = pytorch(), jax.devices()[0]
+    return {
+        "stn_jax": stn.__version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "cv2": cv2.__version__,
+        "torch": torch.__version__ if torch else None,
+        "python": platform.python_version(),
+        "device": f"{device.platform} {device.device_kind}",
+        "machine": platform.machine(),
+    }
+
+
+def main(command_line: list[str] | None = None) -> None:
+    """Prints the tables, and saves them if asked to."""
+    arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
+    started = time.perf_counter()
+    setting = environment()
+    print(", ".join(f"{name} {version}" for name, version in setting.items()), end="\n\n")
+    shown = {}
+    for name in arguments.tables:
+        if name in NEED_PYTORCH and pytorch() is None:
+            print(f"PyTorch is not installed; table {name!r} is left out.\n")
+            continue
+        shown[name] = TABLES[name](arguments.trials).show()
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.0f} s")
+    if arguments.save:
+        record = {"environment": setting, "trials": arguments.trials, "seconds": seconds}
+        arguments.save.parent.mkdir(parents=True, exist_ok=True)
+        arguments.save.write_text(json.dumps(record | {"tables": shown}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""How long compiling takes, and importing: ``python -m benchmarks.compile``.
+
+Every call starts with empty caches: a warp with each kernel, antialiased, and of a thin plate
+spline; its gradient; a training step of each model; beside ``jax.scipy.ndimage.map_coordinates``.
+Importing is timed in processes of their own: what ``import stn_jax`` takes after ``import jax``.
+"""
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental.compilation_cache import compilation_cache
+
+import stn_jax as stn
+from benchmarks import records, timing
+from benchmarks.peers import in_jax
+from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
+from benchmarks.rows import print_labels
+from benchmarks.train_step import LEARNING_RATE, NAMES, Training
+from experiments import train
+from experiments.data.distortions import DISTORTIONS
+
+SHAPE = (256, 28, 28, 1)
+KERNELS = ("nearest", "linear", "cubic", "lanczos3")
+# What is imported, after what.
+IMPORTS = {
+    "stn_jax": "jax",
+    "stn_jax.nn": "stn_jax, flax.nnx",
+    "torch": "numpy",
+    "kornia": "torch",
+}
+SMALL = ("affine, linear", "map_coordinates", "st-fcn", "import stn_jax after jax")
+_TIME_IMPORT = """
+import time
+import {before}
+start = time.perf_counter()
+import {module}
+print(time.perf_counter() - start)
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(records.Options):
+    """What to measure.
+
+    Attributes:
+      passes: What is compiled: forward, or forward+backward to theta, or to image and theta.
+      only: Beginnings of the names of what to measure, such as "affine" or "import"; all of it if
+        empty.
+    """
+
+    passes: tuple[Pass, ...] = tuple(PASSES)
+    only: tuple[str, ...] = ()
+
+    def wants(self, name: str) -> bool:
+        """Whether something is to be measured."""
+        return name.startswith(self.only or (SMALL if self.small else ("",)))
+
+    @property
+    def budget(self) -> timing.Budget:
+        """Compiling and importing vary little, and take long."""
+        if self.small:
+            return timing.Budget(rounds=1, least=1)
+        return timing.Budget(seconds=self.seconds, rounds=min(self.rounds, 9), least=3)
+
+
+def warps(case: Case, seed: int) -> Iterator[tuple[str, in_jax.Warp, Operands]]:
+    """What is compiled, and operands for it."""
+    operands = affine_operands(case, seed)
+    for kernel in KERNELS:
+        yield f"affine, {kernel}", functools.partial(_warp, stn.affine(), kernel=kernel), operands
+    yield "affine, antialiased", functools.partial(_warp, stn.affine(), antialias=True), operands
+    spline = stn.thin_plate_spline((4, 4))
+    theta = np.tile(spline.identity.astype(np.float32), (case.shape[0], 1))
+    of_spline = operands._replace(theta=theta)
+    yield "thin plate spline, linear", functools.partial(_warp, spline), of_spline
+    yield "map_coordinates, linear", in_jax.map_coordinates, operands
+
+
+def training_step(name: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The trainer's jitted function, and what it takes."""
+    case = Training.create(name)
+    trainer = train.make_trainer(
+        case.create_model, optax.adam(LEARNING_RATE), DISTORTIONS["none"], case.batch_size
+    )
+    images, labels = jnp.asarray(case.images), jnp.asarray(case.labels)
+    operands = trainer.initial_state(0), images, labels, jax.random.key(0), case.steps
+    return trainer.run, operands
+
+
+def compile_anew(function: Callable[..., Any], operands: tuple[Any, ...]) -> None:
+    """Traces and compiles, whatever was compiled before."""
+    jax.clear_caches()
+    function.lower(*operands).compile()
+
+
+def trace_anew(function: Callable[..., Any], operands: tuple[Any, ...]) -> None:
+    """Traces and lowers, whatever was traced before."""
+    jax.clear_caches()
+    function.lower(*operands)
+
+
+def import_time(module: str, before: str) -> float | None:
+    """Seconds that an import takes after another, in a process of its own; ``None`` if missing."""
+    code = _TIME_IMPORT.format(module=module, before=before)
+    root = Path(__file__).parent.parent
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )
+    return float(found.stdout.split()[-1]) if found.returncode == 0 else None
+
+
+def measure_compilations(arguments: Arguments) -> list[records.Row]:
+    """Rows of trace and compile times."""
+    rows = []
+    for which in arguments.passes:
+        case = Case(SHAPE, "float32", which)
+        for name, warp, operands in warps(case, arguments.seed):
+            if not arguments.wants(name):
+                continue
+            function, arrays = in_jax.jitted(warp, case, operands)
+            labels = {"what": name, "pass": PASSES[which]}
+            rows.append(_row(labels, function, arrays, arguments))
+    for name in filter(arguments.wants, NAMES):
+        labels = {"what": name, "pass": "training step"}
+        rows.append(_row(labels, *training_step(name), arguments))
+    return rows
+
+
+def measure_imports(arguments: Arguments) -> list[records.Row]:
+    """Rows of import times, each the middle of several processes."""
+    rows = []
+    for module, before in IMPORTS.items():
+        name = f"import {module} after {before}"
+        if not arguments.wants(name):
+            continue
+        repeats = 1 if arguments.small else 7
+        seconds = [import_time(module, before) for _ in range(repeats)]
+        if None in seconds:
+            print(f"{name}: not installed")
+            continue
+        spread = timing.Spread.of(np.array(seconds))._asdict()
+        rows.append({"what": name, "pass": "import", "seconds": {module: spread}})
+        print(f"{name}: {records.milliseconds(spread)} ms", flush=True)
+    return rows
+
+
+def measure(arguments: Arguments) -> list[records.Row]:
+    """Compilations, without the cache on disk if there is one, then imports."""
+    folder = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    try:
+        rows = measure_compilations(arguments)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        compilation_cache.reset_cache()
+    return rows + measure_imports(arguments)
+
+
+def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
+    """Prints the rows, and saves them if asked to."""
+    return records.run_command("compile", Arguments, __doc__, measure, command_line)
+
+
+def _row(
+    labels: dict[str, str],
+    function: Callable[..., Any],
+    operands: tuple[Any, ...],
+    arguments: Arguments,
+) -> records.Row:
+    print_labels(labels)
+    runs = {
+        "trace": functools.partial(trace_anew, function, operands),
+        "trace and compile": functools.partial(compile_anew, function, operands),
+    }
+    seconds = timing.measure(runs, arguments.budget, seed=arguments.seed, warm_up=False)
+    spreads = {name: timing.Spread.of(values)._asdict() for name, values in seconds.items()}
+    for name, spread in spreads.items():
+        print(f"    {name:32}{records.milliseconds(spread):>20} ms", flush=True)
+    return labels | {"seconds": spreads}
+
+
+def _warp(
+    transform: stn.Transform, image: jax.Array, theta: jax.Array, **options: Any
+) -> jax.Array:
+    return stn.warp(image, transform, theta, **options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""Ways to make the same warp: this library's and those of others, as contenders."""
+
+import os
+
+# OpenMP's threads spin while they wait, unless told otherwise before PyTorch is imported: they
+# would take the cores from the next contender, and lose a time slice where a core is busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The profiler, which tells how much memory PyTorch takes, would log each of its starts.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -1,0 +1,121 @@
+"""This library and others that run on JAX."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy import ndimage
+
+import stn_jax as stn
+from benchmarks import memory
+from benchmarks.peers.cases import RESULTS, Case, Contender, Operands, Skipped, optional
+from stn_jax import conversions
+
+# From one image and its theta to the warped image.
+Warp = Callable[[jax.Array, jax.Array], jax.Array]
+Arrays = tuple[jax.Array, jax.Array, jax.Array]
+
+OURS = "stn_jax"
+
+
+def jitted(warp: Warp, case: Case, operands: Operands) -> tuple[Callable[..., Any], Arrays]:
+    """A warp of one image, mapped over the batch and differentiated as the case asks.
+
+    Returns:
+      A jitted function to the case's results, and the arrays that it takes.
+    """
+    batched = jax.vmap(warp)
+
+    @jax.jit
+    def compute(image: jax.Array, theta: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        if case.which == "forward":
+            return (batched(image, theta),)
+        if case.which == "theta":
+            value, pull_back = jax.vjp(lambda theta: batched(image, theta), theta)
+            return value, *pull_back(cotangent)
+        value, pull_back = jax.vjp(batched, image, theta)
+        d_image, d_theta = pull_back(cotangent)
+        return value, d_theta, d_image
+
+    arrays = (
+        jnp.asarray(operands.image, case.dtype),
+        jnp.asarray(operands.theta),
+        jnp.asarray(operands.cotangent, case.dtype),
+    )
+    return compute, arrays
+
+
+def contender(name: str, warp: Warp, case: Case, operands: Operands) -> Contender:
+    """A warp of one image, compiled as the case asks."""
+    compute, arrays = jitted(warp, case, operands)
+    run = compute.lower(*arrays).compile()
+
+    def results() -> dict[str, np.ndarray]:
+        values = (np.asarray(value, np.float32) for value in run(*arrays))
+        return dict(zip(RESULTS[case.which], values, strict=True))
+
+    return Contender(
+        name,
+        lambda: jax.block_until_ready(run(*arrays)),
+        results,
+        lambda: memory.of_jax(run),
+    )
+
+
+def affine_warps(case: Case, operands: Operands) -> Iterator[Contender | Skipped]:
+    """Ours first."""
+    ndim = len(case.space)
+
+    def ours(image: jax.Array, theta: jax.Array, padding: str = "constant") -> jax.Array:
+        return stn.warp(image, stn.affine(ndim=ndim), theta, padding=padding)
+
+    yield contender(OURS, ours, case, operands)
+    yield contender("map_coordinates", map_coordinates, case, operands)
+    pix = optional("dm_pix")
+    if pix is None:
+        return
+    if ndim != 2:
+        yield Skipped("dm_pix", "its affine_transform takes images only")
+        return
+
+    def dm_pix(image: jax.Array, theta: jax.Array) -> jax.Array:
+        matrix = _pixel_matrix(image, theta)
+        turned = jnp.eye(4).at[:2, :2].set(jnp.flip(matrix[:, :2]))
+        turned = turned.at[:2, 3].set(jnp.flip(matrix[:, 2]))
+        return pix.affine_transform(image, turned, mode="nearest")
+
+    # Its constant padding cuts off where the neighbours begin to lie outside.
+    ours_too = functools.partial(ours, padding="border")
+    yield contender("dm_pix", dm_pix, case, operands)._replace(
+        expected=lambda: contender(OURS, ours_too, case, operands).results()
+    )
+
+
+def copy_of(case: Case, operands: Operands) -> Callable[[], object]:
+    """A copy of the images, for the bandwidth of memory."""
+    image, copy = jnp.asarray(operands.image, case.dtype), jax.jit(jnp.copy)
+    return lambda: jax.block_until_ready(copy(image))
+
+
+def map_coordinates(image: jax.Array, theta: jax.Array) -> jax.Array:
+    """``jax.scipy.ndimage.map_coordinates`` over the channels."""
+    *space, _ = image.shape
+    index = jnp.indices(space)[::-1]
+    matrix = _pixel_matrix(image, theta)
+    pixels = [
+        sum(matrix[k, j] * index[j] for j in range(len(space))) + matrix[k, -1]
+        for k in range(len(space))
+    ]
+    sample = jax.vmap(
+        lambda channel: ndimage.map_coordinates(channel, pixels[::-1], order=1), -1, -1
+    )
+    return sample(image)
+
+
+def _pixel_matrix(image: jax.Array, theta: jax.Array) -> jax.Array:
+    """Output pixel to input pixel."""
+    space = image.shape[:-1]
+    return conversions.pixel_matrix(theta.reshape(len(space), -1), space, space)

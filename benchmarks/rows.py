@@ -1,0 +1,113 @@
+"""One row of a table: contenders admitted, measured and printed."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks import records, timing
+from benchmarks.peers.cases import Contender, Skipped, disagreement
+
+# Making and first running a contender may fail, so it may come as a function that makes it.
+Candidate = Contender | Skipped | functools.partial[Contender]
+
+
+def admitted(
+    candidates: Iterable[Candidate], tolerance: float
+) -> tuple[list[Contender], dict[str, str]]:
+    """Those that compute what the first one does, and why the others do not run."""
+    contenders: list[Contender] = []
+    expected: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    for candidate in candidates:
+        if isinstance(candidate, Skipped):
+            skipped[candidate.name] = candidate.reason
+            continue
+        name = name_of(candidate)
+        try:
+            contender = candidate if isinstance(candidate, Contender) else candidate()
+            found = contender.results()
+        # What a peer cannot do is one of the results, whatever it raises.
+        except Exception as error:
+            if not contenders:
+                raise
+            skipped[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100]}"
+            continue
+        expected = expected or found
+        held_against = contender.expected() if contender.expected else expected
+        reason = disagreement(found, held_against, tolerance * contender.tolerance)
+        if reason is None:
+            contenders.append(contender)
+        else:
+            skipped[name] = reason
+    return contenders, skipped
+
+
+def measured_beside(
+    labels: Mapping[str, Any],
+    candidates: Iterable[Candidate],
+    options: records.Options,
+    *,
+    tolerance: float,
+    copy: timing.Run | None = None,
+    bytes_moved: int = 0,
+    copied: int = 0,
+) -> dict[str, Any]:
+    """Measures the contenders beside the first, prints and gives the row.
+
+    Args:
+      labels: What the row is about.
+      candidates: Ours first.
+      options: How to measure.
+      tolerance: Norm of the difference from ours over the norm of ours.
+      copy: Copies memory, in turns with the contenders.
+      bytes_moved: What ours reads and writes at the least.
+      copied: What the copy reads and writes.
+    """
+    print_labels(labels)
+    contenders, skipped = admitted(candidates, tolerance)
+    runs: dict[str, timing.Run] = {each.name: each.run for each in contenders}
+    if copy is not None:
+        runs["copy"] = copy
+    seconds = timing.measure(runs, options.budget, seed=options.seed)
+    for each in contenders:
+        seconds[each.name] = seconds[each.name] / each.units
+    ours = contenders[0].name
+    row = dict(labels) | timing.compare(seconds, ours, apart=("copy",))
+    row |= {
+        "ours": ours,
+        "memory": {each.name: each.memory() for each in contenders},
+        "skipped": skipped,
+    }
+    if copy is not None:
+        row["bytes_moved"] = bytes_moved
+        row["copy_fraction"] = timing.copy_fraction(seconds, ours, bytes_moved, "copy", copied)
+    _show(row)
+    return row
+
+
+def _show(row: dict[str, Any]) -> None:
+    for name, spread in row["seconds"].items():
+        memory = row["memory"].get(name)
+        held = "" if memory is None else f"{records.megabytes(memory):>10} MB"
+        print(f"    {name:32}{records.milliseconds(spread):>20} ms{held}")
+    for name, reason in row["skipped"].items():
+        print(f"    {name:32}left out: {reason}")
+    verdict = []
+    if row["best_peer"] is not None:
+        ratio = records.times(row["ratios"][row["best_peer"]])
+        verdict.append(f"{row['best_peer']} takes {ratio} times as long")
+    if "copy_fraction" in row:
+        verdict.append(f"{row['copy_fraction']['median']:.0%} of a copy's bandwidth")
+    if verdict:
+        print(f"  → {'; '.join(verdict)}", flush=True)
+
+
+def print_labels(labels: Mapping[str, Any]) -> None:
+    """The headline of a row; numbers with what they count."""
+    words = [each if isinstance(each, str) else f"{name} {each}" for name, each in labels.items()]
+    print("  ".join(words), flush=True)
+
+
+def name_of(candidate: Candidate) -> str:
+    """The contender's name; a function that makes one has it as its first argument."""
+    return candidate.args[0] if isinstance(candidate, functools.partial) else candidate.name

@@ -1,0 +1,101 @@
+"""Warping by affine maps beside other libraries: ``python -m benchmarks.sampler``.
+
+θ to warped images, in one call: PyTorch's ``affine_grid`` and ``grid_sample``, Kornia,
+``jax.scipy.ndimage.map_coordinates``, dm_pix and OpenCV, in one process and on the same arrays.
+Only what agrees with this library's values and gradients is timed.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+from benchmarks import records
+from benchmarks.peers import in_jax, in_opencv, in_torch
+from benchmarks.peers.cases import (
+    PASSES,
+    TOLERANCE,
+    Case,
+    DTypeName,
+    Operands,
+    Pass,
+    affine_operands,
+    cases,
+    missing,
+)
+from benchmarks.rows import Candidate, measured_beside, name_of
+
+SHAPES = ("256x28x28x1", "32x56x56x64", "16x224x224x3", "4x512x512x3", "4x64x64x64x1")
+SMALL_SHAPES = ("4x12x16x3", "2x5x6x7x1")
+PEERS = ("torch", "kornia", "dm_pix", "cv2")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(records.Options):
+    """What to measure.
+
+    Attributes:
+      shapes: Batch, height, width and channels, or with the depth before the height.
+      passes: What is computed: forward, forward+backward to theta, or to image and theta.
+      dtypes: Those of the images.
+      only: Beginnings of the names of peers to measure; all of them if empty.
+      torch_compile: Whether PyTorch is measured compiled, too; the small form leaves it out.
+    """
+
+    shapes: tuple[str, ...] = SHAPES
+    passes: tuple[Pass, ...] = tuple(PASSES)
+    dtypes: tuple[DTypeName, ...] = tuple(TOLERANCE)
+    only: tuple[str, ...] = ()
+    torch_compile: bool = True
+
+    def cases(self) -> list[Case]:
+        """One for each row."""
+        shapes = SMALL_SHAPES if self.small and self.shapes == SHAPES else self.shapes
+        return cases(shapes, self.dtypes, self.passes)
+
+
+def candidates(case: Case, operands: Operands, arguments: Arguments) -> Iterator[Candidate]:
+    """Ours, then the others."""
+    compiled = arguments.torch_compile and not arguments.small
+    every = itertools.chain(
+        in_jax.affine_warps(case, operands),
+        in_torch.affine_warps(case, operands, compiled=compiled),
+        in_opencv.affine_warps(case, operands),
+    )
+    chosen = (in_jax.OURS, *arguments.only) if arguments.only else ("",)
+    return (each for each in every if name_of(each).startswith(chosen))
+
+
+def measure(arguments: Arguments) -> list[records.Row]:
+    """A row for each case."""
+    print(f"Not installed: {', '.join(missing(PEERS)) or 'none of the peers'}.")
+    if in_torch.device() is None and "torch" not in missing(PEERS):
+        print("PyTorch is left out: it sees no accelerator where JAX does.")
+    rows = []
+    for case in arguments.cases():
+        operands = affine_operands(case, arguments.seed)
+        labels = {
+            "shape": records.shape_name(case.shape),
+            "dtype": case.dtype,
+            "pass": PASSES[case.which],
+        }
+        row = measured_beside(
+            labels,
+            candidates(case, operands, arguments),
+            arguments,
+            tolerance=TOLERANCE[case.dtype],
+            copy=in_jax.copy_of(case, operands),
+            bytes_moved=case.bytes_moved,
+            copied=2 * case.bytes_of_images,
+        )
+        rows.append(row)
+        in_torch.forget_compiled()
+    return rows
+
+
+def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
+    """Prints the rows, and saves them if asked to."""
+    return records.run_command("sampler", Arguments, __doc__, measure, command_line)
+
+
+if __name__ == "__main__":
+    main()

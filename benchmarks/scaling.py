@@ -1,0 +1,211 @@
+"""How the cost grows: ``python -m benchmarks.scaling``.
+
+One quantity at a time: pixels, channels, images, control points of a thin plate spline, parallel
+transforms of one image, and the kernel's radius. For each pass the slope of time over quantity, both
+as logarithms, is fitted to the larger half of the sizes: 1 is proportional, 0 is for free.
+``--picture FILE.png`` draws a panel each.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import stn_jax as stn
+from benchmarks import records, timing
+from benchmarks.peers import in_jax
+from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
+
+SHAPE = (16, 64, 64, 4)
+SMALL_SHAPE = (2, 8, 8, 1)
+
+
+class Sweep(NamedTuple):
+    """One quantity that grows.
+
+    Attributes:
+      quantity: On the axis of the plot.
+      sizes: Its values; the small form takes the first three.
+      create: From a value and the shape that is common to all: the warp of one image, the shape,
+        and the transform whose parameters are ``theta``.
+    """
+
+    quantity: str
+    sizes: Sequence[float]
+    create: Callable[[Any, tuple[int, ...]], "Work"]
+
+
+class Work(NamedTuple):
+    """What is timed for one value of a quantity."""
+
+    shape: tuple[int, ...]
+    transform: stn.Transform = stn.affine()
+    num_transforms: int = 1
+    kernel: Any = "linear"
+
+
+def sweeps() -> dict[str, Sweep]:
+    """By name, each from small to large."""
+    return {
+        "pixels": Sweep(
+            "pixels of an image",
+            tuple(4**k for k in range(3, 10)),
+            lambda pixels, shape: Work((shape[0], *[int(pixels**0.5)] * 2, shape[-1])),
+        ),
+        "channels": Sweep(
+            "channels",
+            (1, 2, 4, 8, 16, 32, 64, 128),
+            lambda channels, shape: Work((*shape[:-1], channels)),
+        ),
+        "batch": Sweep(
+            "images",
+            (1, 2, 4, 8, 16, 32, 64, 128),
+            lambda batch, shape: Work((batch, *shape[1:])),
+        ),
+        "control_points": Sweep(
+            "control points of a thin plate spline",
+            (4, 9, 16, 36, 64, 144, 256),
+            lambda points, shape: Work(shape, stn.thin_plate_spline([int(points**0.5)] * 2)),
+        ),
+        "transforms": Sweep(
+            "parallel transforms",
+            (1, 2, 4, 8, 16, 32),
+            lambda count, shape: Work(shape, num_transforms=count),
+        ),
+        "radius": Sweep(
+            "radius of the kernel",
+            (1, 2, 3, 4, 5, 6),
+            lambda radius, shape: Work(shape, kernel=lanczos(radius)),
+        ),
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(records.Options):
+    """What to measure.
+
+    Attributes:
+      sweeps: Quantities to grow: pixels, channels, batch, control_points, transforms, radius.
+      passes: What is computed: forward, or forward+backward to theta, or to image and theta.
+      picture: File to draw the panels to.
+    """
+
+    sweeps: tuple[str, ...] = tuple(sweeps())
+    passes: tuple[Pass, ...] = tuple(PASSES)
+    picture: Path | None = None
+
+    def __post_init__(self) -> None:
+        unknown = set(self.sweeps) - set(sweeps())
+        if unknown:
+            raise ValueError(f"sweeps must be of {', '.join(sweeps())}; got {', '.join(unknown)}.")
+
+
+@functools.cache
+def lanczos(radius: int) -> stn.Kernel:
+    """A windowed sinc of any radius; one record for each, so that it is compiled once."""
+
+    def weight(t: jax.Array) -> jax.Array:
+        return jnp.where(jnp.abs(t) < radius, jnp.sinc(t) * jnp.sinc(t / radius), 0.0)
+
+    return stn.Kernel(radius, weight, normalize=True)
+
+
+def contender(work: Work, which: Pass, seed: int) -> timing.Run:
+    """The warp, run and waited for."""
+    case = Case(work.shape, "float32", which)
+    rng = np.random.default_rng(seed)
+    images, _, cotangent = affine_operands(case, seed)
+    count = work.num_transforms
+    parameters = (work.shape[0], count, work.transform.num_params)
+    theta = work.transform.identity + 0.05 * rng.normal(size=parameters)
+    cotangent = np.repeat(cotangent[:, None], count, axis=1)
+
+    def warp(image: jax.Array, theta: jax.Array) -> jax.Array:
+        one = functools.partial(stn.warp, image, work.transform, kernel=work.kernel)
+        return jax.vmap(one)(theta)
+
+    operands = Operands(images, theta.astype(np.float32), cotangent)
+    return in_jax.contender(work.transform.name, warp, case, operands).run
+
+
+def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """Of a line through the larger half of the points, in logarithms."""
+    half = len(sizes) // 2
+    return float(np.polyfit(np.log(sizes[half:]), np.log(seconds[half:]), 1)[0])
+
+
+def measure(arguments: Arguments) -> list[records.Row]:
+    """A row for each quantity and pass; all sizes of a row are measured in turns."""
+    rows = []
+    for name in arguments.sweeps:
+        sweep = sweeps()[name]
+        sizes = sweep.sizes[:3] if arguments.small else sweep.sizes
+        shape = SMALL_SHAPE if arguments.small else SHAPE
+        print(f"{sweep.quantity}: {', '.join(map(str, sizes))}", flush=True)
+        for which in arguments.passes:
+            runs = {
+                str(size): contender(sweep.create(size, shape), which, arguments.seed)
+                for size in sizes
+            }
+            seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
+            medians = [float(np.median(seconds[str(size)])) for size in sizes]
+            row = {
+                "sweep": name,
+                "quantity": sweep.quantity,
+                "pass": PASSES[which],
+                "sizes": list(sizes),
+                "seconds": {
+                    size: timing.Spread.of(values)._asdict() for size, values in seconds.items()
+                },
+                "slope": slope(sizes, medians),
+            }
+            rows.append(row)
+            milliseconds = "  ".join(f"{1e3 * each:.3g}" for each in medians)
+            print(
+                f"    {PASSES[which]:32} slope {row['slope']:5.2f}   ms {milliseconds}", flush=True
+            )
+    if arguments.picture is not None:
+        draw(arguments.picture, rows)
+    return rows
+
+
+def draw(path: Path, rows: Sequence[records.Row]) -> None:
+    """A panel for each quantity, a line for each pass with its slope."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(row["sweep"] for row in rows))
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(4 * columns, 3.2 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        for row in (row for row in rows if row["sweep"] == name):
+            spreads = row["seconds"].values()
+            label = f"{row['pass']}: {row['slope']:.2f}"
+            axes.plot(row["sizes"], [1e3 * s["median"] for s in spreads], marker="o", label=label)
+            axes.fill_between(
+                row["sizes"],
+                [1e3 * s["first_quartile"] for s in spreads],
+                [1e3 * s["third_quartile"] for s in spreads],
+                alpha=0.2,
+            )
+            axes.set(xscale="log", yscale="log", xlabel=row["quantity"], ylabel="ms")
+        axes.legend(title="slope", fontsize="small")
+    for axes in panels[len(names) :]:
+        axes.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
+    """Prints the slopes, draws and saves if asked to."""
+    return records.run_command("scaling", Arguments, __doc__, measure, command_line)
+
+
+if __name__ == "__main__":
+    main()

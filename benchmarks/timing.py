@@ -1,0 +1,178 @@
+"""The clock of every benchmark: contenders in one process, in turns, compared round by round.
+
+A contender is a function without arguments that runs and blocks until its result is there. In every
+round each has one turn, in an order that is shuffled anew, so that what else the machine does falls
+on all alike; ratios are taken within a round. The first call, which compiles, is not timed.
+"""
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Run = Callable[[], object]
+Clock = Callable[[], float]
+
+# A turn of a short function is as many calls as take this long, in seconds.
+_SHORTEST_TURN = 5e-3
+# A call shorter than this is first made once untimed: threads of the one before may still spin.
+_LONGEST_UNTIMED = 50e-3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget:
+    """When to stop: after ``rounds``, or earlier once ``seconds`` have passed.
+
+    Attributes:
+      seconds: Time for the rounds, all contenders together.
+      rounds: Most rounds.
+      least: Rounds that are run whatever they take.
+    """
+
+    seconds: float = 10.0
+    rounds: int = 100
+    least: int = 5
+
+    def goes_on(self, rounds: int, seconds: float) -> bool:
+        """Whether there is another round after so many, and so long."""
+        return rounds < self.least or (rounds < self.rounds and seconds < self.seconds)
+
+
+class Spread(NamedTuple):
+    """The middle of some numbers, their least, and the middle half."""
+
+    median: float
+    minimum: float
+    first_quartile: float
+    third_quartile: float
+    count: int
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Spread":
+        """The spread of a flat array."""
+        first, median, third = np.quantile(values, [0.25, 0.5, 0.75])
+        return cls(float(median), float(values.min()), float(first), float(third), len(values))
+
+    @property
+    def interquartile(self) -> float:
+        """Length of the middle half."""
+        return self.third_quartile - self.first_quartile
+
+
+def measure(
+    contenders: Mapping[str, Run],
+    budget: Budget,
+    *,
+    seed: int = 0,
+    warm_up: bool = True,
+    clock: Clock = time.perf_counter,
+) -> dict[str, np.ndarray]:
+    """Seconds a call takes, for every contender and round.
+
+    Args:
+      contenders: Functions that block until their result is there, by name.
+      budget: When to stop.
+      seed: Of the order within the rounds.
+      warm_up: Whether each is run untimed first, and a short one several times a turn. Without it
+        a turn is one call, for what is different the second time.
+      clock: Seconds since whenever.
+
+    Returns:
+      ``[rounds]`` for each contender; the same index is the same round.
+    """
+    turns = {
+        name: _Turn.warmed_up(run, clock) if warm_up else _Turn(run, calls=1, untimed=False)
+        for name, run in contenders.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    names, rng = list(contenders), np.random.default_rng(seed)
+    collects = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        start, rounds = clock(), 0
+        while budget.goes_on(rounds, clock() - start):
+            for index in rng.permutation(len(names)):
+                seconds[names[index]].append(turns[names[index]].seconds_per_call(clock))
+            rounds += 1
+    finally:
+        if collects:
+            gc.enable()
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def ratio(theirs: np.ndarray, ours: np.ndarray) -> Spread:
+    """How many times as long they take as we do, compared round by round."""
+    return Spread.of(theirs / ours)
+
+
+def best_of(seconds: Mapping[str, np.ndarray], names: list[str]) -> str | None:
+    """The contender among ``names`` whose median is least."""
+    return min(names, key=lambda name: np.median(seconds[name]), default=None)
+
+
+def compare(
+    seconds: Mapping[str, np.ndarray], ours: str, *, apart: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The record of a comparison.
+
+    Args:
+      seconds: What :func:`measure` gave.
+      ours: The contender that is compared.
+      apart: Those that are no peers, such as the copy.
+
+    Returns:
+      ``seconds``, a :class:`Spread` for each contender; ``ratios``, each peer's time over ours;
+      and ``best_peer``, the name of the fastest, or ``None``.
+    """
+    peers = [name for name in seconds if name != ours and name not in apart]
+    return {
+        "seconds": {name: Spread.of(values)._asdict() for name, values in seconds.items()},
+        "ratios": {name: ratio(seconds[name], seconds[ours])._asdict() for name in peers},
+        "best_peer": best_of(seconds, peers),
+    }
+
+
+def copy_fraction(
+    seconds: Mapping[str, np.ndarray], ours: str, bytes_moved: int, copy: str, copied: int
+) -> dict[str, Any]:
+    """Bytes moved over time, as a share of what a copy reaches round by round.
+
+    Args:
+      seconds: What :func:`measure` gave.
+      ours: The contender in question.
+      bytes_moved: What it reads and writes at the very least.
+      copy: The contender that copies.
+      copied: What the copy reads and writes.
+    """
+    bandwidth, of_copy = bytes_moved / seconds[ours], copied / seconds[copy]
+    return Spread.of(bandwidth / of_copy)._asdict()
+
+
+class _Turn(NamedTuple):
+    """What a contender does in its turn."""
+
+    run: Run
+    calls: int
+    untimed: bool
+
+    @classmethod
+    def warmed_up(cls, run: Run, clock: Clock) -> "_Turn":
+        """Runs it, to compile and to see how long a call takes."""
+        run()
+        start = clock()
+        run()
+        seconds = max(clock() - start, 1e-9)
+        calls = max(1, int(_SHORTEST_TURN / seconds))
+        return cls(run, calls, seconds < _LONGEST_UNTIMED)
+
+    def seconds_per_call(self, clock: Clock) -> float:
+        if self.untimed:
+            self.run()
+        start = clock()
+        for _ in range(self.calls):
+            self.run()
+        return (clock() - start) / self.calls

@@ -1,0 +1,243 @@
+"""One training step of the paper's models beside PyTorch: ``python -m benchmarks.train_step``.
+
+The ST-CNN and the ST-FCN of ``experiments/models.py``, trained by ``experiments/train.py`` with
+Adam, and the same layers in PyTorch: a batch drawn from uint8 images, the loss, its gradient, the
+update. Once with one step to a call, once with many; PyTorch then waits after as many, too. What
+agrees in logits, loss and gradients of all biases on one batch is timed.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from benchmarks import memory, records
+from benchmarks.peers import in_jax, in_torch, torch_models
+from benchmarks.peers.cases import Contender
+from benchmarks.rows import Candidate, measured_beside
+from experiments import models, train
+from experiments.data.distortions import DISTORTIONS
+
+NAMES = ("st-cnn", "st-fcn")
+NUM_CLASSES = 10
+LEARNING_RATE = 1e-3
+TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(records.Options):
+    """What to measure.
+
+    Attributes:
+      models: Those to train, with affine maps.
+      batch_size: Images in a step.
+      side: Height and width of an image.
+      width: Factor on the filters and units of the classifier.
+      steps_per_dispatch: Steps in one call, where it is to be many.
+      torch_compile: Whether PyTorch is measured compiled, too; the small form leaves it out.
+    """
+
+    models: tuple[Literal["st-cnn", "st-fcn"], ...] = NAMES
+    batch_size: int = 256
+    side: int = 28
+    width: float = 1.0
+    steps_per_dispatch: int = 10
+    torch_compile: bool = True
+
+
+class Training(NamedTuple):
+    """A model and what it is trained on."""
+
+    name: models.ModelName
+    in_shape: tuple[int, int, int]
+    width: float
+    batch_size: int
+    steps: int
+    images: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        side: int = 28,
+        width: float = 1.0,
+        batch_size: int = 256,
+        steps: int = 1,
+        seed: int = 0,
+    ) -> "Training":
+        """Random images and labels."""
+        rng = np.random.default_rng(seed)
+        in_shape = (side, side, 1)
+        images = rng.integers(0, 256, (4 * batch_size, *in_shape), np.uint8)
+        labels = rng.integers(0, NUM_CLASSES, len(images))
+        return cls(name, in_shape, width, batch_size, steps, images, labels)
+
+    def create_model(self, rngs: nnx.Rngs) -> models.Model:
+        """The model of the experiments."""
+        return models.build(
+            self.name, "affine", self.in_shape, NUM_CLASSES, width=self.width, rngs=rngs
+        )
+
+    def model_off_the_identity(self) -> models.Model:
+        """One whose localization network has been trained a little: its maps are not on kinks."""
+        model = self.create_model(nnx.Rngs(0))
+        kernel = model.transformer.localization.head.linear.kernel
+        noise = jax.random.normal(jax.random.key(1), kernel[...].shape)
+        kernel[...] = 0.05 * noise
+        return model
+
+    def batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first images in [0, 1], and their labels."""
+        return self.images[: self.batch_size] / np.float32(255), self.labels[: self.batch_size]
+
+
+def ours(case: Training) -> Contender:
+    """The trainer of the experiments, compiled for a number of steps."""
+    trainer = train.make_trainer(
+        case.create_model, optax.adam(LEARNING_RATE), DISTORTIONS["none"], case.batch_size
+    )
+    images, labels, key = jnp.asarray(case.images), jnp.asarray(case.labels), jax.random.key(0)
+    state = trainer.initial_state(0)
+    compiled = trainer.run.lower(state, images, labels, key, case.steps).compile()
+
+    def run() -> object:
+        nonlocal state
+        # The state that went in has been given away.
+        state, metrics = compiled(state, images, labels, key)
+        return jax.block_until_ready((state, metrics))
+
+    return Contender(
+        in_jax.OURS,
+        run,
+        functools.partial(_our_results, case),
+        lambda: memory.of_jax(compiled),
+        units=case.steps,
+    )
+
+
+def pytorch(
+    name: str, case: Training, *, compiled: bool = False, layout: str = in_torch.LAYOUTS[0]
+) -> Contender:
+    """The same training in PyTorch."""
+    import torch
+    from torch.nn import functional
+
+    where = in_torch.device()
+    order = torch.contiguous_format if layout == in_torch.LAYOUTS[0] else torch.channels_last
+    module = torch_models.from_flax(case.model_off_the_identity(), case.in_shape)
+    module = module.to(where, memory_format=order)
+    model = torch.compile(module, dynamic=False) if compiled else module
+    optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
+    images = torch.tensor(np.moveaxis(case.images, -1, 1).copy(), device=where)
+    labels = torch.tensor(case.labels, device=where)
+
+    def loss_and_gradient(batch: Any, targets: Any) -> tuple[Any, Any]:
+        logits = model(batch.float().div(255).contiguous(memory_format=order))
+        loss = functional.cross_entropy(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        return logits, loss
+
+    def run() -> object:
+        for _ in range(case.steps):
+            chosen = torch.randint(len(images), (case.batch_size,), device=where)
+            _, loss = loss_and_gradient(images[chosen], labels[chosen])
+            optimizer.step()
+        if where == "cuda":
+            torch.cuda.synchronize()
+        return loss
+
+    def results() -> dict[str, np.ndarray]:
+        first = slice(case.batch_size)
+        logits, loss = loss_and_gradient(images[first], labels[first])
+        return {
+            "logits": logits.detach().cpu().numpy(),
+            "loss": loss.detach().cpu().numpy(),
+            "gradient": torch_models.biases_of_torch(module),
+        }
+
+    def held() -> list[Any]:
+        moments = [each for state in optimizer.state.values() for each in state.values()]
+        gradients = [each.grad for each in module.parameters() if each.grad is not None]
+        return [images, labels, *module.parameters(), *moments, *gradients]
+
+    return Contender(name, run, results, lambda: memory.of_torch(run, held()), units=case.steps)
+
+
+def candidates(case: Training, *, compiled: bool) -> Iterator[Candidate]:
+    """Ours, then PyTorch's."""
+    yield ours(case)
+    if in_torch.device() is None:
+        return
+    for layout in in_torch.LAYOUTS:
+        yield functools.partial(pytorch, f"PyTorch, {layout}", case, layout=layout)
+        if compiled:
+            yield functools.partial(
+                pytorch, f"PyTorch compiled, {layout}", case, compiled=True, layout=layout
+            )
+
+
+def measure(arguments: Arguments) -> list[records.Row]:
+    """A row for each model and number of steps in a call."""
+    small = arguments.small
+    batch_size, width = (8, 0.1) if small else (arguments.batch_size, arguments.width)
+    many = 2 if small else arguments.steps_per_dispatch
+    rows = []
+    for name in arguments.models:
+        for steps in (1, many):
+            case = Training.create(
+                name,
+                side=arguments.side,
+                width=width,
+                batch_size=batch_size,
+                steps=steps,
+                seed=arguments.seed,
+            )
+            labels = {
+                "model": name,
+                "batch": batch_size,
+                "width": width,
+                "steps per dispatch": steps,
+            }
+            row = measured_beside(
+                labels,
+                candidates(case, compiled=arguments.torch_compile and not small),
+                arguments,
+                tolerance=TOLERANCE,
+            )
+            rows.append(row)
+            in_torch.forget_compiled()
+    return rows
+
+
+def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
+    """Prints the rows, and saves them if asked to."""
+    return records.run_command("train_step", Arguments, __doc__, measure, command_line)
+
+
+def _our_results(case: Training) -> dict[str, np.ndarray]:
+    """Logits, loss and gradients of the biases on one batch."""
+    graph, params = nnx.split(case.model_off_the_identity())
+    images, labels = case.batch()
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+        logits = nnx.merge(graph, params)(images)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), logits
+
+    (value, logits), gradient = jax.jit(loss)(params)
+    gradient = torch_models.biases(nnx.merge(graph, gradient))
+    return {"logits": np.asarray(logits), "loss": np.asarray(value), "gradient": gradient}
+
+
+if __name__ == "__main__":
+    main()
