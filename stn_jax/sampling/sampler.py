@@ -18,10 +18,13 @@ from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
-from stn_jax.sampling.weighted_sum import weighted_sum, weighted_windows
+from stn_jax.sampling.weighted_sum import materialize, of_channel, weighted_sum, weighted_windows
 
-# Pixel coordinates from which float32 has no digits left for a fraction.
+# Pixel coordinates from which float32 has no digits left for a fraction: nothing depends smoothly
+# on them.
 _FAR = 2.0**23
+# Channels up to which a coordinate's slopes are taken one by one.
+_FEW_CHANNELS = 4
 
 
 def grid_sample(
@@ -108,7 +111,6 @@ def sample_pixels(
     def filled(dtype: Any) -> Array | None:
         return None if fill is None else fill.astype(dtype)
 
-    pixels = [_without_slope_far_out(pixel) for pixel in pixels]
     if not jnp.issubdtype(dtype, jnp.floating):
         return weighted_sum(options, (0,) * len(pixels), image, filled(dtype), (), *pixels)
     # Sums of bfloat16 and float16, here and in the image's gradient, are kept in float32.
@@ -119,31 +121,34 @@ def sample_pixels(
     weight, phi = jax.closure_convert(options.kernel.weight, pixels[0])
     options = options._replace(kernel=dataclasses.replace(options.kernel, weight=weight))
     orders = (0,) * len(pixels)
-    value = _sample(options, orders, image.astype(wide), filled(wide), tuple(phi), *pixels)
+    value = _sample(options, orders, None, image.astype(wide), filled(wide), tuple(phi), *pixels)
     return value.astype(dtype)
 
 
-def _without_slope_far_out(pixel: Array) -> Array:
-    """The coordinate; where it is too large to have a fraction, nothing depends on it smoothly."""
-    return jnp.where(jnp.abs(pixel) < _FAR, pixel, jax.lax.stop_gradient(pixel))
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _sample(
     options: SampleOptions,
     orders: tuple[int, ...],
+    channel: int | None,
     image: Array,
     fill: Array | None,
     phi: tuple[Array, ...],
     *pixels: Array,
 ) -> Array:
-    """The sample, or its derivative of the given order with respect to each coordinate."""
-    return weighted_sum(options, orders, image, fill, phi, *pixels)
+    """The sample, or its derivative of the given order with respect to each coordinate.
+
+    Of one channel, or of all when ``None``.
+    """
+    return weighted_sum(options, orders, image, fill, phi, *pixels, channel=channel)
 
 
 @functools.partial(_sample.defjvp, symbolic_zeros=True)
 def _sample_jvp(
-    options: SampleOptions, orders: tuple[int, ...], primals: Any, tangents: Any
+    options: SampleOptions,
+    orders: tuple[int, ...],
+    channel: int | None,
+    primals: Any,
+    tangents: Any,
 ) -> tuple[Array, Array]:
     """Linear in image and fill; along a coordinate, the same sum with the derived weights.
 
@@ -153,58 +158,77 @@ def _sample_jvp(
     """
     image, fill, phi, *pixels = primals
     image_dot, fill_dot, phi_dot, *pixels_dot = tangents
-    value = _sample(options, orders, *primals)
+    value = _sample(options, orders, channel, *primals)
     terms = []
     if not (_is_zero(image_dot) and _is_zero(fill_dot)):
         # Its transpose, the image's gradient, is what it is most often wanted for.
         linear_sum = weighted_sum if options.deterministic else weighted_windows
-        linear = _instantiate(image_dot), None if fill is None else _instantiate(fill_dot)
-        terms.append(linear_sum(options, orders, *linear, phi, *pixels))
-    along = [k for k, pixel_dot in enumerate(pixels_dot) if not _is_zero(pixel_dot)]
-    slopes_along = _fitted_slopes if options.gradient else _slopes
-    for k, slope in zip(along, slopes_along(options, orders, primals, along), strict=True):
-        terms.append(slope * _spread(pixels_dot[k], image.shape[-1]))
+        image_part = of_channel(_instantiate(image_dot), channel)
+        fill_part = None if fill is None else of_channel(_instantiate(fill_dot), channel)
+        terms.append(linear_sum(options, orders, image_part, fill_part, phi, *pixels))
+    tangent_along = _fitted_tangent if options.gradient else _tangent
+    for axis, pixel_dot in enumerate(pixels_dot):
+        if not _is_zero(pixel_dot):
+            terms.append(tangent_along(options, orders, channel, primals, axis, pixel_dot))
     if not all(_is_zero(each) for each in phi_dot):
 
         def of_phi(*phi: Array) -> Array:
-            return weighted_sum(options, orders, image, fill, phi, *pixels)
+            return weighted_sum(options, orders, image, fill, phi, *pixels, channel=channel)
 
         terms.append(jax.jvp(of_phi, phi, tuple(_instantiate(each) for each in phi_dot))[1])
     return value, sum(terms, start=jnp.zeros_like(value))
 
 
-def _slopes(
-    options: SampleOptions, orders: tuple[int, ...], primals: Any, along: Sequence[int]
-) -> list[Array]:
-    """The exact derivative along some coordinates: the sample, one order higher."""
-    raised = [tuple(order + (axis == k) for axis, order in enumerate(orders)) for k in along]
-    return [_sample(options, each, *primals) for each in raised]
+def _tangent(
+    options: SampleOptions,
+    orders: tuple[int, ...],
+    channel: int | None,
+    primals: Any,
+    axis: int,
+    pixel_dot: Array,
+) -> Array:
+    """Along a coordinate: the sample, one order higher, times the coordinate's own tangent."""
+    raised = tuple(order + (each == axis) for each, order in enumerate(orders))
+    image, fill, phi, *pixels = primals
+    pixels = materialize(pixels)
+    primals = image, fill, phi, *pixels
+    pixel_dot = jnp.where(jnp.abs(pixels[axis]) < _FAR, pixel_dot, 0)
+    channels = primals[0].shape[-1]
+    if channel is None and channels <= _FEW_CHANNELS:
+        # Channel by channel the transpose, a sum over them, is fused with the sums of pixels.
+        slopes = [_sample(options, raised, each, *primals) for each in range(channels)]
+        return jnp.concatenate([slope * pixel_dot[..., None] for slope in slopes], axis=-1)
+    slope = _sample(options, raised, channel, *primals)
+    return slope * _spread(pixel_dot, slope.shape[-1])
 
 
-def _fitted_slopes(
-    options: SampleOptions, orders: tuple[int, ...], primals: Any, along: Sequence[int]
-) -> list[Array]:
-    """The slopes of a linear fit to samples around each point.
+def _fitted_tangent(
+    options: SampleOptions,
+    orders: tuple[int, ...],
+    channel: int | None,
+    primals: Any,
+    axis: int,
+    pixel_dot: Array,
+) -> Array:
+    """The same with the slope of a linear fit to samples around each point.
 
     Least squares over offsets whose mean is 0 and whose covariance is a multiple of the identity:
     ``slopeₖ = Σ offsetₖ · sample / Σ offsetₖ²``.
     """
     assert options.gradient is not None
-    if not along:
-        return []
     image, fill, phi, *pixels = primals
     offsets = options.gradient.offsets(len(pixels))
-    weights = offsets / np.sum(offsets**2, axis=0)
 
     def sample_at(offset: Array) -> Array:
         moved = [pixel + each for pixel, each in zip(pixels, offset, strict=True)]
-        return _sample(options, orders, image, fill, phi, *moved)
+        return _sample(options, orders, channel, image, fill, phi, *moved)
 
     # Not a scan: second derivatives would lose the rule of what is inside.
     samples = jax.vmap(sample_at)(jnp.asarray(offsets, pixels[0].dtype))
-    weights = jnp.asarray(weights, samples.dtype)
-    precision = jax.lax.Precision.HIGHEST
-    return [jnp.tensordot(weights[:, k], samples, axes=1, precision=precision) for k in along]
+    pixel_dot = jnp.where(jnp.abs(pixels[axis]) < _FAR, pixel_dot, 0)
+    weights = jnp.asarray(offsets[:, axis] / np.sum(offsets[:, axis] ** 2), samples.dtype)
+    slope = jnp.tensordot(weights, samples, axes=1, precision=jax.lax.Precision.HIGHEST)
+    return slope * _spread(pixel_dot, slope.shape[-1])
 
 
 def _is_zero(tangent: Any) -> bool:

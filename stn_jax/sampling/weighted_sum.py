@@ -34,6 +34,7 @@ def weighted_sum(
     fill: Array | None,
     phi: tuple[Array, ...],
     *pixels: Array,
+    channel: int | None = None,
 ) -> Array:
     """The sum of the pixels under the kernel, as one gather for each of them.
 
@@ -44,6 +45,7 @@ def weighted_sum(
       fill: Scalar or ``[channels]``; ``None`` for 0.
       phi: The kernel's parameters.
       *pixels: Pixel coordinates ``[*out]``, one array for each coordinate.
+      channel: The one channel to sample; all of them when ``None``.
 
     Returns:
       ``[*out, channels]``.
@@ -53,25 +55,25 @@ def weighted_sum(
     axes = []
     for pixel, order, size in zip(pixels, orders, sizes, strict=True):
         first, offset = _place(pixel, size, options)
-        if any(orders):
-            # A sample at NaN is NaN by its weights, but nothing depends on it.
-            nan = jnp.isnan(offset)
-            weights = options.kernel.weights(jnp.where(nan, 0, offset), order, phi)
-            weights = [jnp.where(nan, 0, weight) for weight in weights]
-        else:
-            weights = options.kernel.weights(offset, order, phi)
+        # A sample at NaN is NaN, by its weights; but nothing depends on where it is.
+        nan = jnp.isnan(offset)
+        at_nan = 0 if any(orders) else jnp.nan
+        weights = options.kernel.weights(jnp.where(nan, 0, offset), order, phi)
+        weights = [jnp.where(nan, at_nan, weight) for weight in weights]
         axes.append(_Axis.create(first + _distinct_zero(orders), weights, size, options))
     is_wide = math.prod(len(axis.indices) for axis in axes) > _MOST_UNROLLED
     if is_wide:
         # Else XLA would compute an axis' weights anew for each pixel under the kernel.
-        axes = [axis._replace(weights=_materialize(axis.weights)) for axis in axes]
+        axes = [axis._replace(weights=materialize(axis.weights)) for axis in axes]
 
     # One flat index takes fewer operations than an index for each axis.
-    strides = np.cumprod([1, *sizes])
-    flat = image.reshape(-1, image.shape[-1])
+    together = image.shape[-1] if channel is None else 1
+    flat = image.reshape(-1, together)
+    strides = np.cumprod([image.shape[-1] // together, *sizes])
+    starts = [channel or 0, *[0] * len(sizes)]
     taps = [
-        [(index * int(stride), weight) for index, weight in zip(*axis[:2], strict=True)]
-        for axis, stride in zip(axes, strides, strict=False)
+        [(index * int(stride) + start, weight) for index, weight in zip(*axis[:2], strict=True)]
+        for axis, stride, start in zip(axes, strides, starts, strict=False)
     ]
     *inner, outer = taps
 
@@ -87,12 +89,14 @@ def weighted_sum(
 
     if is_wide:
         # A wide kernel is summed slice by slice, or compiling would take longer than sampling.
-        total = jnp.zeros((*pixels[0].shape, image.shape[-1]), image.dtype)
+        total = jnp.zeros((*pixels[0].shape, together), image.dtype)
         stacked = tuple(jnp.stack(each) for each in zip(*outer, strict=True))
         total = jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), total, stacked)[0]
     else:
         total = functools.reduce(jnp.add, map(sum_of_slice, outer))
-    return _with_fill(total, fill, axes) if options.padding == "constant" else total
+    if options.padding != "constant":
+        return total
+    return _with_fill(total, None if fill is None else of_channel(fill, channel), axes)
 
 
 def weighted_windows(
@@ -146,6 +150,13 @@ def weighted_windows(
             lambda sum_, tap: (sum_ + sum_from(starts[-1] + tap[0], [tap[1]]), None), total, slices
         )[0]
     return jnp.where(nan[..., None], 0, total)
+
+
+def of_channel(values: Array, channel: int | None) -> Array:
+    """``[..., channels]``, or what broadcasts against it, for one of them or for all."""
+    if values.ndim == 0 or channel is None:
+        return values
+    return values[..., channel : channel + 1]
 
 
 def _outer_product(weights: Sequence[Sequence[Array]]) -> Array:
@@ -215,7 +226,7 @@ def _with_fill(total: Array, fill: Array | None, axes: Sequence[_Axis]) -> Array
     if not jnp.issubdtype(total.dtype, jnp.floating):
         outside = jnp.zeros((), total.dtype) if fill is None else fill
         return jnp.where(reached, total, outside)
-    total = jnp.where(reached, total, 0)
+    total = _only_where(reached, total)
     if fill is None:
         return total
     weight, inside = (
@@ -225,6 +236,24 @@ def _with_fill(total: Array, fill: Array | None, axes: Sequence[_Axis]) -> Array
     outside = jnp.where(reached, weight - inside, weight)
     # Where nothing is outside a fill value that is not finite must not be seen.
     return jnp.where(outside == 0, total, total + fill * outside)
+
+
+@jax.custom_jvp
+def _only_where(condition: Array, values: Array) -> Array:
+    """``jnp.where(condition, values, 0)``, as the lesser of two patterns of bits.
+
+    XLA on the CPU makes a branch of a selection, which keeps the loop from being vectorized.
+    """
+    bits = np.dtype(f"uint{8 * values.dtype.itemsize}")
+    mask = jnp.where(condition, bits.type(np.iinfo(bits).max), bits.type(0))
+    pattern = jax.lax.bitcast_convert_type(values, bits)
+    return jax.lax.bitcast_convert_type(jnp.minimum(pattern, mask), values.dtype)
+
+
+@_only_where.defjvp
+def _only_where_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    condition, _ = primals
+    return _only_where(*primals), jnp.where(condition, tangents[1], 0)
 
 
 def _place(pixel: Array, size: int, options: SampleOptions) -> tuple[Array, Array]:
@@ -280,7 +309,7 @@ def _extend(
     return extended
 
 
-def _materialize(arrays: list[Array]) -> list[Array]:
+def materialize(arrays: list[Array]) -> list[Array]:
     """The arrays, computed once: XLA on the CPU takes cheap operations into every consumer's loop.
 
     A division is not cheap, and what divides is 1 only for those who look behind the barrier.

@@ -1,0 +1,284 @@
+"""The benchmarks' clock, and every command in its smallest form: structure, agreement, no times."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import compile as compile_command
+from benchmarks import report, sampler, scaling, timing, train_step, transforms
+from benchmarks.peers import in_jax, in_torch
+from benchmarks.peers.cases import Case, Contender, Skipped, affine_operands, disagreement
+from benchmarks.rows import admitted
+
+OURS = in_jax.OURS
+
+
+class Clock:
+    """Time that passes only when a contender says so."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, []
+
+    def __call__(self):
+        return self.now
+
+    def contender(self, name, *seconds):
+        """Takes as long as it is told for each call, and the last for all that follow."""
+        remaining = list(seconds)
+
+        def run():
+            self.calls.append(name)
+            self.now += remaining.pop(0) if len(remaining) > 1 else remaining[0]
+
+        return run
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_the_first_call_is_not_timed(clock):
+    runs = {"ours": clock.contender("ours", 99.0, 0.2)}
+    seconds = timing.measure(runs, timing.Budget(seconds=9, rounds=4, least=4), clock=clock)
+    np.testing.assert_allclose(seconds["ours"], [0.2] * 4)
+
+
+def test_contenders_take_turns_in_an_order_that_the_seed_decides(clock):
+    names = ("a", "b", "c")
+
+    def rounds(seed):
+        clock.calls.clear()
+        runs = {name: clock.contender(name, 0.1) for name in names}
+        budget = timing.Budget(seconds=1e9, rounds=20)
+        timing.measure(runs, budget, seed=seed, clock=clock, warm_up=False)
+        return [tuple(clock.calls[i : i + 3]) for i in range(0, 60, 3)]
+
+    orders = rounds(0)
+    assert all(sorted(order) == list(names) for order in orders)
+    assert len(set(orders)) > 2
+    assert orders == rounds(0) != rounds(1)
+
+
+def test_a_short_call_is_made_untimed_and_then_several_times(clock):
+    runs = {"short": clock.contender("short", 1e-3), "long": clock.contender("long", 1.0)}
+    budget = timing.Budget(seconds=1e9, rounds=2, least=2)
+    seconds = timing.measure(runs, budget, clock=clock)
+    assert clock.calls.count("short") == 2 + 2 * (1 + 5)
+    assert clock.calls.count("long") == 2 + 2
+    np.testing.assert_allclose(seconds["short"], [1e-3] * 2)
+
+
+def test_the_budget_ends_the_rounds(clock):
+    budget = timing.Budget(seconds=10, rounds=100, least=3)
+    for each, expected in ((1.0, 10), (3.0, 4), (0.05, 100)):
+        runs = {"ours": clock.contender("ours", each)}
+        seconds = timing.measure(runs, budget, clock=clock)
+        assert len(seconds["ours"]) == expected
+
+
+def test_a_very_slow_contender_has_one_turn_and_is_compared_within_it(clock):
+    runs = {"ours": clock.contender("ours", 0.1), "slow": clock.contender("slow", 60.0)}
+    seconds = timing.measure(runs, timing.Budget(seconds=10, least=5), clock=clock)
+    assert len(seconds["ours"]) == 5
+    assert len(seconds["slow"]) == 1
+    assert timing.ratio(seconds["slow"], seconds["ours"]).median == pytest.approx(600)
+
+
+def test_spreads_and_ratios():
+    spread = timing.Spread.of(np.array([4.0, 1.0, 3.0, 2.0, 5.0]))
+    assert spread == (3.0, 1.0, 2.0, 4.0, 5)
+    assert spread.interquartile == 2
+    # Both are twice as slow in the second round: the ratio does not see it.
+    seconds = {"ours": np.array([1.0, 2.0]), "peer": np.array([3.0, 6.0]), "copy": np.ones(2)}
+    row = timing.compare(seconds, "ours", apart=("copy",))
+    assert row["best_peer"] == "peer"
+    assert row["ratios"] == {"peer": timing.Spread(3, 3, 3, 3, 2)._asdict()}
+    fraction = timing.copy_fraction(seconds, "ours", bytes_moved=30, copy="copy", copied=20)
+    assert fraction["minimum"] == pytest.approx(30 / 2 / 20)
+    alone = timing.compare({"ours": np.ones(2)}, "ours")
+    assert (alone["best_peer"], alone["ratios"]) == (None, {})
+
+
+def test_what_disagrees_or_fails_is_not_timed():
+    def contender(name, value):
+        return Contender(name, lambda: None, lambda: {"value": np.array(value)}, lambda: None)
+
+    def broken():
+        raise RuntimeError("no such thing\nand more")
+
+    candidates = [
+        contender(OURS, [1.0, 2.0]),
+        contender("same", [1.0, 2.0005]),
+        contender("different", [1.0, 2.1]),
+        contender("not finite", [1.0, math.nan]),
+        contender("smaller", [1.0]),
+        contender("broken", [1.0, 2.0])._replace(results=broken),
+        Skipped("absent", "it is not here"),
+    ]
+    contenders, skipped = admitted(candidates, tolerance=1e-3)
+    assert [each.name for each in contenders] == [OURS, "same"]
+    assert set(skipped) == {"different", "not finite", "smaller", "broken", "absent"}
+    assert skipped["broken"] == "RuntimeError: no such thing"
+    assert "shape (1,)" in skipped["smaller"]
+    with pytest.raises(RuntimeError, match="no such thing"):
+        admitted([contender(OURS, [1.0])._replace(results=broken)], tolerance=1e-3)
+
+
+def check_spread(spread):
+    assert 0 < spread["minimum"] <= spread["first_quartile"] <= spread["median"]
+    assert spread["median"] <= spread["third_quartile"] < math.inf
+    assert spread["rounds"] >= 1
+
+
+def check_beside_peers(row):
+    """A row's numbers are there, positive and finite, and the best peer is the fastest."""
+    assert row["ours"] == OURS
+    assert set(row["memory"]) == set(row["seconds"]) - {"copy"}
+    for spread in (*row["seconds"].values(), *row["ratios"].values()):
+        check_spread(spread)
+    peers = set(row["seconds"]) - {OURS, "copy"}
+    assert set(row["ratios"]) == peers
+    if peers:
+        median = {name: row["seconds"][name]["median"] for name in peers}
+        assert row["best_peer"] == min(median, key=median.get)
+    assert row["memory"][OURS] > 0
+    # A peer is left out for what it cannot do, never for another result.
+    assert not any("differs" in reason for reason in row["skipped"].values())
+
+
+def test_sampler(tmp_path, capsys):
+    path = tmp_path / "results" / "sampler.json"
+    chosen = ["--shapes", "2x6x9x3", "--dtypes", "float32", "--passes", "forward", "image"]
+    rows = sampler.main(["--small", *chosen, "--save", str(path)])
+    assert [row["pass"] for row in rows] == [sampler.PASSES[w] for w in ("forward", "image")]
+    for row in rows:
+        check_beside_peers(row)
+        check_spread(row["copy_fraction"])
+        assert "map_coordinates" in row["ratios"]
+    sizes = [row["bytes_moved"] for row in rows]
+    assert sizes == [k * 2 * 6 * 9 * 3 * 4 for k in (2, 4)]
+    assert "OpenCV" in rows[0]["ratios"]
+    assert rows[1]["skipped"]["OpenCV"] == "it has no derivatives"
+    record = json.loads(path.read_text())
+    assert record["rows"] == rows
+    assert record["small"]
+    assert {"jax", "jaxlib", "numpy"} <= set(record["environment"]["versions"])
+    assert capsys.readouterr().out.count("map_coordinates") >= 3
+
+
+def test_sampler_of_volumes_in_half_precision():
+    command = ["--small", "--shapes", "2x4x5x6x1", "--dtypes", "bfloat16", "--passes", "theta"]
+    (row,) = sampler.main(command)
+    check_beside_peers(row)
+
+
+def test_sampler_with_chosen_peers():
+    command = ["--small", "--shapes", "2x6x9x3", "--dtypes", "float32", "--passes", "forward"]
+    (row,) = sampler.main([*command, "--only", "map"])
+    assert set(row["seconds"]) == {OURS, "map_coordinates", "copy"}
+
+
+@pytest.mark.parametrize("shape", ["3x4", "2x3xax1"])
+def test_a_shape_that_is_none_is_refused(shape):
+    with pytest.raises(ValueError, match="256x28x28x1"):
+        sampler.main(["--small", "--shapes", shape])
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_pytorch_agrees_and_is_measured(ndim):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    case = Case((2, 5, 6, 7, 1)[-ndim - 2 :], "float32", "image")
+    operands = affine_operands(case, 0)
+    ours = next(iter(in_jax.affine_warps(case, operands))).results()
+    names = []
+    for make in in_torch.affine_warps(case, operands, compiled=False):
+        contender = make()
+        assert disagreement(contender.results(), ours, 1e-3) is None
+        names.append(contender.name)
+        # The arguments, the grid, the output and the gradient of the images at the least.
+        images = case.bytes_of_images
+        assert contender.memory() >= 4 * images + ndim * images // case.shape[-1]
+    assert set(names) >= {f"PyTorch, {layout}" for layout in in_torch.LAYOUTS}
+
+
+def test_transforms():
+    families, *splines = transforms.main(["--small", "--passes", "forward"])
+    assert families["multiples"][transforms.AFFINE]["median"] == 1
+    for name in transforms.families():
+        check_spread(families["seconds"][name])
+        check_spread(families["multiples"][name])
+    assert len(splines) == 4
+    for row in splines:
+        check_beside_peers(row)
+
+
+@pytest.mark.parametrize("name", train_step.NAMES)
+def test_train_step(name):
+    (row,) = train_step.main(["--small", "--models", name])
+    assert row["steps per dispatch"] == 2
+    check_beside_peers(row)
+
+
+def test_compile():
+    chosen = ["--only", "affine, linear", "import stn_jax after"]
+    rows = compile_command.main(["--small", "--passes", "theta", *chosen])
+    (warp,) = (row for row in rows if row["what"] == "affine, linear")
+    assert list(warp["seconds"]) == ["trace", "trace and compile"]
+    assert any(row["what"].startswith("import stn_jax ") for row in rows)
+    for row in rows:
+        for spread in row["seconds"].values():
+            check_spread(spread)
+
+
+def test_scaling(tmp_path):
+    picture = tmp_path / "pictures" / "scaling.png"
+    command = ["--small", "--sweeps", *scaling.sweeps(), "--picture", str(picture)]
+    rows = scaling.main(command)
+    assert [row["sweep"] for row in rows] == list(scaling.sweeps())
+    for row in rows:
+        assert math.isfinite(row["slope"])
+        assert list(row["seconds"]) == [str(size) for size in row["sizes"]]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_slopes_of_powers():
+    sizes = [1.0, 2.0, 4.0, 8.0]
+    assert scaling.slope(sizes, [s**1.5 for s in sizes]) == pytest.approx(1.5)
+    assert scaling.slope([1, 2], [3.0, 3.0]) == pytest.approx(0)
+
+
+def spread(median):
+    return timing.Spread(median, median, median, median, 3)._asdict()
+
+
+def test_report_fills_in_the_tables_and_names_the_losses(tmp_path):
+    rows = [
+        {
+            **{"shape": shape, "dtype": "float32", "pass": "forward", "ours": OURS},
+            **{"best_peer": "peer", "memory": {OURS: 1_000_000, "peer": None}},
+            "seconds": {OURS: spread(0.002), "peer": spread(0.002 * ratio)},
+            "ratios": {"peer": spread(ratio)},
+        }
+        for shape, ratio in (("1×2×3×1", 2.0), ("4×5×6×1", 0.5))
+    ]
+    environment = {"processor": "abacus", "threads": 2, "device": "cpu", "load_at_start": 0.0}
+    environment |= {"versions": {"jax": "1"}, "time": "2000-01-01T00:00:00Z"}
+    record = {"benchmark": "sampler", "small": False, "environment": environment, "rows": rows}
+    saved, page = tmp_path / "sampler.json", tmp_path / "README.md"
+    saved.write_text(json.dumps(record))
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    for _ in range(2):
+        report.main([str(saved), "--into", str(page)])
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| 1×2×3×1 | float32 | forward | 2.00 ± 0.000 | 4.00 ± 0.000 (peer) |" in text
+    assert "Slower than some peer in 1 of 2 rows" in text
+    assert "- 4×5×6×1, float32, forward: peer 0.500 [0.500, 0.500]" in text
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="must hold the lines"):
+        report.main([str(saved), "--into", str(page)])
