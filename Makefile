@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= digits
 
-.PHONY: help demo readme-assets test conformance lint setup clean
+.PHONY: help demo readme-assets test conformance bench lint setup clean
 help:
 	@echo "make demo   train a CNN and an ST-CNN on rotated digits; runs/demo/report.html"
 	@echo "make test   run the tests"
 	@echo "make conformance   the laws of transforms and of the sampler as a table, members × laws"
+	@echo "make bench  every benchmark in its small form, for errors rather than for times"
 	@echo "make lint   ruff and mypy"
 	@echo "make readme-assets   the README's pictures; needs the demo's run"
 	@echo "make clean  remove the environment, caches and runs"
@@ -38,6 +39,10 @@ test: setup
 conformance: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --conformance \
 	    tests/test_transforms.py tests/test_sampling.py
+
+BENCHMARKS := sampler transforms train_step compile scaling
+bench: setup
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --small || exit; done
 
 lint: setup
 	$(BIN)/ruff check .

@@ -4,7 +4,8 @@
   what of the outputs lies in arguments.
 * PyTorch on the CPU: its profiler lists every allocation and release of the CPU allocator, those
   inside operators too; the peak of their running sum, plus the arguments.
-* PyTorch on CUDA: ``torch.cuda.max_memory_allocated`` after its peak was reset.
+* PyTorch on CUDA: ``torch.cuda.max_memory_allocated`` after its peak was reset, less what lay
+  there before, plus the arguments.
 """
 
 import json
@@ -33,11 +34,14 @@ def of_torch(run: Callable[[], Any], arguments: list[Any]) -> int:
     """Bytes that PyTorch holds at the peak of a call that has run before."""
     import torch
 
+    held_before = sum(argument.untyped_storage().nbytes() for argument in arguments)
     if arguments[0].is_cuda:
+        # Others have arguments there, too.
+        before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run()
         torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_allocated())
+        return int(torch.cuda.max_memory_allocated() - before + held_before)
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         run()
@@ -54,4 +58,4 @@ def of_torch(run: Callable[[], Any], arguments: list[Any]) -> int:
     for _, change in changes:
         held += change
         peak = max(peak, held)
-    return peak + sum(argument.untyped_storage().nbytes() for argument in arguments)
+    return peak + held_before

@@ -1,8 +1,8 @@
 """How the cost grows: ``python -m benchmarks.scaling``.
 
 One quantity at a time: pixels, channels, images, control points of a thin plate spline, parallel
-transforms of one image, and the kernel's radius. For each pass the slope of time over quantity, both
-as logarithms, is fitted to the larger half of the sizes: 1 is proportional, 0 is for free.
+transforms of one image, and the kernel's radius. For each pass the slope of time over quantity,
+both as logarithms, is fitted to the larger half of the sizes: 1 is proportional, 0 is for free.
 ``--picture FILE.png`` draws a panel each.
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
 
 SHAPE = (16, 64, 64, 4)
 SMALL_SHAPE = (2, 8, 8, 1)
+SweepName = Literal["pixels", "channels", "batch", "control_points", "transforms", "radius"]
 
 
 class Sweep(NamedTuple):
@@ -30,7 +31,7 @@ class Sweep(NamedTuple):
 
     Attributes:
       quantity: On the axis of the plot.
-      sizes: Its values; the small form takes the first three.
+      sizes: Its values; the small form takes the first two.
       create: From a value and the shape that is common to all: the warp of one image, the shape,
         and the transform whose parameters are ``theta``.
     """
@@ -49,7 +50,7 @@ class Work(NamedTuple):
     kernel: Any = "linear"
 
 
-def sweeps() -> dict[str, Sweep]:
+def sweeps() -> dict[SweepName, Sweep]:
     """By name, each from small to large."""
     return {
         "pixels": Sweep(
@@ -90,19 +91,15 @@ class Arguments(records.Options):
     """What to measure.
 
     Attributes:
-      sweeps: Quantities to grow: pixels, channels, batch, control_points, transforms, radius.
-      passes: What is computed: forward, or forward+backward to theta, or to image and theta.
+      sweeps: Quantities to grow.
+      passes: What is computed: forward, or forward+backward to theta, or to image and theta; the
+        small form takes the first only.
       picture: File to draw the panels to.
     """
 
-    sweeps: tuple[str, ...] = tuple(sweeps())
+    sweeps: tuple[SweepName, ...] = tuple(sweeps())
     passes: tuple[Pass, ...] = tuple(PASSES)
     picture: Path | None = None
-
-    def __post_init__(self) -> None:
-        unknown = set(self.sweeps) - set(sweeps())
-        if unknown:
-            raise ValueError(f"sweeps must be of {', '.join(sweeps())}; got {', '.join(unknown)}.")
 
 
 @functools.cache
@@ -112,7 +109,7 @@ def lanczos(radius: int) -> stn.Kernel:
     def weight(t: jax.Array) -> jax.Array:
         return jnp.where(jnp.abs(t) < radius, jnp.sinc(t) * jnp.sinc(t / radius), 0.0)
 
-    return stn.Kernel(radius, weight, normalize=True)
+    return stn.Kernel(float(radius), weight, normalize=True)
 
 
 def contender(work: Work, which: Pass, seed: int) -> timing.Run:
@@ -134,20 +131,21 @@ def contender(work: Work, which: Pass, seed: int) -> timing.Run:
 
 
 def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """Of a line through the larger half of the points, in logarithms."""
-    half = len(sizes) // 2
+    """Of a line through the larger half of the points, and two at least, in logarithms."""
+    half = min(len(sizes) // 2, len(sizes) - 2)
     return float(np.polyfit(np.log(sizes[half:]), np.log(seconds[half:]), 1)[0])
 
 
 def measure(arguments: Arguments) -> list[records.Row]:
     """A row for each quantity and pass; all sizes of a row are measured in turns."""
     rows = []
+    passes = arguments.passes[:1] if arguments.small else arguments.passes
     for name in arguments.sweeps:
         sweep = sweeps()[name]
-        sizes = sweep.sizes[:3] if arguments.small else sweep.sizes
+        sizes = sweep.sizes[:2] if arguments.small else sweep.sizes
         shape = SMALL_SHAPE if arguments.small else SHAPE
         print(f"{sweep.quantity}: {', '.join(map(str, sizes))}", flush=True)
-        for which in arguments.passes:
+        for which in passes:
             runs = {
                 str(size): contender(sweep.create(size, shape), which, arguments.seed)
                 for size in sizes

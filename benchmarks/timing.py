@@ -40,6 +40,13 @@ class Budget:
         """Whether there is another round after so many, and so long."""
         return rounds < self.least or (rounds < self.rounds and seconds < self.seconds)
 
+    def allows_another(self, seconds_per_call: float, fastest: float) -> bool:
+        """Whether a contender takes part after the first round, given how long its call takes.
+
+        One that alone would use up the budget sits out, if another is far faster.
+        """
+        return self.least * seconds_per_call < self.seconds or seconds_per_call < 10 * fastest
+
 
 class Spread(NamedTuple):
     """The middle of some numbers, their least, and the middle half."""
@@ -48,7 +55,7 @@ class Spread(NamedTuple):
     minimum: float
     first_quartile: float
     third_quartile: float
-    count: int
+    rounds: int
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Spread":
@@ -81,7 +88,8 @@ def measure(
       clock: Seconds since whenever.
 
     Returns:
-      ``[rounds]`` for each contender; the same index is the same round.
+      ``[rounds]`` for each contender, where the same index is the same round; one number for a
+      contender that is too slow for another, :meth:`Budget.allows_another`.
     """
     turns = {
         name: _Turn.warmed_up(run, clock) if warm_up else _Turn(run, calls=1, untimed=False)
@@ -98,6 +106,8 @@ def measure(
             for index in rng.permutation(len(names)):
                 seconds[names[index]].append(turns[names[index]].seconds_per_call(clock))
             rounds += 1
+            fastest = min(each[0] for each in seconds.values())
+            names = [name for name in names if budget.allows_another(seconds[name][0], fastest)]
     finally:
         if collects:
             gc.enable()
@@ -106,7 +116,8 @@ def measure(
 
 def ratio(theirs: np.ndarray, ours: np.ndarray) -> Spread:
     """How many times as long they take as we do, compared round by round."""
-    return Spread.of(theirs / ours)
+    rounds = min(len(theirs), len(ours))
+    return Spread.of(theirs[:rounds] / ours[:rounds])
 
 
 def best_of(seconds: Mapping[str, np.ndarray], names: list[str]) -> str | None:
@@ -148,8 +159,7 @@ def copy_fraction(
       copy: The contender that copies.
       copied: What the copy reads and writes.
     """
-    bandwidth, of_copy = bytes_moved / seconds[ours], copied / seconds[copy]
-    return Spread.of(bandwidth / of_copy)._asdict()
+    return ratio(seconds[copy] / copied, seconds[ours] / bytes_moved)._asdict()
 
 
 class _Turn(NamedTuple):

@@ -27,7 +27,9 @@ from experiments.data.distortions import DISTORTIONS
 NAMES = ("st-cnn", "st-fcn")
 NUM_CLASSES = 10
 LEARNING_RATE = 1e-3
-TOLERANCE = 1e-3
+# Of logits, loss and gradients; matrix units of accelerators round their operands.
+TOLERANCE = {"cpu": 1e-3}
+TOLERANCE_ELSEWHERE = 3e-2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,9 +96,10 @@ class Training(NamedTuple):
         kernel[...] = 0.05 * noise
         return model
 
-    def batch(self) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self) -> tuple[jax.Array, jax.Array]:
         """The first images in [0, 1], and their labels."""
-        return self.images[: self.batch_size] / np.float32(255), self.labels[: self.batch_size]
+        images = self.images[: self.batch_size] / np.float32(255)
+        return jnp.asarray(images), jnp.asarray(self.labels[: self.batch_size])
 
 
 def ours(case: Training) -> Contender:
@@ -189,10 +192,11 @@ def measure(arguments: Arguments) -> list[records.Row]:
     """A row for each model and number of steps in a call."""
     small = arguments.small
     batch_size, width = (8, 0.1) if small else (arguments.batch_size, arguments.width)
-    many = 2 if small else arguments.steps_per_dispatch
+    # Each number of steps is compiled anew, which the small form does once.
+    numbers_of_steps = (2,) if small else (1, arguments.steps_per_dispatch)
     rows = []
     for name in arguments.models:
-        for steps in (1, many):
+        for steps in numbers_of_steps:
             case = Training.create(
                 name,
                 side=arguments.side,
@@ -211,7 +215,7 @@ def measure(arguments: Arguments) -> list[records.Row]:
                 labels,
                 candidates(case, compiled=arguments.torch_compile and not small),
                 arguments,
-                tolerance=TOLERANCE,
+                tolerance=TOLERANCE.get(jax.default_backend(), TOLERANCE_ELSEWHERE),
             )
             rows.append(row)
             in_torch.forget_compiled()
@@ -226,15 +230,14 @@ def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
 def _our_results(case: Training) -> dict[str, np.ndarray]:
     """Logits, loss and gradients of the biases on one batch."""
     graph, params = nnx.split(case.model_off_the_identity())
-    images, labels = case.batch()
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+    def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = nnx.merge(graph, params)(images)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), logits
 
-    (value, logits), gradient = jax.jit(loss)(params)
+    (value, logits), gradient = jax.jit(loss)(params, *case.batch())
     gradient = torch_models.biases(nnx.merge(graph, gradient))
     return {"logits": np.asarray(logits), "loss": np.asarray(value), "gradient": gradient}
 

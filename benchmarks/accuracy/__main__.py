@@ -88,6 +88,7 @@ def main(command_line: list[str] | None = None) -> None:
             print(f"PyTorch is not installed; table {name!r} is left out.\n")
             continue
         shown[name] = TABLES[name](arguments.trials).show()
+        jax.clear_caches()  # Hundreds of compiled programs, which nothing needs any more.
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")
     if arguments.save:

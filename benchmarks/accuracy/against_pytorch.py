@@ -1,7 +1,7 @@
 """The largest differences from PyTorch's ``affine_grid`` and ``grid_sample``.
 
 Of values, first derivatives for a random cotangent of order 1, and second derivatives: those of a
-random combination of the first ones with respect to grid and image ("d grid", "d image"), which
+random combination of the first ones with respect to grid and image ("d² grid", "d² image"), which
 PyTorch finds by a second pass of autograd with ``create_graph=True``. A gradient with respect to θ
 is a sum over the output's pixels, and a derivative along a coordinate grows with the image's size,
 so their differences are larger. The last column is the largest of a row as a share of the largest
@@ -15,7 +15,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import stn_jax as stn
@@ -88,7 +87,7 @@ def our_results(operands: Operands, mode: Mode) -> tuple[jax.Array, ...]:
     """What the columns hold, by this library."""
     image, theta, cotangent, *along = operands
 
-    def first_derivatives(image: jax.Array, grid: jax.Array) -> tuple[jax.Array, ...]:
+    def first_derivatives(image: jax.Array, grid: jax.Array) -> tuple[Any, jax.Array]:
         sample = functools.partial(
             stn.grid_sample,
             kernel=OUR_KERNEL[mode.kernel],
@@ -96,14 +95,14 @@ def our_results(operands: Operands, mode: Mode) -> tuple[jax.Array, ...]:
             align_corners=mode.align_corners,
         )
         value, pull_back = jax.vjp(sample, image, grid)
-        return value, *pull_back(cotangent)
+        return pull_back(cotangent), value
 
     make_grid = functools.partial(
         stn.affine_grid, shape=mode.out_shape, align_corners=mode.align_corners
     )
     grid, to_theta = jax.vjp(make_grid, theta)
-    (value, d_image, d_grid), pull_back = jax.vjp(first_derivatives, image, grid)
-    d2_image, d2_grid = pull_back((jnp.zeros_like(value), *along))
+    (d_image, d_grid), pull_back, value = jax.vjp(first_derivatives, image, grid, has_aux=True)
+    d2_image, d2_grid = pull_back(tuple(along))
     return grid, value, to_theta(d_grid)[0], d_grid, d_image, d2_grid, d2_image
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import memory
-from benchmarks.peers.cases import RESULTS, Case, Contender, Operands, Skipped, optional
+from benchmarks.peers.cases import RESULTS, Case, Contender, Operands, optional
 from benchmarks.records import threads
 from stn_jax import conversions
 
@@ -85,8 +85,8 @@ def contender(
 
 def affine_warps(
     case: Case, operands: Operands, *, compiled: bool
-) -> Iterator[Callable[[], Contender] | Skipped]:
-    """Functions that make contenders, since making one may fail."""
+) -> Iterator[functools.partial[Contender]]:
+    """Functions that make contenders, since making one may fail; none without PyTorch."""
     if device() is None:
         return
     import torch

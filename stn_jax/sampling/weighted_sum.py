@@ -96,7 +96,8 @@ def weighted_sum(
         total = functools.reduce(jnp.add, map(sum_of_slice, outer))
     if options.padding != "constant":
         return total
-    return _with_fill(total, None if fill is None else of_channel(fill, channel), axes)
+    fill = None if fill is None else of_channel(fill, channel)
+    return _with_fill(total, fill, axes, options)
 
 
 def weighted_windows(
@@ -217,7 +218,9 @@ class _Axis(NamedTuple):
         return cls(inside, kept, reached, *sums)
 
 
-def _with_fill(total: Array, fill: Array | None, axes: Sequence[_Axis]) -> Array:
+def _with_fill(
+    total: Array, fill: Array | None, axes: Sequence[_Axis], options: SampleOptions
+) -> Array:
     """Adds the fill value, by the weight that fell outside.
 
     Outside the kernel's reach nothing of the image is left, not even what is not finite.
@@ -226,7 +229,8 @@ def _with_fill(total: Array, fill: Array | None, axes: Sequence[_Axis]) -> Array
     if not jnp.issubdtype(total.dtype, jnp.floating):
         outside = jnp.zeros((), total.dtype) if fill is None else fill
         return jnp.where(reached, total, outside)
-    total = _only_where(reached, total)
+    # The deterministic sum is transposed as it stands, and patterns of bits cannot be.
+    total = jnp.where(reached, total, 0) if options.deterministic else _only_where(reached, total)
     if fill is None:
         return total
     weight, inside = (
