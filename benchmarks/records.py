@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import tyro
 
+from benchmarks.peers import openmp
 from benchmarks.timing import Budget
 from experiments.files import write_json
 
@@ -56,7 +57,7 @@ class Options:
         """When a row is done."""
         if self.small:
             return Budget(seconds=0.2, rounds=3, least=3)
-        return Budget(seconds=self.seconds, rounds=self.rounds)
+        return Budget(seconds=self.seconds, rounds=self.rounds, pause=openmp.pause())
 
 
 SomeOptions = TypeVar("SomeOptions", bound=Options)
@@ -83,7 +84,6 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "processor": _processor(),
         "threads": threads(),
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -101,23 +101,28 @@ def run_command(
     """
     arguments = tyro.cli(arguments_type, args=command_line, description=description)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    policy = openmp.choose_policy(threads(), try_both=not arguments.small)
     rows = measure(arguments)
     if arguments.save is not None:
         arguments.save.parent.mkdir(parents=True, exist_ok=True)
         record = {"benchmark": benchmark, "small": arguments.small, "seed": arguments.seed}
-        record |= {"environment": environment() | {"load_at_start": load}, "rows": rows}
-        write_json(arguments.save, record)
+        where = environment() | {"load_at_start": load, "omp_wait_policy": policy}
+        write_json(arguments.save, record | {"environment": where, "rows": rows})
     return rows
 
 
 def milliseconds(spread: dict[str, float]) -> str:
-    """Median and half the middle half."""
+    """Median and half the middle half, which one round does not have."""
+    if spread["rounds"] == 1:
+        return _digits(1e3 * spread["median"])
     half = (spread["third_quartile"] - spread["first_quartile"]) / 2
     return f"{_digits(1e3 * spread['median'])} ± {_digits(1e3 * half)}"
 
 
 def times(spread: dict[str, float]) -> str:
-    """A ratio with its middle half."""
+    """A ratio with its middle half, which one round does not have."""
+    if spread["rounds"] == 1:
+        return _digits(spread["median"])
     low, high = (_digits(spread[each]) for each in ("first_quartile", "third_quartile"))
     return f"{_digits(spread['median'])} [{low}, {high}]"
 

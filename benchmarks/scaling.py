@@ -173,29 +173,34 @@ def measure(arguments: Arguments) -> list[records.Row]:
 
 
 def draw(path: Path, rows: Sequence[records.Row]) -> None:
-    """A panel for each quantity, a line for each pass with its slope."""
+    """A panel for each quantity, a line for each pass, its slope in the title."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     names = list(dict.fromkeys(row["sweep"] for row in rows))
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    figure = Figure(figsize=(4 * columns, 3.2 * lines), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.4), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
-        for row in (row for row in rows if row["sweep"] == name):
-            spreads = row["seconds"].values()
-            label = f"{row['pass']}: {row['slope']:.2f}"
-            axes.plot(row["sizes"], [1e3 * s["median"] for s in spreads], marker="o", label=label)
-            axes.fill_between(
-                row["sizes"],
-                [1e3 * s["first_quartile"] for s in spreads],
-                [1e3 * s["third_quartile"] for s in spreads],
-                alpha=0.2,
+        of_panel = [row for row in rows if row["sweep"] == name]
+        for row in of_panel:
+            spreads, sizes = row["seconds"].values(), row["sizes"]
+            median, low, high = (
+                [1e3 * spread[each] for spread in spreads]
+                for each in ("median", "first_quartile", "third_quartile")
             )
-            axes.set(xscale="log", yscale="log", xlabel=row["quantity"], ylabel="ms")
-        axes.legend(title="slope", fontsize="small")
+            axes.plot(sizes, median, marker="o", label=row["pass"])
+            axes.fill_between(sizes, low, high, alpha=0.2)
+        axes.set(xscale="log", yscale="log", xlabel=row["quantity"], ylabel="ms")
+        axes.set_xticks(sizes, labels=[str(size) for size in sizes], fontsize="small")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        slopes = ", ".join(f"{row['slope']:.2f}" for row in of_panel)
+        axes.set_title(f"slope {slopes}", fontsize="medium")
     for axes in panels[len(names) :]:
         axes.axis("off")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

@@ -18,7 +18,7 @@ Clock = Callable[[], float]
 
 # A turn of a short function is as many calls as take this long, in seconds.
 _SHORTEST_TURN = 5e-3
-# A call shorter than this is first made once untimed: threads of the one before may still spin.
+# A call shorter than this is first made once untimed, so that caches hold its own.
 _LONGEST_UNTIMED = 50e-3
 
 
@@ -30,11 +30,13 @@ class Budget:
       seconds: Time for the rounds, all contenders together.
       rounds: Most rounds.
       least: Rounds that are run whatever they take.
+      pause: Seconds before a turn, for the threads of the one before to go to sleep.
     """
 
     seconds: float = 10.0
     rounds: int = 100
     least: int = 5
+    pause: float = 0.0
 
     def goes_on(self, rounds: int, seconds: float) -> bool:
         """Whether there is another round after so many, and so long."""
@@ -104,6 +106,7 @@ def measure(
         start, rounds = clock(), 0
         while budget.goes_on(rounds, clock() - start):
             for index in rng.permutation(len(names)):
+                time.sleep(budget.pause)
                 seconds[names[index]].append(turns[names[index]].seconds_per_call(clock))
             rounds += 1
             fastest = min(each[0] for each in seconds.values())

@@ -83,14 +83,15 @@ def test_values_match_the_oracle(kernel, padding, align_corners, ndim):
         )
 
 
-@pytest.mark.parametrize(
-    ("kernel", "padding"), list(itertools.product(["nearest", "linear"], PADDINGS))
-)
+@pytest.mark.parametrize(("kernel", "padding"), PAIRS)
 @cases(align_corners=st.booleans(), data=st.data())
 def test_any_shape_matches_the_oracle(kernel, padding, align_corners, data):
     sizes = st.sampled_from([1, 2, 5])
-    shape = tuple(data.draw(sizes) for _ in range(data.draw(st.sampled_from([2, 3]), "ndim")))
-    out_shape = tuple(data.draw(sizes) for _ in shape)
+    if KERNELS[kernel].radius <= 1:
+        shape = tuple(data.draw(sizes) for _ in range(data.draw(st.sampled_from([2, 3]), "ndim")))
+        out_shape = tuple(data.draw(sizes) for _ in shape)
+    else:  # Compiling takes long, so there are fewer shapes to draw from.
+        shape, out_shape = (data.draw(sizes), data.draw(sizes)), (3, 4)
     rng = np.random.default_rng(data.draw(st.integers(0, 999), "seed"))
     image = rng.normal(size=(*shape, data.draw(st.sampled_from([1, 3]), "channels")))
     grid = rng.uniform(-2, 2, (*out_shape, len(shape)))
@@ -187,43 +188,38 @@ def test_derivatives_in_both_modes(kernel, padding, align_corners, ndim, x64):
     )
 
 
-@pytest.mark.parametrize(
-    ("kernel", "padding", "align_corners"),
-    [mode for mode in MODES if mode[0] in ("nearest", "linear") or mode[:2] == ("cubic", "wrap")],
-)
+@every_mode
 def test_second_derivatives(kernel, padding, align_corners, x64):
     ours, _ = bind(kernel, padding, align_corners)
     image, grid = jnp.asarray(an_image(2)), a_grid(2)
-    value = lambda image, grid: jnp.sum(jnp.sin(ours(image, grid)))  # noqa: E731
-    gradient = jax.jit(jax.grad(value, argnums=1))
-    differences = reference.central_differences(
-        lambda g: np.asarray(gradient(image, jnp.asarray(g))), grid
-    )
-    direction = np.random.default_rng(3).normal(size=grid.shape)
-    expected = np.tensordot(differences, direction, axes=grid.ndim)
+    rng = np.random.default_rng(3)
+    along = jnp.asarray(rng.normal(size=image.shape)), jnp.asarray(rng.normal(size=grid.shape))
 
-    def along(g):
-        return jax.jvp(lambda g: value(image, g), (g,), (jnp.asarray(direction),))[1]
+    def value(image, grid):
+        return jnp.sum(jnp.sin(ours(image, grid)))
 
-    def slope_along(image, g):
-        return jnp.sum(jax.grad(value, argnums=1)(image, g) * direction)
+    def slope(*operands):
+        return jax.jvp(value, operands, along)[1]
 
-    ways = {
-        "reverse over forward": jax.grad(along),
-        "forward over reverse": lambda g: jax.jvp(
-            lambda g: jax.grad(value, argnums=1)(image, g), (g,), (jnp.asarray(direction),)
-        )[1],
-        "reverse over reverse": jax.grad(lambda g: slope_along(image, g)),
-    }
-    for way, function in ways.items():
-        result = jax.jit(function)(jnp.asarray(grid))
-        np.testing.assert_allclose(result, expected, atol=1e-6, err_msg=way)
+    def product(*operands):
+        gradient = jax.grad(value, argnums=(0, 1))(*operands)
+        return sum(jnp.sum(a * b) for a, b in zip(gradient, along, strict=True))
 
-    image_bar = jax.jit(jax.grad(slope_along))(image, jnp.asarray(grid))
-    expected = reference.central_differences(
-        lambda i: np.sum(np.asarray(gradient(jnp.asarray(i), grid)) * direction), image
-    )
-    np.testing.assert_allclose(image_bar, expected, atol=1e-6)
+    @jax.jit
+    def derivatives(*operands):
+        gradient, forward_reverse = jax.jvp(jax.grad(value, argnums=(0, 1)), operands, along)
+        others = (jax.grad(f, argnums=(0, 1))(*operands) for f in (slope, product))
+        return gradient, (forward_reverse, *others)
+
+    # The first derivatives being right, their own differences are an oracle for the second.
+    operands = image, jnp.asarray(grid)
+    ends = [
+        derivatives(*(x + step * way for x, way in zip(operands, along, strict=True)))[0]
+        for step in (1e-6, -1e-6)
+    ]
+    expected = jax.tree.map(lambda a, b: (a - b) / 2e-6, *ends)
+    for way in derivatives(*operands)[1]:
+        chex.assert_trees_all_close(way, expected, atol=1e-6)
 
 
 def test_the_kink_takes_the_cell_on_the_right(x64):
@@ -352,3 +348,36 @@ def test_a_kernel_of_your_own(x64):
             stn.grid_sample(image, grid, kernel="linear", padding=padding),
             atol=1e-14,
         )
+
+
+def test_index_and_weight_agree_about_the_coordinate(rng):
+    """A coordinate that is computed twice is rounded twice: 406.99998 here is 407 there."""
+    size, batch = 512, 4
+    angle, scale = rng.uniform(-0.3, 0.3, batch), rng.uniform(0.8, 1.2, batch)
+    cos, sin, zero = scale * np.cos(angle), scale * np.sin(angle), 0.05 * angle
+    thetas = jnp.asarray(np.stack([cos, -sin, zero, sin, cos, zero], axis=-1), jnp.float32)
+    image, bar = rng.normal(size=(2, batch, size, size, 3)).astype(np.float32)
+    warp = jax.vmap(lambda image, theta: stn.warp(image, stn.affine(), theta))
+
+    @jax.jit
+    def value_and_slopes(images, bar):
+        value, pull_back = jax.vjp(warp, images, thetas)
+        return value, *pull_back(bar)
+
+    value, image_bar, _ = value_and_slopes(image, bar)
+    axis = reference.regular_axis(size, False)
+    lattice = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    for n, theta in enumerate(thetas):
+        points = reference.act(reference.matrix("affine", theta, 2), lattice)
+        x, y = reference.pixel(points, size, False).T
+        padded = np.pad(image[n], [(1, 1), (1, 1), (0, 0)])
+        expected, expected_bar = np.zeros((size**2, 3)), np.zeros(padded.shape)
+        for dy, dx in itertools.product((0, 1), (0, 1)):
+            row, column = np.floor(y).astype(int) + dy, np.floor(x).astype(int) + dx
+            weight = ((1 - np.abs(y - row)) * (1 - np.abs(x - column)))[:, None]
+            inside = ((row >= 0) & (row < size) & (column >= 0) & (column < size))[:, None]
+            place = np.clip(row, -1, size) + 1, np.clip(column, -1, size) + 1
+            expected += inside * weight * padded[place]
+            np.add.at(expected_bar, place, weight * bar[n].reshape(-1, 3))
+        np.testing.assert_allclose(value[n].reshape(-1, 3), expected, atol=5e-3)
+        np.testing.assert_allclose(image_bar[n], expected_bar[1:-1, 1:-1], atol=5e-3)

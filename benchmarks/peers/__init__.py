@@ -2,9 +2,6 @@
 
 import os
 
-# OpenMP's threads spin while they wait, unless told otherwise before PyTorch is imported: they
-# would take the cores from the next contender, and lose a time slice where a core is busy.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # An accelerator's memory is shared with PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
 # The profiler, which tells how much memory PyTorch takes, would log each of its starts.

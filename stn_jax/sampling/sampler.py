@@ -18,7 +18,13 @@ from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
-from stn_jax.sampling.weighted_sum import materialize, of_channel, weighted_sum, weighted_windows
+from stn_jax.sampling.weighted_sum import (
+    is_wide,
+    materialize,
+    of_channel,
+    weighted_sum,
+    weighted_windows,
+)
 
 # Pixel coordinates from which float32 has no digits left for a fraction: nothing depends smoothly
 # on them.
@@ -193,8 +199,9 @@ def _tangent(
     pixels = materialize(pixels)
     primals = image, fill, phi, *pixels
     pixel_dot = jnp.where(jnp.abs(pixels[axis]) < _FAR, pixel_dot, 0)
-    channels = primals[0].shape[-1]
-    if channel is None and channels <= _FEW_CHANNELS:
+    channels = image.shape[-1]
+    narrow = channels <= _FEW_CHANNELS and not is_wide(options, len(pixels))
+    if channel is None and narrow:
         # Channel by channel the transpose, a sum over them, is fused with the sums of pixels.
         slopes = [_sample(options, raised, each, *primals) for each in range(channels)]
         return jnp.concatenate([slope * pixel_dot[..., None] for slope in slopes], axis=-1)

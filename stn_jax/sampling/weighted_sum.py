@@ -52,6 +52,9 @@ def weighted_sum(
     """
     is_float = jnp.issubdtype(image.dtype, jnp.floating)
     sizes = image.shape[:-1][::-1]
+    wide = is_wide(options, len(pixels))
+    if wide:
+        pixels = materialize(pixels)
     axes = []
     for pixel, order, size in zip(pixels, orders, sizes, strict=True):
         first, offset = _place(pixel, size, options)
@@ -61,10 +64,9 @@ def weighted_sum(
         weights = options.kernel.weights(jnp.where(nan, 0, offset), order, phi)
         weights = [jnp.where(nan, at_nan, weight) for weight in weights]
         axes.append(_Axis.create(first + _distinct_zero(orders), weights, size, options))
-    is_wide = math.prod(len(axis.indices) for axis in axes) > _MOST_UNROLLED
-    if is_wide:
+    if wide:
         # Else XLA would compute an axis' weights anew for each pixel under the kernel.
-        axes = [axis._replace(weights=materialize(axis.weights)) for axis in axes]
+        axes = [axis._replace(weights=list(materialize(axis.weights))) for axis in axes]
 
     # One flat index takes fewer operations than an index for each axis.
     together = image.shape[-1] if channel is None else 1
@@ -87,7 +89,7 @@ def weighted_sum(
             terms.append(value)
         return functools.reduce(jnp.add, terms)
 
-    if is_wide:
+    if wide:
         # A wide kernel is summed slice by slice, or compiling would take longer than sampling.
         total = jnp.zeros((*pixels[0].shape, together), image.dtype)
         stacked = tuple(jnp.stack(each) for each in zip(*outer, strict=True))
@@ -114,7 +116,7 @@ def weighted_windows(
     """
     channels = image.shape[-1]
     nan = functools.reduce(jnp.logical_or, map(jnp.isnan, pixels))
-    pixels = tuple(jnp.where(nan, 0, pixel) for pixel in pixels)
+    pixels = materialize([jnp.where(nan, 0, pixel) for pixel in pixels])
     starts, weights = [], []
     for axis, (pixel, order) in enumerate(zip(pixels, orders, strict=True)):
         array_axis = len(pixels) - 1 - axis
@@ -142,15 +144,20 @@ def weighted_windows(
         values = values.reshape(*weight.shape[:-1], channels) * weight
         return jnp.sum(values, axis=tuple(range(start.ndim, values.ndim - 1)))
 
-    if taps ** len(pixels) <= _MOST_UNROLLED:
-        total = sum_from(starts[-1], outer)
-    else:
+    if is_wide(options, len(pixels)):
         total = jnp.zeros((*nan.shape, channels), image.dtype)
         slices = jnp.arange(taps, dtype=jnp.int32), jnp.stack(outer)
         total = jax.lax.scan(
             lambda sum_, tap: (sum_ + sum_from(starts[-1] + tap[0], [tap[1]]), None), total, slices
         )[0]
+    else:
+        total = sum_from(starts[-1], outer)
     return jnp.where(nan[..., None], 0, total)
+
+
+def is_wide(options: SampleOptions, ndim: int) -> bool:
+    """Whether more pixels lie under the kernel than one expression should hold."""
+    return math.ceil(2 * options.kernel.radius) ** ndim > _MOST_UNROLLED
 
 
 def of_channel(values: Array, channel: int | None) -> Array:
@@ -313,13 +320,15 @@ def _extend(
     return extended
 
 
-def materialize(arrays: list[Array]) -> list[Array]:
+def materialize(arrays: Sequence[Array]) -> tuple[Array, ...]:
     """The arrays, computed once: XLA on the CPU takes cheap operations into every consumer's loop.
 
-    A division is not cheap, and what divides is 1 only for those who look behind the barrier.
+    Where a coordinate is computed twice it may be rounded in two ways, and an index and a weight
+    then disagree about the pixel that it lies in. A division is not cheap, and what divides is 1
+    only for those who look behind the barrier.
     """
     one = jax.lax.optimization_barrier(jnp.ones((), arrays[0].dtype))
-    return [array / one for array in arrays]
+    return tuple(array / one for array in arrays)
 
 
 def _distinct_zero(orders: tuple[int, ...]) -> Any:

@@ -1,0 +1,181 @@
+"""Saved measurements as Markdown: ``python -m benchmarks.report FILES... [--into README.md]``.
+
+Renders what the commands wrote with ``--save`` as tables, and under each a line for every row in
+which ours is slower than a peer. With ``--into`` they replace what stands between the markers
+``<!-- benchmarks: begin -->`` and ``<!-- benchmarks: end -->`` of a file; else they are printed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks.records import Row, megabytes, milliseconds, times
+from experiments.files import read_json, write_atomically
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+EAGER = ("PyTorch, channels first", "PyTorch, channels last")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What to render.
+
+    Attributes:
+      files: JSON files, in the order of the sections.
+      into: Markdown file with markers.
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    into: Path | None = None
+
+
+def beside_peers(labels: Sequence[str]) -> Callable[[list[Row]], str]:
+    """A renderer of rows in which ours stands beside peers."""
+
+    def render(rows: list[Row]) -> str:
+        header = [*labels, "ours, ms", "best peer, ms", "peer / ours", "PyTorch eager / ours"]
+        header += ["of a copy", "peak MB, ours", "peak MB, peer"]
+        body = [_cells(row, labels) for row in rows]
+        told = [k for k in range(len(header)) if any(line[k] != "–" for line in body)]
+        table = _table(*([line[k] for k in told] for line in (header, *body)))
+        return f"{table}\n\n{losses(rows, labels)}"
+
+    return render
+
+
+def losses(rows: Sequence[Row], labels: Sequence[str]) -> str:
+    """A line for every row in which a peer is faster, with all that are."""
+    lines = []
+    for row in rows:
+        faster = {name: r for name, r in row["ratios"].items() if r["median"] < 1}
+        if faster:
+            each = "; ".join(f"{name} {times(ratio)}" for name, ratio in faster.items())
+            lines.append(f"- {_name(row, labels)}: {each}")
+    compared = sum(bool(row["ratios"]) for row in rows)
+    headline = f"Slower than some peer in {len(lines)} of {compared} rows"
+    if not lines:
+        return headline + "."
+    return "\n".join([f"{headline}; their time over ours:", "", *lines])
+
+
+def multiples(rows: Sequence[Row]) -> str:
+    """Families of transforms, a column for each shape and pass."""
+    columns = [f"{row['shape']}, {row['pass']}" for row in rows]
+    names = list(rows[0]["multiples"])
+    body = [[name, *(times(row["multiples"][name]) for row in rows)] for name in names]
+    first = ["affine, ms", *(milliseconds(row["seconds"]["affine"]) for row in rows)]
+    return _table(["× affine", *columns], first, *body[1:])
+
+
+def transforms(rows: list[Row]) -> str:
+    """Families as multiples of the affine warp, then splines beside Kornia's."""
+    families = [row for row in rows if "multiples" in row]
+    others = [row for row in rows if "ratios" in row]
+    labels = ("what", "shape", "pass")
+    parts = [multiples(families)] if families else []
+    return "\n\n".join(parts + ([beside_peers(labels)(others)] if others else []))
+
+
+def compilations(rows: list[Row]) -> str:
+    """Trace and compile times, and imports."""
+    body = [
+        [row["what"], row["pass"], *(milliseconds(spread) for spread in row["seconds"].values())]
+        for row in rows
+        if row["pass"] != "import"
+    ]
+    imports = [
+        f"- {row['what']}: {milliseconds(spread)} ms"
+        for row in rows
+        if row["pass"] == "import"
+        for spread in row["seconds"].values()
+    ]
+    header = ["what", "pass", "trace, ms", "trace and compile, ms"]
+    return "\n\n".join(filter(None, [_table(header, *body), "\n".join(imports)]))
+
+
+def slopes(rows: list[Row]) -> str:
+    """Slopes of logarithms, a column for each pass."""
+    passes = list(dict.fromkeys(row["pass"] for row in rows))
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        span = f"{row['quantity']}, {row['sizes'][0]} to {row['sizes'][-1]}"
+        found.setdefault(span, {})[row["pass"]] = f"{row['slope']:.2f}"
+    body = [[span, *(each.get(which, "–") for which in passes)] for span, each in found.items()]
+    return _table(["slope over", *passes], *body)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
+    "sampler": ("Affine warps", beside_peers(("shape", "dtype", "pass"))),
+    "transforms": ("Families of transforms", transforms),
+    "train_step": (
+        "A training step",
+        beside_peers(("model", "batch", "width", "steps per dispatch")),
+    ),
+    "compile": ("Compiling and importing", compilations),
+    "scaling": ("How the cost grows", slopes),
+}
+
+
+def section(record: dict[str, Any]) -> str:
+    """One file's headline, what it was measured on, and its tables."""
+    title, render = SECTIONS[record["benchmark"]]
+    where = record["environment"]
+    versions = ", ".join(
+        f"{name} {where['versions'][name]}"
+        for name in ("jax", "torch", "kornia", "dm_pix", "opencv-python-headless")
+        if name in where["versions"]
+    )
+    small = " **The small form, which says nothing about speed.**" if record["small"] else ""
+    measured = (
+        f"{where['processor']}, {where['threads']} threads, JAX on {where['device']}; {versions}; "
+        f"OpenMP's policy {where['omp_wait_policy']}; {where['time'][:10]}; "
+        f"load when it began {where['load_at_start']:.1f}.{small}"
+    )
+    return f"### {title}\n\n{measured}\n\n{render(record['rows'])}"
+
+
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Prints the sections, or writes them into a file."""
+    arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
+    text = "\n\n".join(section(read_json(path)) for path in arguments.files)
+    if arguments.into is None:
+        print(text)
+        return
+    page = arguments.into.read_text()
+    if BEGIN not in page or END not in page:
+        raise ValueError(f"{arguments.into} must hold the lines {BEGIN} and {END}.")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    page = f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+    write_atomically(arguments.into, lambda path: path.write_text(page))
+
+
+def _cells(row: Row, labels: Sequence[str]) -> list[str]:
+    peer, memory = row["best_peer"], row["memory"]
+    eager = [row["ratios"][name] for name in EAGER if name in row["ratios"]]
+    best_eager = min(eager, key=lambda ratio: ratio["median"], default=None)
+    cells = [str(row[label]) for label in labels]
+    cells.append(milliseconds(row["seconds"][row["ours"]]))
+    cells.append(f"{milliseconds(row['seconds'][peer])} ({peer})" if peer else "–")
+    cells.append(times(row["ratios"][peer]) if peer else "–")
+    cells.append(times(best_eager) if best_eager else "–")
+    cells.append(f"{row['copy_fraction']['median']:.0%}" if "copy_fraction" in row else "–")
+    cells.extend(megabytes(memory.get(name)) for name in (row["ours"], peer))
+    return cells
+
+
+def _name(row: Row, labels: Sequence[str]) -> str:
+    return ", ".join(
+        row[label] if isinstance(row[label], str) else f"{label} {row[label]}" for label in labels
+    )
+
+
+def _table(header: Sequence[str], *body: Sequence[str]) -> str:
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
