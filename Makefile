@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= digits
+# Further arguments of the tests, such as -m 'not slow'.
+PYTEST ?=
 
 .PHONY: help demo readme-assets test conformance bench lint setup clean
 help:
@@ -34,7 +36,7 @@ readme-assets: setup
 	cp runs/demo/before_after_st-cnn.png docs/images/before_after.png
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 $(PYTEST)
 
 conformance: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --conformance \

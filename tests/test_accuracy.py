@@ -19,6 +19,8 @@ from benchmarks.accuracy import (
 )
 from benchmarks.accuracy.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 SOME_FAMILIES = (stn.similarity(), stn.affine(ndim=3), stn.projective(), stn.thin_plate_spline())
 EDGES, CORNERS = ((4, 5), (3, 4), False), ((5, 3), (4, 2), True)
 

@@ -12,6 +12,8 @@ from benchmarks.peers import in_jax, in_torch, openmp
 from benchmarks.peers.cases import Case, Contender, Skipped, affine_operands, disagreement
 from benchmarks.rows import admitted
 
+pytestmark = pytest.mark.slow
+
 OURS = in_jax.OURS
 
 
