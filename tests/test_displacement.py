@@ -97,6 +97,24 @@ def test_small_offsets_do_not_fold_a_lattice(shape, limit, rng):
     assert np.linalg.det(matrices).min() > 0
 
 
+def test_the_inverse_is_never_on_a_fold(x64):
+    """x − sin(πx) / 2 mirrors around 0, where points have three origins."""
+    size = 33
+    x = np.linspace(-1, 1, size)
+    field = np.stack(np.broadcast_arrays(-0.5 * np.sin(np.pi * x)[None], np.zeros((2, 1))), axis=-1)
+    t = stn.flow((2, size), align_corners=True)
+    theta = jnp.asarray(field.ravel())
+    targets = jnp.asarray(np.stack([np.linspace(-0.99, 0.99, 200), np.zeros(200)], axis=-1))
+    sources = apply(t, theta, targets)
+    found = invert(t, theta, sources)
+    known = ~np.isnan(found).any(axis=-1)
+    np.testing.assert_allclose(apply(t, theta, found)[known], sources[known], atol=1e-12)
+    assert float(jnp.linalg.det(jacobians(t, theta, found))[known].min()) > 0
+    beside, amid = np.abs(targets[:, 0]) > 0.8, np.abs(targets[:, 0]) < 0.02
+    assert known[beside].all()
+    assert not known[amid].any()
+
+
 def test_a_diffeomorphism_does_not_fold_and_its_inverse_undoes_it(rng):
     t = stn.diffeomorphic((5, 5))
     (points,) = single(reference.regular_grid((30, 30), True).reshape(-1, 2))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import CONTROL, MEMBERS, lattice_points, spline_oracle
-from test_transforms import apply, first_derivatives, second_derivatives, single
+from test_transforms import apply, first_derivatives, invert, second_derivatives, single
 
 import stn_jax as stn
 
@@ -61,6 +61,13 @@ def test_derivatives_at_control_points_are_finite(distance):
     chex.assert_tree_all_finite((reverse, forward))
     chex.assert_tree_all_finite(second_derivatives(t, (theta, points), along))
     chex.assert_trees_all_close(forward, reverse, atol=1e-5)
+
+
+def test_a_mirror_is_no_fold(rng):
+    t = stn.thin_plate_spline((3, 3))
+    (theta,) = single((t.identity.reshape(-1, 2) * [-1, 1]).ravel() + rng.uniform(-0.05, 0.05, 18))
+    (points,) = single(rng.uniform(-0.9, 0.9, (20, 2)))
+    np.testing.assert_allclose(invert(t, theta, apply(t, theta, points)), points, atol=1e-5)
 
 
 ERRORS = {
