@@ -19,6 +19,7 @@ from jaxtyping import Array
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
 from stn_jax.sampling.sampler import sample_pixels
+from stn_jax.sampling.weighted_sum import apart, extend, materialize
 
 # Probes along each axis of a footprint. With the boxes between them two are enough: a footprint
 # of 2ˡ pixels along the axes is then the mean over exactly its pixels.
@@ -46,7 +47,7 @@ def sample_footprints(
       options: How to sample.
     """
     plain = sample_pixels(image, pixels, fill, options)
-    wide = jnp.promote_types(image.dtype, jnp.float32)
+    dtype, wide = image.dtype, jnp.promote_types(image.dtype, jnp.float32)
     image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
 
     squares = [functools.reduce(jnp.add, (each**2 for each in axis)) for axis in footprints]
@@ -59,24 +60,32 @@ def sample_footprints(
         [jnp.where(minified, change * reach, 0) for change in axis]
         for axis, reach in zip(footprints, reaches, strict=True)
     ]
-    shares = (np.arange(_PROBES) + 0.5) / _PROBES - 0.5
-    probes = jnp.asarray(list(itertools.product(shares, repeat=len(edges))), wide)
-    positions = []
-    for k, pixel in enumerate(pixels):
-        moved = jnp.where(minified, pixel, 0)[None]
-        for axis, edge in enumerate(edges):
-            moved = moved + probes[:, axis].reshape(-1, *[1] * edge[k].ndim) * edge[k]
-        positions.append(moved)
-
     pyramid = _Pyramid(image, fill, options)
     distance = functools.reduce(jnp.maximum, lengths) / _PROBES
     level = jnp.minimum(jnp.log2(jnp.maximum(distance, 1)), pyramid.highest)
     low = jnp.minimum(jnp.floor(jax.lax.stop_gradient(level)), pyramid.highest - 1)
-    share = (level - low)[..., None]
+    share = level - low
     low = low.astype(jnp.int32)
-    fine, coarse = (jnp.mean(pyramid.sample(each, positions), axis=0) for each in (low, low + 1))
-    mean = (1 - share) * fine + share * coarse
-    return jnp.where(minified[..., None], mean.astype(plain.dtype), plain)
+
+    # Each is read many times below, and cheaper to read than to compute again.
+    centre = materialize([jnp.where(minified, pixel, 0) for pixel in pixels])
+    edges = [materialize(edge) for edge in edges]
+    shares = (np.arange(_PROBES) + 0.5) / _PROBES - 0.5
+
+    def mean_of(place: Sequence[tuple[Array, ...]]) -> Array:
+        """The mean over the probes, of a level for each point."""
+        total = jnp.zeros_like(plain, wide)
+        for probe in itertools.product(shares, repeat=len(edges)):
+            position = [
+                pixel + sum(float(each) * edge[k] for each, edge in zip(probe, edges, strict=True))
+                for k, pixel in enumerate(centre)
+            ]
+            total = total + pyramid.sample(place, position)
+        return total / _PROBES ** len(edges)
+
+    fine, coarse = (apart(mean_of, pyramid.place(each)) for each in (low, low + 1))
+    mean = fine + share[..., None] * (coarse - fine)
+    return jnp.where(minified[..., None], mean, plain).astype(dtype)
 
 
 class _Pyramid:
@@ -101,21 +110,24 @@ class _Pyramid:
         for level in range(self.highest):
             means = levels[-1]
             for axis, last in enumerate(lasts[-1]):
-                count = last + 2 if level == 0 else -(-last // 2) + 1
-                index = np.arange(-1, count + 1)
-                # Boxes beyond the first two lie wholly outside, where constant and border are flat.
-                pair = (index - 1, index) if level == 0 else (2 * index - 1, 2 * index + 1)
-                left, right = (self._extend(means, axis, each, last, level, fill) for each in pair)
+                # A box more on either side; those beyond lie wholly outside, where constant and
+                # border are flat.
+                if level == 0:
+                    means = self._extend(means, axis, 2, 2, level, fill)
+                else:
+                    means = self._extend(means, axis, 3, last % 2 + 3, level, fill)
+                    means = jax.lax.slice_in_dim(means, 0, None, stride=2, axis=axis)
+                left = jax.lax.slice_in_dim(means, 0, -1, axis=axis)
+                right = jax.lax.slice_in_dim(means, 1, None, axis=axis)
                 means = (left + right) / 2
             lasts.append([last + 1 if level == 0 else -(-last // 2) for last in lasts[-1]])
             levels.append(means)
         # Taps of a coordinate that is clamped to `reach` outside go as far again.
         self.margin = 2 * self.reach
         blocks = []
-        for level, (values, last_of) in enumerate(zip(levels, lasts, strict=True)):
-            for axis, last in enumerate(last_of):
-                index = np.arange(-self.margin, last + 1 + self.margin)
-                values = self._extend(values, axis, index, last, level, fill)
+        for level, values in enumerate(levels):
+            for axis in range(len(self.shape)):
+                values = self._extend(values, axis, self.margin, self.margin, level, fill)
             blocks.append(values)
         starts = np.cumsum([0] + [len(block) for block in blocks[:-1]])
         widest = np.max([block.shape for block in blocks], axis=0)
@@ -129,43 +141,49 @@ class _Pyramid:
         self.starts, self.lasts = starts, np.array(lasts)
 
     def _extend(
-        self, values: Array, axis: int, index: np.ndarray, last: int, level: int, fill: Array | None
+        self, values: Array, axis: int, before: int, after: int, level: int, fill: Array | None
     ) -> Array:
-        """The values at indices along an axis, some of which lie outside the image.
+        """The values along an axis, with so many on either side that lie outside the image.
 
-        Above level 0 the array holds one index more on either side.
+        Above level 0 the array holds one on either side already.
         """
-        kind, size = self.options.padding, last + 1
         if level == 0:
-            with jax.ensure_compile_time_eval():
-                find = PADDINGS[kind].inside
-                inside = np.asarray(find(jnp.asarray(index), size, self.options.align_corners))
-            taken = jnp.take(values, inside, axis=axis)
-            if kind == "constant":
-                shape = [1] * values.ndim
-                shape[axis] = len(index)
-                outside = 0 if fill is None else fill
-                taken = jnp.where((inside == index).reshape(shape), taken, outside)
-            return taken
-        if kind == "reflection":
-            index = last - np.abs(last - index % (2 * last))
-        elif kind == "wrap":
-            index = index % last
-        return jnp.take(values, np.clip(index, -1, last + 1) + 1, axis=axis)
+            return extend(values, axis, before, after, fill, self.options)
+        kind = self.options.padding
+        if kind in ("constant", "border"):
+            mode, before, after = "edge", before - 1, after - 1
+        else:
+            # The last index of a period is the first of the next.
+            mode, whole = ("reflect", 1) if kind == "reflection" else ("wrap", 2)
+            values = jax.lax.slice_in_dim(values, 1, values.shape[axis] - whole, axis=axis)
+            after += whole - 1
+        widths = [(before, after) if each == axis else (0, 0) for each in range(values.ndim)]
+        return jnp.pad(values, widths, mode=mode)
 
-    def sample(self, level: Array, positions: Sequence[Array]) -> Array:
-        """Samples a level, which may differ from point to point, at pixel coordinates."""
-        first, spacing = jnp.where(level > 0, -0.5, 0), jnp.exp2(jnp.maximum(level - 1, 0))
+    def place(self, level: Array) -> list[tuple[Array, ...]]:
+        """Where the lattices of some levels lie in the atlas, along each coordinate, x first.
+
+        Of a coordinate: its factor and its shift from pixels, the least and the greatest.
+        """
+        spacing = jnp.exp2(jnp.maximum(level - 1, 0).astype(self.atlas.dtype))
+        first = jnp.where(level > 0, -0.5, 0).astype(self.atlas.dtype)
+        axes = []
+        for axis in reversed(range(len(self.shape))):
+            start = jnp.asarray(self.starts if axis == 0 else 0 * self.starts)[level] + self.margin
+            last = jnp.asarray(self.lasts[:, axis])[level]
+            bounds = (start - self.reach, start + last + self.reach)
+            shift = start - first / spacing
+            axes.append(materialize([1 / spacing, shift, *(b.astype(shift.dtype) for b in bounds)]))
+        return axes
+
+    def sample(self, place: Sequence[tuple[Array, ...]], position: Sequence[Array]) -> Array:
+        """Samples levels, which may differ from point to point, at pixel coordinates."""
         placed = []
-        for axis, position in zip(reversed(range(len(positions))), positions, strict=True):
+        for axis, pixel, (scale, shift, least, greatest) in zip(
+            reversed(range(len(position))), position, place, strict=True
+        ):
             if PADDINGS[self.options.padding].period is not None:
                 inside = PADDINGS[self.options.padding].inside
-                position = inside(position, self.shape[axis], self.options.align_corners)
-            place = (position - first) / spacing
-            last = jnp.asarray(self.lasts[:, axis], position.dtype)[level]
-            place = jnp.clip(place, -self.reach, last + self.reach) + self.margin
-            if axis == 0:
-                place = place + jnp.asarray(self.starts, position.dtype)[level]
-            placed.append(place)
-        options = self.options._replace(padding="border")
-        return sample_pixels(self.atlas, placed, None, options)
+                pixel = inside(pixel, self.shape[axis], self.options.align_corners)
+            placed.append(jnp.clip(pixel * scale + shift, least, greatest))
+        return sample_pixels(self.atlas, materialize(placed), None, self.options._replace(padding="border"))

@@ -9,7 +9,7 @@ a single scatter.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -123,7 +123,7 @@ def weighted_windows(
         size = image.shape[array_axis]
         first, offset = _place(pixel, size, options)
         before, after = _reach(size, options)
-        image = _extend(image, array_axis, before, after, fill, options)
+        image = extend(image, array_axis, before, after, fill, options)
         starts.append(first + before)
         weights.append(options.kernel.weights(offset, order, phi))
 
@@ -306,7 +306,7 @@ def _reach(size: int, options: SampleOptions) -> tuple[int, int]:
     return reach, _extent(size, options) - size + reach
 
 
-def _extend(
+def extend(
     image: Array, axis: int, before: int, after: int, fill: Array | None, options: SampleOptions
 ) -> Array:
     """The image with some of what is outside written out along an axis."""
@@ -329,6 +329,22 @@ def materialize(arrays: Sequence[Array]) -> tuple[Array, ...]:
     """
     one = jax.lax.optimization_barrier(jnp.ones((), arrays[0].dtype))
     return tuple(array / one for array in arrays)
+
+
+def apart(function: Callable[..., Array], *operands: Any) -> Array:
+    """The function's value, computed by loops of its own on the CPU.
+
+    XLA there makes one loop of all that leads to a result, and does not vectorize it when it is
+    long. It does not look through a choice whose condition holds only for those who look behind
+    the barrier.
+    """
+    if jax.default_backend() != "cpu":
+        return function(*operands)
+    value = jax.eval_shape(function, *operands)
+    always = jax.lax.optimization_barrier(jnp.ones((), bool))
+    return jax.lax.cond(
+        always, function, lambda *_: jnp.zeros(value.shape, value.dtype), *operands
+    )
 
 
 def _distinct_zero(orders: tuple[int, ...]) -> Any:
