@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from stn_jax._loops import apart, materialize
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
 from stn_jax.sampling.sampler import sample_pixels
-from stn_jax.sampling.weighted_sum import apart, extend, materialize
+from stn_jax.sampling.weighted_sum import extend
 
 # Probes along each axis of a footprint. With the boxes between them two are enough: a footprint
 # of 2ˡ pixels along the axes is then the mean over exactly its pixels.
@@ -69,7 +70,7 @@ def sample_footprints(
 
     # Each is read many times below, and cheaper to read than to compute again.
     centre = materialize([jnp.where(minified, pixel, 0) for pixel in pixels])
-    edges = [materialize(edge) for edge in edges]
+    edges = [list(materialize(edge)) for edge in edges]
     shares = (np.arange(_PROBES) + 0.5) / _PROBES - 0.5
 
     def mean_of(place: Sequence[tuple[Array, ...]]) -> Array:
@@ -186,4 +187,6 @@ class _Pyramid:
                 inside = PADDINGS[self.options.padding].inside
                 pixel = inside(pixel, self.shape[axis], self.options.align_corners)
             placed.append(jnp.clip(pixel * scale + shift, least, greatest))
-        return sample_pixels(self.atlas, materialize(placed), None, self.options._replace(padding="border"))
+        return sample_pixels(
+            self.atlas, materialize(placed), None, self.options._replace(padding="border")
+        )

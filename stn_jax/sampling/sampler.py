@@ -12,6 +12,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
+from stn_jax._loops import materialize
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import pixels_from_grid
 from stn_jax.sampling.gradients import GradientName, Linearized
@@ -20,7 +21,6 @@ from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
 from stn_jax.sampling.weighted_sum import (
     is_wide,
-    materialize,
     of_channel,
     weighted_sum,
     weighted_windows,

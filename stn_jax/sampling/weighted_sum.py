@@ -9,7 +9,7 @@ a single scatter.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from stn_jax._loops import distinct_zero, materialize
 from stn_jax.sampling import deterministic
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
@@ -63,7 +64,7 @@ def weighted_sum(
         at_nan = 0 if any(orders) else jnp.nan
         weights = options.kernel.weights(jnp.where(nan, 0, offset), order, phi)
         weights = [jnp.where(nan, at_nan, weight) for weight in weights]
-        axes.append(_Axis.create(first + _distinct_zero(orders), weights, size, options))
+        axes.append(_Axis.create(first + distinct_zero(orders), weights, size, options))
     if wide:
         # Else XLA would compute an axis' weights anew for each pixel under the kernel.
         axes = [axis._replace(weights=list(materialize(axis.weights))) for axis in axes]
@@ -318,42 +319,3 @@ def extend(
         inside = (index >= before) & (index < before + image.shape[axis])
         extended = jnp.where(inside, extended, fill)
     return extended
-
-
-def materialize(arrays: Sequence[Array]) -> tuple[Array, ...]:
-    """The arrays, computed once: XLA on the CPU takes cheap operations into every consumer's loop.
-
-    Where a coordinate is computed twice it may be rounded in two ways, and an index and a weight
-    then disagree about the pixel that it lies in. A division is not cheap, and what divides is 1
-    only for those who look behind the barrier.
-    """
-    one = jax.lax.optimization_barrier(jnp.ones((), arrays[0].dtype))
-    return tuple(array / one for array in arrays)
-
-
-def apart(function: Callable[..., Array], *operands: Any) -> Array:
-    """The function's value, computed by loops of its own on the CPU.
-
-    XLA there makes one loop of all that leads to a result, and does not vectorize it when it is
-    long. It does not look through a choice whose condition holds only for those who look behind
-    the barrier.
-    """
-    if jax.default_backend() != "cpu":
-        return function(*operands)
-    value = jax.eval_shape(function, *operands)
-    always = jax.lax.optimization_barrier(jnp.ones((), bool))
-    return jax.lax.cond(
-        always, function, lambda *_: jnp.zeros(value.shape, value.dtype), *operands
-    )
-
-
-def _distinct_zero(orders: tuple[int, ...]) -> Any:
-    """Zero, in another way for every order.
-
-    Gathers that a value and a slope had in common would be kept in memory; each fused into its own
-    sum is faster than that.
-    """
-    if not any(orders):
-        return 0
-    number = 1 + sum(order * 8**axis for axis, order in enumerate(orders))
-    return jax.lax.optimization_barrier(jnp.asarray(number, jnp.int32)) - number

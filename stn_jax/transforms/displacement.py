@@ -13,9 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from stn_jax import _checks
+from stn_jax._loops import materialize
 from stn_jax.coordinates import pixels_from_grid
 from stn_jax.transforms.base import PointFunction, Transform
 from stn_jax.transforms.newton import newton_inverse
@@ -149,10 +151,10 @@ def diffeomorphic(shape: Sequence[int], *, steps: int = 6) -> Transform:
 
 @functools.cache
 def _displacement(shape: tuple[int, ...]) -> Transform:
+    # Points of a lattice are the same for a whole batch, and their weights are then shared by it.
     def offsets(theta: Array, points: Array) -> Array:
-        # One product, whose left side does not depend on theta: it is shared by a batch.
-        weights = functools.reduce(_outer, _spline_weights(points, shape))
-        return _product(weights, theta.reshape(-1, len(shape)))
+        # Else each coordinate would be computed inside the loops that use it.
+        return materialize([_spline(shape, True, theta, points)])[0]
 
     return _family("displacement", shape, offsets, newton_inverse(offsets))
 
@@ -168,23 +170,13 @@ def _flow(shape: tuple[int, ...], align_corners: bool) -> Transform:
 
 @functools.cache
 def _diffeomorphic(shape: tuple[int, ...], steps: int) -> Transform:
-    def velocity(theta: Array, points: Array) -> Array:
-        # Each map has points of its own from the first step on, so there is nothing to share
-        # and contracting one axis after the other takes fewer operations and less memory.
-        first, *others = _spline_weights(points, shape)
-        value = _product(first, theta.reshape(shape[0], -1))
-        for weights in others:
-            value = value.reshape(*weights.shape, -1)
-            value = jnp.sum(value * weights[..., None], axis=-2)
-        return value
-
     @jax.jit
     def integrate(theta: Array, points: Array) -> Array:
         """How far the flow along the velocity carries the points."""
 
         def stage(carry: tuple[Array, Array, Array], rule: tuple[Array, Array]) -> Any:
             moved, slope, total = carry
-            slope = velocity(theta, points + moved + rule[0] * slope)
+            slope = _spline(shape, False, theta, points + moved + rule[0] * slope)
             return (moved, slope, total + rule[1] * slope), None
 
         def step(moved: Array, _: None) -> tuple[Array, None]:
@@ -194,7 +186,7 @@ def _diffeomorphic(shape: tuple[int, ...], steps: int) -> Transform:
             carry, _ends = jax.lax.scan(stage, (moved, zero, zero), (stages[0], stages[1]))
             return moved + carry[2], None
 
-        # The weights of a step are computed again for the gradient rather than kept.
+        # What a step passes through is computed again for the gradient rather than kept.
         step = jax.checkpoint(step, prevent_cse=False)
         return jax.lax.scan(step, jnp.zeros_like(points), None, length=steps)[0]
 
@@ -229,25 +221,116 @@ def _lattice_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _spline_weights(points: Array, shape: tuple[int, ...]) -> list[Array]:
-    """The cubic B-spline's weight of every lattice index: ``[..., size]`` per axis of ``shape``."""
-    weights = []
-    for k, size in enumerate(reversed(shape)):
-        index = jnp.arange(-2, size + 2, dtype=points.dtype)
-        position = jnp.clip((points[..., k, None] + 1) * ((size - 1) / 2), -1, size)
-        weight = _cubic_spline(position - index)
-        # The edge's offsets continue: what is outside the lattice counts for its edge.
-        low, inner, high = jnp.split(weight, [3, size + 1], axis=-1)
-        first, last = (jnp.sum(each, axis=-1, keepdims=True) for each in (low, high))
-        weights.append(jnp.concatenate([first, inner, last], axis=-1))
-    return weights[::-1]
+def _spline(shape: tuple[int, ...], shared: bool, theta: Array, points: Array) -> Array:
+    """The cubic B-spline with the lattice of coefficients ``theta``, at points ``[..., n]``.
+
+    ``shared`` says that many lattices are wanted at the same points.
+    """
+    places = [
+        jnp.clip((points[..., k] + 1) * ((size - 1) / 2), -1, size)
+        for k, size in enumerate(reversed(shape))
+    ]
+    return _spline_at(shape, shared, (0,) * len(shape), theta, *places)
 
 
-def _cubic_spline(x: Array) -> Array:
-    """The centred cubic B-spline β³."""
-    distance = jnp.abs(x)
-    near = 2 / 3 + x * x * (distance / 2 - 1)
-    return jnp.where(distance < 1, near, jnp.maximum(2 - distance, 0) ** 3 / 6)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _spline_at(
+    shape: tuple[int, ...], shared: bool, orders: tuple[int, ...], theta: Array, *places: Array
+) -> Array:
+    """The spline, or its derivative of the given orders, at places in units of the lattice.
+
+    Evaluated from the coefficients under each basis function that is not zero there, so that the
+    cost does not depend on the size of the lattice.
+    """
+    coefficients = theta.reshape(-1, len(shape))
+    taps = [_taps(*each) for each in zip(places, orders, reversed(shape), strict=True)]
+    strides = np.cumprod([1, *reversed(shape)])
+    total = jnp.zeros((*places[0].shape, len(shape)), coefficients.dtype)
+    for corner in itertools.product(*reversed(taps)):
+        steps = zip(corner[::-1], strides, strict=False)
+        index = functools.reduce(jnp.add, [tap[0] * int(step) for tap, step in steps])
+        weight = functools.reduce(jnp.multiply, [tap[1] for tap in corner])
+        value = coefficients.at[index.astype(jnp.uint32)].get(mode="promise_in_bounds")
+        total = total + value * weight[..., None]
+    return total
+
+
+@functools.partial(_spline_at.defjvp, symbolic_zeros=True)
+def _spline_at_jvp(
+    shape: tuple[int, ...], shared: bool, orders: tuple[int, ...], primals: Any, tangents: Any
+) -> tuple[Array, Array]:
+    """Along a place the spline one order higher; along the coefficients a matrix product.
+
+    The transpose of the product is another one, where that of reading the coefficients would add
+    the points' parts one by one.
+    """
+
+    def linear(tangents: Any, primals: Any) -> Array:
+        theta_dot, *places_dot = tangents
+        terms = [jnp.zeros((*primals[1].shape, len(shape)), primals[0].dtype)]
+        if theta_dot is not None:
+            terms.append(_spline_by_products(shape, shared, orders, theta_dot, primals[1:]))
+        for axis, place_dot in enumerate(places_dot):
+            if place_dot is not None:
+                raised = tuple(order + (each == axis) for each, order in enumerate(orders))
+                slope = _spline_at(shape, shared, raised, *primals)
+                terms.append(slope * jnp.stack([place_dot] * len(shape), axis=-1))
+        return functools.reduce(jnp.add, terms)
+
+    # What is not differentiated costs nothing; slopes and weights are computed again for the
+    # gradient rather than kept for it.
+    tangents = [None if isinstance(each, SymbolicZero) else each for each in tangents]
+    tangent = jax.checkpoint(linear)(tangents, primals)
+    return _spline_at(shape, shared, orders, *primals), tangent
+
+
+def _spline_by_products(
+    shape: tuple[int, ...],
+    shared: bool,
+    orders: tuple[int, ...],
+    theta: Array,
+    places: Sequence[Array],
+) -> Array:
+    """The same as products with the weights of all coefficients, ``[..., size]`` per axis."""
+    dense = []
+    for place, order, size in zip(places, orders, reversed(shape), strict=True):
+        columns = jnp.arange(size, dtype=jnp.int32)
+        spread = [
+            jnp.where(index[..., None] == columns, weight[..., None], 0)
+            for index, weight in _taps(place, order, size)
+        ]
+        dense.append(functools.reduce(jnp.add, spread))
+    *inner, outer = dense
+    if shared:
+        # One product, whose left side is the same for every lattice.
+        for weights in reversed(inner):
+            outer = (outer[..., :, None] * weights[..., None, :]).reshape(*outer.shape[:-1], -1)
+        inner = []
+    # Else one axis after the other, which takes fewer operations and less memory.
+    value = _product(outer, theta.reshape(outer.shape[-1], -1))
+    for weights in reversed(inner):
+        value = jnp.sum(value.reshape(*weights.shape, -1) * weights[..., None], axis=-2)
+    return value
+
+
+# The cubic B-spline's pieces over one unit: the coefficients of the weights of the points at
+# −1, 0, 1 and 2 as polynomials in the fraction, the highest power first.
+_PIECES = np.array([[-1, 3, -3, 1], [3, -6, 0, 4], [-3, 3, 3, 1], [1, 0, 0, 0]]) / 6
+
+
+def _taps(place: Array, order: int, size: int) -> list[tuple[Array, Array]]:
+    """Indices along an axis and their weights; beyond the edge the edge's coefficient continues."""
+    low = jnp.nan_to_num(jnp.floor(place)).astype(jnp.int32)
+    fraction = place - jnp.floor(place)
+    taps = []
+    for offset, piece in zip((-1, 0, 1, 2), _PIECES, strict=True):
+        derived = np.polyder(piece, order) if order else piece
+        # At NaN every weight is to be NaN, also a constant one.
+        weight = functools.reduce(
+            lambda sum_, each: sum_ * fraction + float(each), derived, jnp.zeros_like(fraction)
+        )
+        taps.append((jnp.clip(low + offset, 0, size - 1), weight))
+    return taps
 
 
 def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
@@ -269,12 +352,6 @@ def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
         value = field.at[indices].get(mode="promise_in_bounds")
         total = total + value * functools.reduce(jnp.multiply, weights)
     return jnp.where(valid, total, jnp.nan)
-
-
-def _outer(left: Array, right: Array) -> Array:
-    """``[..., a]`` and ``[..., b]`` to ``[..., a · b]``."""
-    product = left[..., :, None] * right[..., None, :]
-    return product.reshape(*product.shape[:-2], -1)
 
 
 def _product(left: Array, right: Array) -> Array:
