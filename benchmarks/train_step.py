@@ -27,8 +27,9 @@ from experiments.data.distortions import DISTORTIONS
 NAMES = ("st-cnn", "st-fcn")
 NUM_CLASSES = 10
 LEARNING_RATE = 1e-3
-# Of logits, loss and gradients; matrix units of accelerators round their operands.
-TOLERANCE = {"cpu": 1e-3}
+# Of logits, loss and gradients. A rounding now and then decides otherwise which of two pixels is
+# the greatest of its window; matrix units of accelerators round their operands.
+TOLERANCE = {"cpu": 1e-2}
 TOLERANCE_ELSEWHERE = 3e-2
 
 

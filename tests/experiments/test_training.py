@@ -49,10 +49,11 @@ def test_an_image_too_small_for_the_cnn():
         models.build("cnn", "affine", (20, 30, 1), 10, rngs=nnx.Rngs(0))
 
 
-def test_convolution_as_a_product_has_the_same_numbers(rng):
-    images = jnp.asarray(rng.normal(size=(2, 9, 8, 3)), jnp.float32)
+@pytest.mark.parametrize("width", [8, 27])
+def test_convolution_as_a_product_has_the_same_numbers(rng, width):
+    images = jnp.asarray(rng.normal(size=(2, 9, width, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(4, 3, 3, 5)), jnp.float32)
-    cotangent = jnp.asarray(rng.normal(size=(2, 6, 6, 5)), jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=(2, 6, width - 2, 5)), jnp.float32)
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     results = []
     for convolve in (models.convolve, jax.lax.conv_general_dilated):
@@ -67,6 +68,19 @@ def test_max_pool_is_flax_s(rng):
     maps = jnp.asarray(rng.normal(size=(2, 7, 6, 3)), jnp.float32)
     expected = nnx.max_pool(maps, (2, 2), strides=(2, 2))
     np.testing.assert_array_equal(models.max_pool(maps), expected)
+
+
+def test_gradient_of_max_pool_goes_to_the_first_of_the_greatest():
+    windows = [[[5, 1], [2, 3]], [[1, 5], [5, 3]], [[1, 2], [5, 5]], [[1, 2], [3, 5]]]
+    maps = jnp.asarray(windows, jnp.float32).transpose(1, 0, 2).reshape(1, 2, 8, 1)
+    maps = jnp.pad(maps, [(0, 0), (0, 1), (0, 1), (0, 0)])
+    cotangent = jnp.arange(1.0, 5.0).reshape(1, 1, 4, 1)
+    value, pull_back = jax.vjp(models.max_pool, maps)
+    np.testing.assert_array_equal(value, jnp.full_like(value, 5))
+    expected = [[1, 0, 0, 2, 0, 0, 0, 0, 0], [0, 0, 0, 0, 3, 0, 0, 4, 0], [0] * 9]
+    np.testing.assert_array_equal(pull_back(cotangent)[0][0, ..., 0], expected)
+    _, tangent = jax.jvp(models.max_pool, (maps,), (2 * maps,))
+    np.testing.assert_array_equal(tangent, 2 * value)
 
 
 def test_rotation_is_scipy_s(digits):
