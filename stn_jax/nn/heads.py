@@ -1,5 +1,6 @@
 """Heads: from features to the parameters of a transform, the end of a localization network."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -145,7 +146,7 @@ class GaussianHead(nnx.Module):
         *,
         num_transforms: int = 1,
         initial_theta: InitialTheta = identity,
-        initial_std: ArrayLike = 0.1,
+        initial_std: ArrayLike | Sequence[float] = 0.1,
         deterministic: bool = False,
         rngs: nnx.Rngs,
     ) -> None:

@@ -1,5 +1,6 @@
 """Where a spatial transformer starts: the theta that an untrained head gives."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -15,6 +16,7 @@ from stn_jax.transforms import Transform
 Initializer = Callable[..., Array]
 InitialTheta = Initializer | ArrayLike
 
+_MOST_PARAMETERS = 1024  # of a family whose crops are sought; dense flows have more
 _RESIDUAL = 1e-9  # of a fitted crop, in normalised units; double precision leaves about 1e-15
 
 
@@ -148,11 +150,11 @@ def tiled(
             if thetas is not None:
                 return jnp.asarray(thetas, jnp.float32)
         raise ValueError(
-            f"tiled cannot express its crops, of scale {sizes[0].tolist()} around {centres.tolist()}, in a "
-            f"{transform.name} transform. Give a scale that the family can take, such as "
-            "tiled(scale=0.5) where it is fixed at 0.5; a family that scales and shifts, such as "
-            "attention or affine; a wider radius where it is bounded; or theta itself as "
-            "initial_theta."
+            f"tiled cannot express its crops, of scale {sizes[0].tolist()} around "
+            f"{centres.tolist()}, in a {transform.name} transform. Give a scale that the family "
+            "can take, such as tiled(scale=0.5) where it is fixed at 0.5; a family that scales and "
+            "shifts, such as attention or affine; a wider radius where it is bounded; or theta "
+            "itself as initial_theta."
         )
 
     return crops
@@ -183,8 +185,13 @@ def _squarest(number: int, ndim: int) -> tuple[int, ...]:
 
 
 def _fit_crops(transform: Transform, scale: np.ndarray, centres: np.ndarray) -> np.ndarray | None:
-    """Theta of each map ``p ↦ scale · p + centre``; ``None`` if the family does not hold them."""
-    axes = np.meshgrid(*transform.ndim * [np.linspace(-1, 1, 7)], indexing="ij")
+    """Theta of each map ``p ↦ scale · p + centre``; ``None`` if the family does not hold all."""
+    ndim, size = transform.ndim, transform.num_params
+    if size > _MOST_PARAMETERS:
+        return None
+    # More points than parameters, so that a residual of zero says it is that map everywhere.
+    number = 2 * math.ceil((size / ndim) ** (1 / ndim)) + 3
+    axes = np.meshgrid(*ndim * [np.linspace(-1, 1, number)], indexing="ij")
     points = np.stack([axis.ravel() for axis in axes], axis=-1)
     # In double precision, and at once even while a model is made under a trace.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
@@ -198,7 +205,7 @@ def _fit_crops(transform: Transform, scale: np.ndarray, centres: np.ndarray) -> 
             if theta is None:
                 return None
             thetas.append(theta)
-    return np.stack(thetas)
+    return np.round(thetas, 12) + 0.0  # no noise around 0, and no −0
 
 
 def _gauss_newton(
