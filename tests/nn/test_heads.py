@@ -187,8 +187,8 @@ def test_mean_and_spread_are_learnt_through_the_draws():
         def step(carry, _):
             params, rest = carry
 
-            def loss(params, rest):
-                head = nnx.merge(graphdef, params, rest)
+            def loss(params):
+                head = nnx.merge(graphdef, params, rest, copy=True)
                 features = jnp.ones((1, 3))
                 mean, std = head.distribution(features)
                 draws = head.sample(mean, std)
@@ -196,7 +196,7 @@ def test_mean_and_spread_are_learnt_through_the_draws():
                 fit = jnp.mean((draws - 0.7) ** 2) / (2 * 0.05**2)
                 return fit + kl, nnx.state(head, nnx.Not(nnx.Param))
 
-            gradient, rest = jax.grad(loss, has_aux=True)(params, rest)
+            gradient, rest = jax.grad(loss, has_aux=True)(params)
             params = jax.tree.map(lambda p, g: p - 1e-4 * g, params, gradient)
             return (params, rest), None
 
