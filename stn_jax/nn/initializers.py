@@ -145,10 +145,9 @@ def tiled(
         sizes = [np.broadcast_to(np.array(size, np.float64), ndim) for size in given]
         index = np.stack(np.meshgrid(*map(np.arange, tiles), indexing="ij"), axis=-1)
         centres = (2 * index.reshape(-1, ndim)[:, ::-1] + 1) / along - 1
-        for size in sizes:
-            thetas = _fit_crops(transform, size, centres)
-            if thetas is not None:
-                return jnp.asarray(thetas, jnp.float32)
+        thetas = _fit_crops(transform, sizes, centres)
+        if thetas is not None:
+            return jnp.asarray(thetas, jnp.float32)
         raise ValueError(
             f"tiled cannot express its crops, of scale {sizes[0].tolist()} around "
             f"{centres.tolist()}, in a {transform.name} transform. Give a scale that the family "
@@ -184,8 +183,10 @@ def _squarest(number: int, ndim: int) -> tuple[int, ...]:
     return (first, *_squarest(number // first, ndim - 1))
 
 
-def _fit_crops(transform: Transform, scale: np.ndarray, centres: np.ndarray) -> np.ndarray | None:
-    """Theta of each map ``p ↦ scale · p + centre``; ``None`` if the family does not hold all."""
+def _fit_crops(
+    transform: Transform, scales: Sequence[np.ndarray], centres: np.ndarray
+) -> np.ndarray | None:
+    """Theta of each map ``p ↦ scale · p + centre``, for the first scale that the family holds."""
     ndim, size = transform.ndim, transform.num_params
     if size > _MOST_PARAMETERS:
         return None
@@ -198,14 +199,17 @@ def _fit_crops(transform: Transform, scale: np.ndarray, centres: np.ndarray) -> 
         lattice = jnp.asarray(points)
         displacement = jax.jit(lambda theta: transform.displacement(theta, lattice).ravel())
         slope = jax.jit(jax.jacfwd(displacement))
-        thetas = []
-        for centre in centres:
-            wanted = (scale * points + centre - points).ravel()
-            theta = _gauss_newton(displacement, slope, transform.identity, wanted)
-            if theta is None:
-                return None
-            thetas.append(theta)
-    return np.round(thetas, 12) + 0.0  # no noise around 0, and no −0
+        for scale in scales:
+            thetas = []
+            for centre in centres:
+                wanted = (scale * points + centre - points).ravel()
+                theta = _gauss_newton(displacement, slope, transform.identity, wanted)
+                if theta is None:
+                    break
+                thetas.append(theta)
+            else:
+                return np.round(thetas, 12) + 0.0  # no noise around 0, and no −0
+    return None
 
 
 def _gauss_newton(
@@ -220,9 +224,9 @@ def _gauss_newton(
         if np.abs(error).max() < _RESIDUAL:
             return theta
         step = np.linalg.lstsq(np.asarray(slope(theta)), -error, rcond=1e-12)[0]
-        for shrink in 0.5 ** np.arange(12):
+        for shrink in 0.5 ** np.arange(10):
             trial = np.asarray(value(theta + shrink * step)) - wanted
-            if np.linalg.norm(trial) < np.linalg.norm(error):
+            if np.linalg.norm(trial) < 0.99 * np.linalg.norm(error):
                 break
         else:
             return None

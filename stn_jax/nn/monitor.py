@@ -117,20 +117,21 @@ def gradient_norms(grads: Any, labels: Any) -> dict[str, Float[Array, ""]]:
       Two networks trained as one: Jaderberg et al., arXiv:1506.02025, section 3.
     """
     labels = labels(grads) if callable(labels) else labels
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (labels, grads)]
-    if structures[0] != structures[1]:
+    squares = {"localization": jnp.zeros(()), "rest": jnp.zeros(())}
+
+    def add(label: str, gradient: Any) -> None:
+        for leaf in jax.tree.leaves(gradient):
+            squares[label] += jnp.sum(_checks.floating("grads", leaf) ** 2)
+
+    try:
+        jax.tree.map(add, labels, grads)
+    except (ValueError, KeyError) as error:
         raise ValueError(
-            "labels must have the structure of grads, as localization_labels(model) has for the "
-            f"gradient of all of a model's parameters; got {structures[0]} for {structures[1]}."
-        )
-    squares: dict[str, list[Array]] = {"localization": [], "rest": []}
-    for label, gradient in zip(jax.tree.leaves(labels), jax.tree.leaves(grads), strict=True):
-        gradient = _checks.floating("grads", gradient)
-        squares["localization" if label == "localization" else "rest"].append(jnp.sum(gradient**2))
-    return {
-        f"gradient_{label}": jnp.sqrt(sum(terms, start=jnp.zeros(())))
-        for label, terms in squares.items()
-    }
+            "labels must hold 'localization' or 'rest' for each parameter of grads, as "
+            f"localization_labels(model) does; got {labels!r} for a gradient of structure "
+            f"{jax.tree.structure(grads)}."
+        ) from error
+    return {f"gradient_{label}": jnp.sqrt(square) for label, square in squares.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -196,13 +196,15 @@ def identity_penalty(
 
 
 def _labelled(tree: Any, is_localization: Callable[[tuple[Any, ...]], bool]) -> Any:
-    """A label in place of each leaf, by its path in the model."""
+    """A label in place of each parameter, by its path in the model.
+
+    In place of a whole Flax variable, since an ``nnx.Optimizer`` shows optax at times the variables
+    and at times their values, and a label stands for either.
+    """
 
     def label(path: tuple[Any, ...], _: Any) -> str:
-        # What has a key is a name or an index; what follows is the inside of a Flax variable.
-        return _LABELS[is_localization(tuple(key.key for key in path if hasattr(key, "key")))]
+        is_own = is_localization(tuple(getattr(key, "key", None) for key in path))
+        return "localization" if is_own else "rest"
 
-    return jax.tree_util.tree_map_with_path(label, tree)
-
-
-_LABELS = {True: "localization", False: "rest"}
+    is_variable = lambda node: isinstance(node, nnx.Variable)  # noqa: E731
+    return jax.tree_util.tree_map_with_path(label, tree, is_leaf=is_variable)

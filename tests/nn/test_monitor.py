@@ -89,12 +89,11 @@ def test_gradient_norms(rng):
     expected = np.linalg.norm(np.append(kernel, bias)), np.linalg.norm(logits)
     assert norms["gradient_localization"] == pytest.approx(expected[0], rel=1e-6)
     assert norms["gradient_rest"] == pytest.approx(expected[1], rel=1e-6)
-    labels = {"st": "localization", "logits": "rest"}
-    with pytest.raises(ValueError, match="labels must have the structure of grads"):
-        stnn.gradient_norms(grads, labels)
-    assert stnn.gradient_norms({"logits": logits}, stnn.localization_labels)[
-        "gradient_localization"
-    ] == 0  # fmt: skip
+    for labels in ({"st": "localization"}, {"st": "localization", "logits": "classifier"}):
+        with pytest.raises(ValueError, match="labels must hold 'localization' or 'rest' for each"):
+            stnn.gradient_norms(grads, labels)
+    none = stnn.gradient_norms({"logits": logits}, stnn.localization_labels)
+    assert none["gradient_localization"] == 0
 
 
 AFFINE, ATTENTION = stn.affine(), stn.attention()
@@ -118,7 +117,7 @@ HEALTHY = {
     "rotating": (stn.rigid(), [[0.7, 0.05, 0], [-0.9, 0, 0.1], [0.01, -0.1, 0]]),
     "cropping": (ATTENTION, [[0.3, 0.5, -0.5], [0.4, -0.4, 0.5]]),
     "bending": (stn.displacement((5, 5)), 0.1 * SWIRL),
-    "a little off": (AFFINE, AFFINE.identity + [0.01, 0, 0.02, 0, 0.01, 0]),
+    "a little off": (AFFINE, [1.01, 0, 0.02, 0, 1.01, 0]),
 }
 NORMS = {"gradient_localization": 0.3, "gradient_rest": 1.0}
 
