@@ -1,7 +1,7 @@
 """The spatial transformer as a Flax NNX module."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -250,7 +250,8 @@ class SpatialTransformer(nnx.Module):
             warp_one = jax.vmap(warp_one, in_axes=(None, 0))
         return jax.vmap(warp_one)(images, theta)
 
-    def _theta_shape(self, batch: int, transform: Transform) -> tuple[int, ...]:
+    def _theta_shape(self, batch: Any, transform: Transform) -> tuple[Any, ...]:
+        """For a number of images, which has no value yet while a model is exported for any."""
         parallel = () if self.num_transforms == 1 else (self.num_transforms,)
         return (batch, *parallel, transform.num_params)
 
