@@ -10,13 +10,12 @@ from stn_jax.nn.localization import (
     FeatureLocalization,
     FullyConnectedLocalization,
 )
-from stn_jax.nn.monitor import Diagnosis, Finding, diagnose, gradient_norms, monitor
+from stn_jax.nn.monitor import Finding, diagnose, gradient_norms, monitor
 from stn_jax.nn.optim import identity_penalty, localization_labels, localization_rate
 from stn_jax.nn.spatial_transformer import SpatialTransformer
 
 __all__ = [
     "ConvolutionalLocalization",
-    "Diagnosis",
     "FeatureLocalization",
     "Finding",
     "FullyConnectedLocalization",

@@ -26,7 +26,8 @@ class SpatialTransformer(nnx.Module):
     once, by all steps together. Warping by ``T₁``, then the result by ``T₂``, reads the image at
     ``T₁(T₂(p))``: the last step is the first that a target point passes. So the whole map,
     :attr:`composition`, is ``stn_jax.chain`` of K transforms, and theta holds the last step's
-    parameters first: ``[batch, K·num_params]``.
+    parameters first: ``[batch, K·num_params]``. Where the network starts elsewhere than at the
+    identity, each step starts there.
 
     Theta comes with the output by ``return_theta=True``. From inside a larger model it is had in
     the same forward pass by ``nnx.capture``; see the example.

@@ -177,6 +177,21 @@ def test_eval_gives_the_mean_and_train_draws_again():
     assert np.abs(st.localize(images) - expected).max() > 0.01
 
 
+def test_the_distribution_comes_out_of_a_whole_model():
+    """For a KL term without a second pass, in every step of the transformer."""
+    t = stn.attention()
+    network = stnn.FullyConnectedLocalization(
+        IN_SHAPE, t, hidden=(), num_transforms=2, head=stnn.GaussianHead, rngs=nnx.Rngs(0)
+    )
+    st = stnn.SpatialTransformer(network, t, num_transforms=2, num_steps=2)
+    forward = nnx.capture(st, nnx.Intermediate, method_outputs=nnx.Intermediate)
+    _, captured = forward(jnp.ones((3, *IN_SHAPE)))
+    first, second = captured["localization"]["head"]["distribution"]
+    np.testing.assert_allclose(first.mean, np.tile(t.identity, (3, 1)))
+    np.testing.assert_allclose(first.std, np.full((3, 3), 0.1), rtol=1e-5)
+    assert second.mean.shape == (6, 3), "of both outputs of the first step"
+
+
 def test_mean_and_spread_are_learnt_through_the_draws():
     """Draws pulled to 0.7 ± 0.05: the likelihood's gradient finds both."""
     t = stn.fixed(stn.translation(), {1: 0.0})
