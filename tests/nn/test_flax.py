@@ -23,16 +23,16 @@ START = jnp.array([0.6, 0.1, -0.2])
 
 
 class Model(nnx.Module):
-    """A classifier behind a spatial transformer of two steps."""
+    """A classifier behind a spatial transformer."""
 
-    def __init__(self, rngs):
+    def __init__(self, rngs, num_steps=1):
         network = stnn.FullyConnectedLocalization(
             IN_SHAPE, T, hidden=(4,), initial_theta=START, rngs=rngs
         )
         # The weights too, so that theta depends on the image.
         kernel = network.head.linear.kernel
         kernel[...] = 0.1 * jax.random.normal(rngs.params(), kernel.shape)
-        self.st = stnn.SpatialTransformer(network, T, num_steps=2, padding="border")
+        self.st = stnn.SpatialTransformer(network, T, num_steps=num_steps, padding="border")
         self.logits = nnx.Linear(36, 3, rngs=rngs)
 
     def __call__(self, images):
@@ -206,7 +206,7 @@ assert not {"stn_jax", "flax"} & set(sys.modules)
 
 def test_export_runs_without_this_library(images, tmp_path):
     """As StableHLO with any number of images, in a process that has JAX alone."""
-    graphdef, params = nnx.split(Model(nnx.Rngs(0)))
+    graphdef, params = nnx.split(Model(nnx.Rngs(0), num_steps=2))
     shape = (*jax.export.symbolic_shape("batch"), *IN_SHAPE)
     exported = jax.export.export(jax.jit(lambda images: nnx.merge(graphdef, params)(images)))(
         jax.ShapeDtypeStruct(shape, images.dtype)
