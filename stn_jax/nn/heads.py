@@ -132,7 +132,7 @@ class GaussianHead(nnx.Module):
       >>> mean, std = head.distribution(st.localization.features(images))
       >>> st.warp(images, head.sample(mean, std)).shape
       (3, 5, 8, 8, 1)
-      >>> stnn.gaussian_kl(mean, std, prior_mean=t.identity, prior_std=0.1).shape
+      >>> stnn.gaussian_kl(mean, std, t.identity, 0.1).shape
       (3,)
 
     Reference:
@@ -208,7 +208,6 @@ class GaussianHead(nnx.Module):
 def gaussian_kl(
     mean: Float[AnyArray, "*batch params"],
     std: Float[AnyArray, "*batch params"],
-    *,
     prior_mean: ArrayLike,
     prior_std: ArrayLike,
 ) -> Float[Array, "*batch"]:
@@ -234,7 +233,7 @@ def gaussian_kl(
       >>> import jax.numpy as jnp
       >>> from stn_jax import nn as stnn
       >>> mean, std = jnp.array([3.0, 0.0]), jnp.array([1.0, 1.0])
-      >>> stnn.gaussian_kl(mean, std, prior_mean=0.0, prior_std=1.0).item()
+      >>> stnn.gaussian_kl(mean, std, 0.0, 1.0).item()
       4.5
 
     Reference:

@@ -49,7 +49,7 @@ def identity(
     return jnp.broadcast_to(start, (num_transforms, transform.num_params))
 
 
-def perturbed_identity(*, std: float) -> Initializer:
+def perturbed_identity(std: float) -> Initializer:
     """Starts each transform at the identity plus Gaussian noise, drawn from ``rngs``.
 
     Parallel transforms draw apart, so that their gradients differ from the first step on.
@@ -67,7 +67,7 @@ def perturbed_identity(*, std: float) -> Initializer:
       >>> import stn_jax as stn
       >>> from flax import nnx
       >>> from stn_jax import nn as stnn
-      >>> start = stnn.perturbed_identity(std=0.1)
+      >>> start = stnn.perturbed_identity(0.1)
       >>> start(stn.affine(), num_transforms=2, rngs=nnx.Rngs(0)).shape
       (2, 6)
 

@@ -21,7 +21,7 @@ class FullyConnectedLocalization(nnx.Module):
     """A localization network of fully connected layers, the paper's ST-FCN.
 
     Args:
-      in_shape: Shape of one image, ``(height, width, channels)``.
+      in_shape: Shape of one image, ``(height, width, channels)``, or of a volume.
       transform: The family whose parameters are regressed.
       hidden: Widths of the hidden layers.
       num_transforms: Number of parallel transforms.
@@ -66,13 +66,13 @@ class FullyConnectedLocalization(nnx.Module):
         self.head = _make_head(head, widths[-1], transform, num_transforms, initial_theta, rngs)
 
     def __call__(
-        self, images: Float[Array, "batch height width channels"]
+        self, images: Float[Array, "batch *space channels"]
     ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
         """Theta of each image: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
         return self.head(self.features(images))
 
     def features(
-        self, images: Float[Array, "batch height width channels"]
+        self, images: Float[Array, "batch *space channels"]
     ) -> Float[Array, "batch features"]:
         """What the head sees of each image, ``[batch, in_features]``."""
         _checks.batch_of("images", images, self.in_shape)

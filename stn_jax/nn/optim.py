@@ -154,8 +154,8 @@ def identity_penalty(
     """A regulariser that pulls transforms towards the identity: the mean of ``|T(p) − p|²``.
 
     It measures all families alike, in normalised units of the image, whatever their parameters
-    mean. Add ``weight * identity_penalty(...).mean()`` to the loss; a weight of 0.01 to 0.1 beside
-    a cross-entropy holds crops near the image without deciding where they go.
+    mean. Add ``weight * identity_penalty(...).mean()`` to the loss, with a weight of 0.01 to begin
+    with: beside a cross-entropy that is little for crops inside the image and much far outside.
 
     Args:
       transform: A family of maps from target to source points.

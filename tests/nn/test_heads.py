@@ -109,11 +109,11 @@ def test_a_model_with_tiles_is_made_under_a_trace():
 
 def test_perturbed_identity_is_drawn_apart_and_again_alike():
     t = stn.affine()
-    first = start(stnn.perturbed_identity(std=0.1), t, 200)
+    first = start(stnn.perturbed_identity(0.1), t, 200)
     noise = (first - t.identity) / 0.1
     assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
-    np.testing.assert_array_equal(start(stnn.perturbed_identity(std=0.1), t, 200), first)
-    assert np.abs(start(stnn.perturbed_identity(std=0.1), t, 200, seed=1) - first).min() > 0
+    np.testing.assert_array_equal(start(stnn.perturbed_identity(0.1), t, 200), first)
+    assert np.abs(start(stnn.perturbed_identity(0.1), t, 200, seed=1) - first).min() > 0
 
 
 @every_localization
@@ -245,7 +245,7 @@ BAD = {
         lambda: start(jnp.zeros(5), AFFINE),
         r"initial_theta must have shape \(6,\), or \(1, 6\).*\(5,\)",
     ),
-    "negative noise": (lambda: stnn.perturbed_identity(std=-1), "std must not be negative; got -1"),
+    "negative noise": (lambda: stnn.perturbed_identity(-1), "std must not be negative; got -1"),
     "no scale": (lambda: stnn.tiled(scale=0), "scale must be positive"),
     "no grid": (lambda: stnn.tiled(grid=(0, 2)), "grid must hold sizes of at least 1"),
     "scale of three": (lambda: start(stnn.tiled(scale=(1, 1, 1)), AFFINE), r"scale.*2, x first"),

@@ -146,10 +146,10 @@ def test_nothing_is_found_in_what_is_healthy(theta):
     [
         ((1e-6, 1.0), ["localization gradient vanished"]),
         ((0.0, 0.0), ["localization gradient vanished"]),
-        ((50.0, 1.0), ["localization gradient dominates"]),
+        ((500.0, 1.0), ["localization gradient dominates"]),
         ((np.nan, 1.0), ["gradient not finite"]),
         ((0.02, 1.0), []),
-        ((3.0, 1.0), []),
+        ((20.0, 1.0), []),
     ],
 )
 def test_gradients_are_judged_side_by_side(norms, names):
