@@ -149,9 +149,10 @@ class Finding:
     Example:
       >>> from stn_jax import nn as stnn
       >>> (finding,) = stnn.diagnose({"coverage": 0.05})
-      >>> print(finding)
+      >>> print(str(finding).splitlines()[0])
       left the image: coverage is 0.05, below 0.2. Most output pixels read outside the image.
-        Try stn_jax.bounded around the transform, identity_penalty in the loss, or padding="border".
+      >>> print(finding.remedy[:36])
+      stn_jax.bounded around the transform
 
     Reference:
       What is looked for are ways in which the transformers of Jaderberg et al., arXiv:1506.02025,
@@ -242,8 +243,8 @@ _RULES = (
         "below",
         0.05,
         "Each output shows little more than one point or line of its image.",
-        "stn_jax.bounded around the transform, a family without scale or with it fixed, or "
-        "identity_penalty in the loss.",
+        "stn_jax.bounded around the transform, a family without scale or with it fixed, "
+        "identity_penalty in the loss, or a smaller multiplier in localization_rate.",
     ),
     _Rule(
         "left the image",
@@ -251,7 +252,8 @@ _RULES = (
         "below",
         0.2,
         "Most output pixels read outside the image.",
-        'stn_jax.bounded around the transform, identity_penalty in the loss, or padding="border".',
+        "stn_jax.bounded around the transform, identity_penalty in the loss, or a smaller "
+        "multiplier in localization_rate.",
     ),
     _Rule(
         "folding",

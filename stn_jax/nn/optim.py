@@ -87,10 +87,11 @@ def localization_rate(
 ) -> optax.GradientTransformation:
     """Slows the localization networks down, and holds them still at first.
 
-    Put it last, behind the optimizer: it multiplies what the optimizer would change. A tenth is the
-    usual rate beside a network trained from nothing, 1e-4 beside a pre-trained one, whose crops a
-    few large steps would spoil. Some hundred ``frozen_steps`` let a fresh classifier learn what it
-    looks at before its gradient moves the crops; the optimizer's averages run meanwhile.
+    Put it last, behind the optimizer: it multiplies what the optimizer would change. Take a tenth
+    beside a network trained from nothing, and as little as 1e-4 beside a pre-trained one, whose
+    crops a few large steps would spoil. Some dozens or hundreds of ``frozen_steps`` let a fresh
+    classifier learn what it looks at before its gradient moves the crops; the optimizer's averages
+    run meanwhile.
 
     Args:
       multiplier: Factor on the updates of localization parameters; not negative.
@@ -154,7 +155,7 @@ def identity_penalty(
     """A regulariser that pulls transforms towards the identity: the mean of ``|T(p) − p|²``.
 
     It measures all families alike, in normalised units of the image, whatever their parameters
-    mean. Add ``weight * identity_penalty(...).mean()`` to the loss, with a weight of 0.01 to begin
+    mean. Add ``weight * identity_penalty(...).mean()`` to the loss, with a weight of 0.1 to begin
     with: beside a cross-entropy that is little for crops inside the image and much far outside.
 
     Args:
