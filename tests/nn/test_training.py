@@ -47,9 +47,9 @@ def train():
         penalty = weight * stnn.identity_penalty(T, theta).mean()
         return loss + penalty, (theta, jnp.mean(logits.argmax(-1) == wanted))
 
-    def train(multiplier=1.0, weight=0.0, steps=250):
-        rate = stnn.localization_rate(multiplier=multiplier, frozen_steps=10)
-        optimizer = optax.chain(optax.adam(0.03), rate)
+    def train(weight=0.0, **options):
+        rate = stnn.localization_rate(**{"multiplier": 1.0} | options)
+        optimizer = optax.chain(optax.adam(0.05), rate)
 
         def step(carry, key):
             params, state = carry
@@ -81,12 +81,15 @@ def test_too_fast_it_leaves_the_image_and_is_told_so(train):
 
 @pytest.mark.parametrize(
     "remedy",
-    [{"multiplier": 0.1}, {"frozen_steps": 50}, {"weight": 0.1}],
-    ids=["multiplier", "frozen steps", "identity penalty"],
+    [
+        pytest.param({"multiplier": 0.1}, id="multiplier"),
+        pytest.param({"frozen_steps": 50}, id="frozen steps", marks=pytest.mark.slow),
+        pytest.param({"weight": 0.1}, id="identity penalty", marks=pytest.mark.slow),
+    ],
 )
 def test_each_remedy_alone_holds_it_together(remedy, train):
     history = train(**remedy)
     assert not stnn.diagnose(history)
     assert history["accuracy"][-20:].mean() > 0.75
-    still = np.flatnonzero(history["distance"] > 0)[0]
-    assert still == 1 + remedy.get("frozen_steps", 0), "when the first crop moves"
+    first_moved = np.flatnonzero(history["distance"] > 0)[0]
+    assert first_moved == 1 + remedy.get("frozen_steps", 0)
