@@ -114,3 +114,14 @@ def batch_of(name: str, array: Array, shape: tuple[int, ...]) -> None:
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         expected = ", ".join(str(size) for size in shape)
         raise ValueError(f"{name} must have shape [batch, {expected}]; got {array.shape}.")
+
+
+def batch_of_theta(theta: Any, num_params: int, name: str) -> Array:
+    """Parameters of transforms on the last axis, in float32 at least."""
+    theta = floating("theta", theta)
+    if theta.ndim < 1 or theta.shape[-1] != num_params:
+        raise ValueError(
+            f"theta must have a last axis of length {num_params}, the parameters of a {name} "
+            f"transform; got shape {theta.shape}."
+        )
+    return theta

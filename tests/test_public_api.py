@@ -16,6 +16,8 @@ NAMES = [("stn_jax", name) for name in stn_jax.__all__] + [
 POSITIONAL = {
     "shape", "ndim", "radius", "weight", "transform", "localization", "in_shape", "in_features",
     "image", "grid", "theta", "points", "pixels", "matrix", "boxes", "transforms", "values",
+    "features", "output_shape", "mean", "std", "prior_mean", "prior_std", "model", "grads",
+    "labels", "history",
 }  # fmt: skip
 
 

@@ -1,15 +1,42 @@
-"""Flax NNX modules around the pure functions."""
+"""Flax NNX modules around the pure functions, and what trains them."""
 
+import importlib
+from types import ModuleType
+
+from stn_jax.nn.heads import GaussianHead, RegressionHead, gaussian_kl
+from stn_jax.nn.initializers import identity, perturbed_identity, tiled
 from stn_jax.nn.localization import (
     ConvolutionalLocalization,
+    FeatureLocalization,
     FullyConnectedLocalization,
-    RegressionHead,
 )
+from stn_jax.nn.monitor import Finding, diagnose, gradient_norms, monitor
+from stn_jax.nn.optim import identity_penalty, localization_labels, localization_rate
 from stn_jax.nn.spatial_transformer import SpatialTransformer
 
 __all__ = [
     "ConvolutionalLocalization",
+    "FeatureLocalization",
+    "Finding",
     "FullyConnectedLocalization",
+    "GaussianHead",
     "RegressionHead",
     "SpatialTransformer",
+    "diagnose",
+    "gaussian_kl",
+    "gradient_norms",
+    "identity",
+    "identity_penalty",
+    "localization_labels",
+    "localization_rate",
+    "monitor",
+    "perturbed_identity",
+    "tiled",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports :mod:`stn_jax.nn.linen` when it is first used."""
+    if name == "linen":
+        return importlib.import_module("stn_jax.nn.linen")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,73 +2,33 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax.nn.heads import RegressionHead
+from stn_jax.nn.initializers import InitialTheta
 from stn_jax.transforms import Transform
 
-
-class RegressionHead(nnx.Module):
-    """The linear regression that ends a localization network.
-
-    Its weights start at zero and its bias at the identity, so that an untrained spatial
-    transformer passes its input on unchanged.
-
-    Args:
-      in_features: Number of features of an example.
-      transform: The family whose parameters are regressed.
-      num_transforms: Number of parallel transforms.
-      rngs: Flax random state; nothing random is drawn, but every Flax layer takes it.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import stn_jax as stn
-      >>> from flax import nnx
-      >>> from stn_jax import nn as stnn
-      >>> head = stnn.RegressionHead(16, stn.attention(), rngs=nnx.Rngs(0))
-      >>> head(jnp.ones((2, 16))).tolist()
-      [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
-
-    Reference:
-      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.1.
-    """
-
-    def __init__(
-        self, in_features: int, transform: Transform, *, num_transforms: int = 1, rngs: nnx.Rngs
-    ) -> None:
-        _checks.positive("num_transforms", num_transforms)
-        self.num_transforms = num_transforms
-        identity = jnp.tile(jnp.asarray(transform.identity, jnp.float32), num_transforms)
-        self.linear = nnx.Linear(
-            in_features,
-            len(identity),
-            kernel_init=nnx.initializers.zeros,
-            bias_init=lambda key, shape, dtype: identity.astype(dtype),
-            rngs=rngs,
-        )
-
-    def __call__(
-        self, features: Float[Array, "batch features"]
-    ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
-        """Regresses theta: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
-        theta = self.linear(features)
-        if self.num_transforms == 1:
-            return theta
-        return theta.reshape(len(theta), self.num_transforms, -1)
+# Called as ``head(in_features, transform, num_transforms=N, rngs=rngs)``, with ``initial_theta``
+# beside them where one is given; what it makes maps features to theta.
+Head = Callable[..., Callable[[Array], Array]]
 
 
 class FullyConnectedLocalization(nnx.Module):
     """A localization network of fully connected layers, the paper's ST-FCN.
 
     Args:
-      in_shape: Shape of one image, ``(height, width, channels)``.
+      in_shape: Shape of one image, ``(height, width, channels)``, or of a volume.
       transform: The family whose parameters are regressed.
       hidden: Widths of the hidden layers.
       num_transforms: Number of parallel transforms.
+      initial_theta: What an untrained network gives, as in :class:`RegressionHead`; the head's own
+        default, the identity, when ``None``.
+      head: Makes the head, called as ``head(in_features, transform, num_transforms=N, rngs=rngs)``,
+        with ``initial_theta`` beside them where it is given.
       rngs: Flax random state.
 
     Raises:
@@ -96,22 +56,30 @@ class FullyConnectedLocalization(nnx.Module):
         *,
         hidden: Sequence[int] = (32, 32),
         num_transforms: int = 1,
+        initial_theta: InitialTheta | None = None,
+        head: Head = RegressionHead,
         rngs: nnx.Rngs,
     ) -> None:
         self.in_shape = tuple(in_shape)
         widths = [math.prod(self.in_shape), *hidden]
         self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
-        self.head = RegressionHead(widths[-1], transform, num_transforms=num_transforms, rngs=rngs)
+        self.head = _make_head(head, widths[-1], transform, num_transforms, initial_theta, rngs)
 
     def __call__(
-        self, images: Float[Array, "batch height width channels"]
+        self, images: Float[Array, "batch *space channels"]
     ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
         """Theta of each image: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
+        return self.head(self.features(images))
+
+    def features(
+        self, images: Float[Array, "batch *space channels"]
+    ) -> Float[Array, "batch features"]:
+        """What the head sees of each image, ``[batch, in_features]``."""
         _checks.batch_of("images", images, self.in_shape)
-        features = images.reshape(len(images), -1)
+        features = images.reshape(images.shape[0], -1)
         for layer in self.layers:
             features = nnx.relu(layer(features))
-        return self.head(features)
+        return features
 
 
 class ConvolutionalLocalization(nnx.Module):
@@ -129,6 +97,10 @@ class ConvolutionalLocalization(nnx.Module):
       hidden: Width of the fully connected layer.
       downsample: Factor of the average-pooling at the entrance.
       num_transforms: Number of parallel transforms.
+      initial_theta: What an untrained network gives, as in :class:`RegressionHead`; the head's own
+        default, the identity, when ``None``.
+      head: Makes the head, called as ``head(in_features, transform, num_transforms=N, rngs=rngs)``,
+        with ``initial_theta`` beside them where it is given.
       rngs: Flax random state.
 
     Raises:
@@ -160,6 +132,8 @@ class ConvolutionalLocalization(nnx.Module):
         hidden: int = 20,
         downsample: int = 2,
         num_transforms: int = 1,
+        initial_theta: InitialTheta | None = None,
+        head: Head = RegressionHead,
         rngs: nnx.Rngs,
     ) -> None:
         self.in_shape = tuple(in_shape)
@@ -187,20 +161,117 @@ class ConvolutionalLocalization(nnx.Module):
         self.convolutions = nnx.List(convolutions)
         self.pools = tuple(pools)
         self.hidden = nnx.Linear(height * width * channels, hidden, rngs=rngs)
-        self.head = RegressionHead(hidden, transform, num_transforms=num_transforms, rngs=rngs)
+        self.head = _make_head(head, hidden, transform, num_transforms, initial_theta, rngs)
 
     def __call__(
         self, images: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
         """Theta of each image: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
+        return self.head(self.features(images))
+
+    def features(
+        self, images: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch features"]:
+        """What the head sees of each image, ``[batch, in_features]``."""
         _checks.batch_of("images", images, self.in_shape)
         maps = _windows(images, self.downsample).mean(axis=(2, 4))
         for convolution, pool in zip(self.convolutions, self.pools, strict=True):
             maps = nnx.relu(convolution(maps))
             if pool:
                 maps = _windows(maps, 2).max(axis=(2, 4))
-        features = nnx.relu(self.hidden(maps.reshape(len(maps), -1)))
-        return self.head(features)
+        return nnx.relu(self.hidden(maps.reshape(maps.shape[0], -1)))
+
+
+class FeatureLocalization(nnx.Module):
+    """A localization network on features from elsewhere: a backbone, shared or pre-trained.
+
+    Args:
+      features: Any callable from images to maps or vectors, ``[batch, ...]``, which are flattened.
+      in_features: Number of features of an image, flattened.
+      transform: The family whose parameters are regressed.
+      hidden: Widths of fully connected layers between the features and the head.
+      num_transforms: Number of parallel transforms.
+      initial_theta: What an untrained network gives, as in :class:`RegressionHead`; the head's own
+        default, the identity, when ``None``.
+      head: Makes the head, called as ``head(in_features, transform, num_transforms=N, rngs=rngs)``,
+        with ``initial_theta`` beside them where it is given.
+      rngs: Flax random state.
+
+    Raises:
+      TypeError: If ``features`` is not callable.
+      ValueError: At the call, if there are not ``in_features`` features.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from flax import nnx
+      >>> from stn_jax import nn as stnn
+      >>> backbone = nnx.Conv(3, 8, (3, 3), strides=2, rngs=nnx.Rngs(0))
+      >>> localization = stnn.FeatureLocalization(
+      ...     backbone, 4 * 4 * 8, stn.attention(), hidden=(32,), rngs=nnx.Rngs(1)
+      ... )
+      >>> localization(jnp.ones((5, 8, 8, 3))).shape
+      (5, 3)
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 4.3.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[Array], Array],
+        in_features: int,
+        transform: Transform,
+        *,
+        hidden: Sequence[int] = (),
+        num_transforms: int = 1,
+        initial_theta: InitialTheta | None = None,
+        head: Head = RegressionHead,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if not callable(features):
+            raise TypeError(
+                f"features must be callable, from images to features; got {features!r}."
+            )
+        self.backbone = features
+        self.in_features = in_features
+        widths = [in_features, *hidden]
+        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
+        self.head = _make_head(head, widths[-1], transform, num_transforms, initial_theta, rngs)
+
+    def __call__(
+        self, images: Float[Array, "batch *space channels"]
+    ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
+        """Theta of each image: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
+        return self.head(self.features(images))
+
+    def features(
+        self, images: Float[Array, "batch *space channels"]
+    ) -> Float[Array, "batch features"]:
+        """What the head sees of each image, ``[batch, features]``."""
+        maps = self.backbone(images)
+        if math.prod(maps.shape[1:]) != self.in_features:
+            raise ValueError(
+                f"features must give {self.in_features} features an image, as in_features says; "
+                f"got shape {maps.shape}, {math.prod(maps.shape[1:])} an image."
+            )
+        features = maps.reshape(maps.shape[0], -1)
+        for layer in self.layers:
+            features = nnx.relu(layer(features))
+        return features
+
+
+def _make_head(
+    head: Head,
+    in_features: int,
+    transform: Transform,
+    num_transforms: int,
+    initial_theta: InitialTheta | None,
+    rngs: nnx.Rngs,
+) -> Callable[[Array], Array]:
+    """A head; one of the user's own need not know of ``initial_theta`` unless it is given."""
+    start = {} if initial_theta is None else {"initial_theta": initial_theta}
+    return head(in_features, transform, num_transforms=num_transforms, rngs=rngs, **start)
 
 
 def _windows(maps: Array, size: int) -> Array:

@@ -1,8 +1,10 @@
 """The spatial transformer as a Flax NNX module."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
@@ -12,20 +14,33 @@ from stn_jax.sampling.gradients import GradientName, Linearized
 from stn_jax.sampling.kernels import KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
-from stn_jax.transforms import Transform
+from stn_jax.transforms import Transform, chain
 from stn_jax.warp import warp
 
 
 class SpatialTransformer(nnx.Module):
     """Localization network, transform and sampler in one layer.
 
+    With ``num_steps=K`` above 1 it is compositional: the localization network, the same in every
+    step, sees the image as the steps so far warp it and adds a step. The image itself is resampled
+    once, by all steps together. Warping by ``T₁``, then the result by ``T₂``, reads the image at
+    ``T₁(T₂(p))``: the last step is the first that a target point passes. So the whole map,
+    :attr:`composition`, is ``stn_jax.chain`` of K transforms, and theta holds the last step's
+    parameters first: ``[batch, K·num_params]``. Where the network starts elsewhere than at the
+    identity, each step starts there.
+
+    Theta comes with the output by ``return_theta=True``. From inside a larger model it is had in
+    the same forward pass by ``nnx.capture``; see the example.
+
     Args:
       localization: Any callable from images ``[batch, height, width, channels]`` to theta,
         ``[batch, num_params]``, or ``[batch, N, num_params]`` (or flat, ``[batch, N·num_params]``)
         for N parallel transforms.
-      transform: The family of transforms.
+      transform: The family of transforms, of one step.
       output_shape: Spatial shape of the output; the input's when ``None``.
-      num_transforms: Number N of parallel transforms.
+      num_transforms: Number N of parallel transforms. In a next step each goes on from its own
+        output: the n-th by the n-th theta that the network gives there.
+      num_steps: Number K of steps composed to one map; the localization network runs in each.
       kernel: As in :func:`stn_jax.warp`; so are all that follow.
       padding: What lies outside the image.
       fill_value: The value of constant padding.
@@ -50,8 +65,27 @@ class SpatialTransformer(nnx.Module):
       >>> bool((st(images) == images).all())  # untrained, it is the identity
       True
 
+      Theta beside the output, of two steps, and what it looks like:
+
+      >>> st = stnn.SpatialTransformer(localization, transform, num_steps=2)
+      >>> out, theta = st(images, return_theta=True)
+      >>> theta.shape
+      (5, 12)
+      >>> stn.diagnostics.distance_from_identity(st.composition, theta[0], (28, 28)).item()
+      0.0
+
+      Out of any model that holds spatial transformers, by their places in it; works under
+      ``nnx.jit`` and ``jax.jit`` too:
+
+      >>> model = nnx.Sequential(st, jnp.sin)
+      >>> forward = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)
+      >>> out, captured = forward(images)
+      >>> captured["layers"][0]["localize"][0].shape
+      (5, 12)
+
     Reference:
-      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3; several steps:
+      Lin and Lucey, Inverse Compositional Spatial Transformer Networks, arXiv:1612.03897.
     """
 
     def __init__(
@@ -61,6 +95,7 @@ class SpatialTransformer(nnx.Module):
         *,
         output_shape: Sequence[int] | None = None,
         num_transforms: int = 1,
+        num_steps: int = 1,
         kernel: KernelName | Kernel = "linear",
         padding: PaddingName = "constant",
         fill_value: ArrayLike = 0.0,
@@ -81,17 +116,28 @@ class SpatialTransformer(nnx.Module):
         if output_shape is not None:
             output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
         _checks.positive("num_transforms", num_transforms)
+        _checks.positive("num_steps", num_steps)
         self.localization = localization
         self.transform = transform
         self.output_shape = output_shape
         self.num_transforms = num_transforms
+        self.num_steps = num_steps
         self.kernel = kernel
         self.padding = padding
         self.fill_value = fill_value
         self.align_corners = align_corners
         self.antialias = antialias
         self.gradient = gradient
-        self.deterministic = deterministic
+        # Not ``deterministic``, which nnx.Module.train and eval set wherever they find it.
+        self.deterministic_gradient = deterministic
+
+    @property
+    def composition(self) -> Transform:
+        """The whole map, of which :meth:`localize` gives theta: for warps, diagnostics, drawings.
+
+        ``transform`` itself for one step.
+        """
+        return _steps(self.transform, self.num_steps)
 
     def localize(self, images: Float[Array, "batch *space channels"]) -> Float[Array, "batch ..."]:
         """Regresses the parameters of the transforms of each image.
@@ -100,14 +146,69 @@ class SpatialTransformer(nnx.Module):
           images: ``[batch, height, width, channels]``.
 
         Returns:
-          Theta ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1 transforms.
+          Theta of :attr:`composition`: ``[batch, num_params]``, or ``[batch, N, num_params]`` for
+          N > 1 transforms.
 
         Raises:
           ValueError: If the localization network gives another shape.
         """
+        theta = self._regress(images)
+        for steps in range(1, self.num_steps):
+            so_far = _steps(self.transform, steps)
+            seen = self._resample(images, so_far, theta, images.shape[1:-1])
+            theta = jnp.concatenate([self._next_step(seen), theta], axis=-1)
+        return theta
+
+    def warp(
+        self, images: Float[Array, "batch *space channels"], theta: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
+        """Warps each image by its parameters.
+
+        Args:
+          images: ``[batch, height, width, channels]``.
+          theta: As :meth:`localize` gives it: ``[batch, num_params]`` of :attr:`composition`, or
+            ``[batch, N, num_params]`` for N > 1 transforms.
+
+        Returns:
+          ``[batch, *output_shape, channels]``, or ``[batch, N, *output_shape, channels]``.
+
+        Raises:
+          ValueError: If shapes do not fit.
+        """
+        shape = self._theta_shape(images.shape[0], self.composition)
+        if theta.shape != shape:
+            raise ValueError(f"theta must have shape {shape}; got {theta.shape}.")
+        return self._resample(images, self.composition, theta, self.output_shape)
+
+    @overload
+    def __call__(self, images: Array, *, return_theta: Literal[False] = False) -> Array: ...
+
+    @overload
+    def __call__(self, images: Array, *, return_theta: Literal[True]) -> tuple[Array, Array]: ...
+
+    def __call__(
+        self, images: Float[Array, "batch *space channels"], *, return_theta: bool = False
+    ) -> Float[Array, "batch ..."] | tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]:
+        """:meth:`localize` and :meth:`warp` in one.
+
+        Args:
+          images: ``[batch, height, width, channels]``.
+          return_theta: Whether theta is given beside the output.
+
+        Returns:
+          ``[batch, *output_shape, channels]``, or ``[batch, N, *output_shape, channels]``; with
+          ``return_theta`` a pair of that and what :meth:`localize` gives.
+        """
+        theta = self.localize(images)
+        out = self.warp(images, theta)
+        return (out, theta) if return_theta else out
+
+    def _regress(self, images: Array) -> Array:
+        """One pass of the localization network, its output checked and shaped."""
         theta = self.localization(images)
-        shape = self._theta_shape(len(images))
-        flat = (len(images), self.num_transforms * self.transform.num_params)
+        batch = images.shape[0]
+        shape = self._theta_shape(batch, self.transform)
+        flat = (batch, self.num_transforms * self.transform.num_params)
         if theta.shape not in (shape, flat):
             raise ValueError(
                 f"localization must give theta of shape {shape}"
@@ -117,55 +218,45 @@ class SpatialTransformer(nnx.Module):
             )
         return theta.reshape(shape)
 
-    def warp(
-        self, images: Float[Array, "batch *space channels"], theta: Float[Array, "batch ..."]
-    ) -> Float[Array, "batch ..."]:
-        """Warps each image by its parameters.
+    def _next_step(self, seen: Array) -> Array:
+        """Theta of one more step; of N parallel transforms, each from its own output."""
+        if self.num_transforms == 1:
+            return self._regress(seen)
+        batch, number = seen.shape[:2]
+        theta = self._regress(seen.reshape(batch * number, *seen.shape[2:]))
+        own = jnp.arange(number)
+        return theta.reshape(batch, number, number, -1)[:, own, own]
 
-        Args:
-          images: ``[batch, height, width, channels]``.
-          theta: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1 transforms.
-
-        Returns:
-          ``[batch, *output_shape, channels]``, or ``[batch, N, *output_shape, channels]``.
-
-        Raises:
-          ValueError: If shapes do not fit.
-        """
-        shape = self._theta_shape(len(images))
-        if theta.shape != shape:
-            raise ValueError(f"theta must have shape {shape}; got {theta.shape}.")
+    def _resample(
+        self, images: Array, transform: Transform, theta: Array, shape: Sequence[int] | None
+    ) -> Array:
+        """The images through one resampling; N of each for N parallel transforms."""
 
         def warp_one(image: Array, theta: Array) -> Array:
             return warp(
                 image,
-                self.transform,
+                transform,
                 theta,
-                output_shape=self.output_shape,
+                output_shape=shape,
                 kernel=self.kernel,
                 padding=self.padding,
                 fill_value=self.fill_value,
                 align_corners=self.align_corners,
                 antialias=self.antialias,
                 gradient=self.gradient,
-                deterministic=self.deterministic,
+                deterministic=self.deterministic_gradient,
             )
 
         if self.num_transforms > 1:
             warp_one = jax.vmap(warp_one, in_axes=(None, 0))
         return jax.vmap(warp_one)(images, theta)
 
-    def __call__(self, images: Float[Array, "batch *space channels"]) -> Float[Array, "batch ..."]:
-        """:meth:`localize` and :meth:`warp` in one.
-
-        Args:
-          images: ``[batch, height, width, channels]``.
-
-        Returns:
-          ``[batch, *output_shape, channels]``, or ``[batch, N, *output_shape, channels]``.
-        """
-        return self.warp(images, self.localize(images))
-
-    def _theta_shape(self, batch: int) -> tuple[int, ...]:
+    def _theta_shape(self, batch: Any, transform: Transform) -> tuple[Any, ...]:
+        """For a number of images, which has no value yet while a model is exported for any."""
         parallel = () if self.num_transforms == 1 else (self.num_transforms,)
-        return (batch, *parallel, self.transform.num_params)
+        return (batch, *parallel, transform.num_params)
+
+
+def _steps(transform: Transform, number: int) -> Transform:
+    """A number of steps of one family, as one map."""
+    return transform if number == 1 else chain(*number * [transform])

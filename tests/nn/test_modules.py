@@ -140,6 +140,18 @@ BAD = {
         ValueError,
         "num_transforms",
     ),
+    "no steps": (
+        lambda x: stnn.SpatialTransformer(jnp.sin, stn.affine(), num_steps=0),
+        ValueError,
+        "num_steps must be an integer of at least 1",
+    ),
+    "theta of one step given to two": (
+        lambda x: stnn.SpatialTransformer(jnp.sin, stn.affine(), num_steps=2).warp(
+            x, jnp.zeros((3, 6))
+        ),
+        ValueError,
+        r"theta must have shape \(3, 12\)",
+    ),
     "no transforms in the head": (lambda x: head(num_transforms=0), ValueError, "num_transforms"),
     "theta of another length": (
         lambda x: stnn.SpatialTransformer(lambda x: jnp.zeros((3, 5)), stn.affine())(x),

@@ -1,0 +1,256 @@
+"""Heads: from features to the parameters of a transform, the end of a localization network."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, ArrayLike, Float
+
+from stn_jax import _checks
+from stn_jax._types import AnyArray
+from stn_jax.nn.initializers import InitialTheta, identity, starting_theta
+from stn_jax.transforms import Transform
+
+# Below it a standard deviation is not told from 0, whose logarithm the KL divergence takes.
+_SMALLEST_STD = 1e-4
+
+
+class RegressionHead(nnx.Module):
+    """The linear regression that ends a localization network.
+
+    Its weights start at zero and its bias at ``initial_theta``, the identity, so that an untrained
+    spatial transformer passes its input on unchanged.
+
+    Args:
+      in_features: Number of features of an example.
+      transform: The family whose parameters are regressed.
+      num_transforms: Number N of parallel transforms.
+      initial_theta: What an untrained head gives: :func:`identity`, :func:`perturbed_identity`,
+        :func:`tiled`, any function called as they are, or the values themselves, ``[num_params]``
+        or ``[N, num_params]``.
+      rngs: Flax random state, from which ``initial_theta`` may draw.
+
+    Raises:
+      ValueError: If ``num_transforms`` is not positive, or ``initial_theta`` is of another shape.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from flax import nnx
+      >>> from stn_jax import nn as stnn
+      >>> head = stnn.RegressionHead(16, stn.attention(), rngs=nnx.Rngs(0))
+      >>> head(jnp.ones((2, 16))).tolist()
+      [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.1.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        transform: Transform,
+        *,
+        num_transforms: int = 1,
+        initial_theta: InitialTheta = identity,
+        rngs: nnx.Rngs,
+    ) -> None:
+        _checks.positive("num_transforms", num_transforms)
+        self.num_transforms = num_transforms
+        start = starting_theta(initial_theta, transform, num_transforms, rngs).ravel()
+        self.linear = _constant_linear(in_features, start, rngs)
+
+    def __call__(
+        self, features: Float[Array, "batch features"]
+    ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
+        """Regresses theta: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
+        theta = self.linear(features)
+        if self.num_transforms == 1:
+            return theta
+        return theta.reshape(theta.shape[0], self.num_transforms, -1)
+
+
+class Gaussian(NamedTuple):
+    """A Gaussian of independent parameters.
+
+    Attributes:
+      mean: ``[batch, num_params]``.
+      std: Standard deviations ``[batch, num_params]``, positive.
+    """
+
+    mean: Float[Array, "batch params"]
+    std: Float[Array, "batch params"]
+
+
+class GaussianHead(nnx.Module):
+    """A distribution over theta, of which parallel transforms are draws.
+
+    One Gaussian of independent parameters is regressed for each image; its N draws are the N
+    parallel transforms, over whose outputs the rest of the network's predictions are averaged.
+    ``model.eval()`` makes every draw the mean and ``model.train()`` draws again, as for
+    ``nnx.Dropout``.
+
+    The gradient reaches mean and standard deviation through the draws. For a KL divergence to a
+    prior the distribution is at hand without a second forward pass; see the example, or take it
+    out of a whole model by ``nnx.capture(model, nnx.Intermediate,
+    method_outputs=nnx.Intermediate)``, under ``"distribution"``.
+
+    Args:
+      in_features: Number of features of an example.
+      transform: The family whose parameters are drawn.
+      num_transforms: Number N of draws, the ``num_transforms`` of the spatial transformer.
+      initial_theta: The mean of an untrained head, one transform's, as in :class:`RegressionHead`.
+      initial_std: The standard deviation of an untrained head, one number or ``[num_params]``, in
+        the parameters' own units; above 0.0001, which is the least.
+      deterministic: Whether the mean is given in place of draws.
+      rngs: Flax random state; draws come from its stream ``"theta"``, or its default one.
+
+    Raises:
+      ValueError: If ``num_transforms`` is not positive, or ``initial_theta`` or ``initial_std`` is
+        of another shape or too small.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from flax import nnx
+      >>> from stn_jax import nn as stnn
+      >>> t = stn.affine()
+      >>> localization = stnn.FullyConnectedLocalization(
+      ...     (8, 8, 1), t, num_transforms=5, head=stnn.GaussianHead, rngs=nnx.Rngs(0)
+      ... )
+      >>> st = stnn.SpatialTransformer(localization, t, num_transforms=5)
+      >>> images = jnp.ones((3, 8, 8, 1))
+      >>> st(images).shape
+      (3, 5, 8, 8, 1)
+
+      The same in steps, with the distribution for a KL divergence on the way:
+
+      >>> head = st.localization.head
+      >>> mean, std = head.distribution(st.localization.features(images))
+      >>> st.warp(images, head.sample(mean, std)).shape
+      (3, 5, 8, 8, 1)
+      >>> stnn.gaussian_kl(mean, std, t.identity, 0.1).shape
+      (3,)
+
+    Reference:
+      Schwöbel et al., Probabilistic Spatial Transformer Networks, arXiv:2004.03637.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        transform: Transform,
+        *,
+        num_transforms: int = 1,
+        initial_theta: InitialTheta = identity,
+        initial_std: ArrayLike | Sequence[float] = 0.1,
+        deterministic: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        _checks.positive("num_transforms", num_transforms)
+        stds = np.array(initial_std, np.float64)
+        size = transform.num_params
+        if stds.shape not in ((), (size,)) or not (stds > _SMALLEST_STD).all():
+            raise ValueError(
+                f"initial_std must be above {_SMALLEST_STD}, one number or one for each of the "
+                f"{size} parameters of {transform.name}; got {initial_std!r}."
+            )
+        self.num_transforms = num_transforms
+        self.deterministic = deterministic
+        self.mean = RegressionHead(in_features, transform, initial_theta=initial_theta, rngs=rngs)
+        before_softplus = np.log(np.expm1(np.broadcast_to(stds, size) - _SMALLEST_STD))
+        self.spread = _constant_linear(in_features, jnp.asarray(before_softplus), rngs)
+        self.rngs = rngs["theta"].fork()
+
+    def __call__(
+        self, features: Float[Array, "batch features"]
+    ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
+        """Draws theta: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
+        return self.sample(*self.distribution(features))
+
+    def distribution(self, features: Float[Array, "batch features"]) -> Gaussian:
+        """The mean and the standard deviation of theta, ``[batch, num_params]`` each."""
+        return Gaussian(self.mean(features), jax.nn.softplus(self.spread(features)) + _SMALLEST_STD)
+
+    def sample(
+        self, mean: Float[Array, "batch params"], std: Float[Array, "batch params"]
+    ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
+        """Draws from a distribution, or copies its mean where the head is deterministic.
+
+        Args:
+          mean: ``[batch, num_params]``.
+          std: ``[batch, num_params]``.
+
+        Returns:
+          ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1.
+        """
+        shape = (mean.shape[0], self.num_transforms, mean.shape[1])
+        if self.deterministic:
+            theta = jnp.broadcast_to(mean[:, None], shape)
+        else:
+            noise = jax.random.normal(self.rngs(), shape, mean.dtype)
+            theta = mean[:, None] + std[:, None] * noise
+        return theta[:, 0] if self.num_transforms == 1 else theta
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Used by ``nnx.view``.
+
+        Args:
+          deterministic: if True, gives the mean in place of draws.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+
+def gaussian_kl(
+    mean: Float[AnyArray, "*batch params"],
+    std: Float[AnyArray, "*batch params"],
+    prior_mean: ArrayLike,
+    prior_std: ArrayLike,
+) -> Float[Array, "*batch"]:
+    """The Kullback-Leibler divergence of Gaussians of independent parameters, to a prior.
+
+    ``Σ log(σ₀/σ) + (σ² + (μ − μ₀)²) / (2 σ₀²) − ½`` over the parameters: what an evidence lower
+    bound takes from the expected log-likelihood.
+
+    Args:
+      mean: ``[..., num_params]``, as :meth:`GaussianHead.distribution` gives it.
+      std: Standard deviations ``[..., num_params]``, positive.
+      prior_mean: The prior's mean, one number or ``[num_params]``; the transform's ``identity``
+        keeps theta near it.
+      prior_std: The prior's standard deviation, one number or ``[num_params]``, positive.
+
+    Returns:
+      ``[...]``, in nats, not negative; in float32 at least.
+
+    Raises:
+      TypeError: If ``mean`` or ``std`` is not of a floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import nn as stnn
+      >>> mean, std = jnp.array([3.0, 0.0]), jnp.array([1.0, 1.0])
+      >>> stnn.gaussian_kl(mean, std, 0.0, 1.0).item()
+      4.5
+
+    Reference:
+      Kingma and Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114, appendix B.
+    """
+    mean, std = _checks.floating("mean", mean), _checks.floating("std", std)
+    prior_mean, prior_std = jnp.asarray(prior_mean), jnp.asarray(prior_std)
+    ratio, shift = std / prior_std, (mean - prior_mean) / prior_std
+    return jnp.sum((ratio**2 + shift**2 - 1) / 2 - jnp.log(ratio), axis=-1)
+
+
+def _constant_linear(in_features: int, output: Array, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer that gives ``output`` whatever comes in, until it is trained."""
+    return nnx.Linear(
+        in_features,
+        len(output),
+        kernel_init=nnx.initializers.zeros,
+        bias_init=lambda key, shape, dtype: output.astype(dtype),
+        rngs=rngs,
+    )

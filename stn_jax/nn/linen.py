@@ -1,0 +1,80 @@
+"""The spatial transformer inside a Flax Linen model; the only file here that knows the bridge."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+from flax.linen import Module
+from flax.nnx import bridge
+from jaxtyping import Array
+
+from stn_jax.nn.spatial_transformer import SpatialTransformer
+from stn_jax.transforms import Transform
+
+
+def spatial_transformer(
+    localization: Callable[..., Callable[[Array], Array]],
+    transform: Transform,
+    *,
+    name: str | None = None,
+    **options: Any,
+) -> Module:
+    """A :class:`stn_jax.nn.SpatialTransformer` as a Linen module.
+
+    It is made inside a Linen model, or stands alone, and keeps to Linen's ways: parameters by
+    ``init``, in the collection ``"params"``, and none of its own state. Call it on images, with
+    ``return_theta=True`` for theta beside the output, or with ``nnx_method="localize"`` for theta
+    alone. A :class:`stn_jax.nn.GaussianHead` draws from the stream ``"theta"``, for which ``init``
+    and ``apply`` are to be given a key.
+
+    Args:
+      localization: Makes the localization network, called with ``rngs=``: any of this library's
+        with all else filled in, by a ``lambda`` or ``functools.partial``.
+      transform: The family of transforms.
+      name: Name of the submodule, as for every Linen module.
+      **options: As in :class:`stn_jax.nn.SpatialTransformer`.
+
+    Returns:
+      A Linen module from images ``[batch, height, width, channels]`` to the output.
+
+    Raises:
+      TypeError: If ``localization`` is not callable.
+
+    Example:
+      >>> import functools
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from flax import linen
+      >>> from stn_jax import nn as stnn
+      >>> from stn_jax.nn.linen import spatial_transformer
+      >>> class Model(linen.Module):
+      ...     @linen.compact
+      ...     def __call__(self, images):
+      ...         transform = stn.affine()
+      ...         localization = functools.partial(
+      ...             stnn.FullyConnectedLocalization, images.shape[1:], transform
+      ...         )
+      ...         images = spatial_transformer(localization, transform, name="st")(images)
+      ...         return linen.Dense(10)(images.reshape(images.shape[0], -1))
+      >>> images = jnp.ones((5, 8, 8, 1))
+      >>> params = Model().init(jax.random.key(0), images)["params"]
+      >>> params["st"]["localization"]["head"]["linear"]["bias"].tolist()
+      [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+      >>> Model().apply({"params": params}, images).shape
+      (5, 10)
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.
+    """
+    if not callable(localization):
+        raise TypeError(
+            "localization must make a localization network when called with rngs=, such as "
+            "lambda rngs: FullyConnectedLocalization(..., rngs=rngs); "
+            f"got {localization!r}."
+        )
+
+    def make(*, rngs: nnx.Rngs) -> SpatialTransformer:
+        return SpatialTransformer(localization(rngs=rngs), transform, **options)
+
+    return bridge.to_linen(make, name=name)

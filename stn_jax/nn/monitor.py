@@ -1,0 +1,386 @@
+"""What a training loop logs of a spatial transformer at every step, and what the numbers mean."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from stn_jax import _checks, diagnostics
+from stn_jax._types import AnyArray
+from stn_jax.coordinates import regular_grid
+from stn_jax.transforms import Transform
+
+
+def monitor(
+    transform: Transform,
+    theta: Float[AnyArray, "*batch params"],
+    output_shape: Sequence[int],
+    *,
+    align_corners: bool = False,
+) -> dict[str, Float[Array, ""]]:
+    """Numbers that say what a batch of transforms does, cheap enough for every step.
+
+    Scale and rotation are those of the Jacobian's mean over the lattice, by its determinant and its
+    polar decomposition into a rotation and a stretch, so they mean the same for every family. A
+    theta with a value that is not finite is counted, and left out of all else.
+
+    Args:
+      transform: A family of maps from target to source points; of a spatial transformer of several
+        steps its ``composition``.
+      theta: Its parameters ``[..., num_params]``.
+      output_shape: Spatial shape of the output; a coarser one of the same extent is cheaper, and
+        nearly as exact.
+      align_corners: As in :func:`stn_jax.regular_grid`.
+
+    Returns:
+      Scalars, in float32 at least, for :func:`diagnose` and any logger; NaN if no theta is finite:
+
+      - ``coverage`` and ``coverage_min``: the share of output pixels that read inside the image,
+        its mean and its least over the batch;
+      - ``scale``: how much of the input a unit of output spans, the mean; below 1 it is magnified;
+      - ``rotation``: the angle in radians, whichever way it turns, the mean;
+      - ``distance``: the root mean square of ``|T(p) − p|`` in normalised units, the mean;
+      - ``fold``: the share of output pixels that show the input folded or mirrored;
+      - ``nonfinite``: the share of theta that is not finite.
+
+    Raises:
+      ValueError: If the last axis of ``theta`` has the wrong length, or ``output_shape`` does not
+        fit the transform.
+      TypeError: If ``theta`` is not of a floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from stn_jax import nn as stnn
+      >>> theta = jnp.array([[0.5, 0.3, 0.0, 0.0], [0.5, -0.3, 0.0, 0.0]])
+      >>> numbers = stnn.monitor(stn.similarity(), theta, (8, 8))
+      >>> {name: round(numbers[name].item(), 3) for name in ("coverage", "scale", "rotation")}
+      {'coverage': 1.0, 'scale': 0.5, 'rotation': 0.3}
+
+    Reference:
+      Polar decomposition: Higham, Functions of Matrices, SIAM 2008, chapter 8. The rest is
+      :mod:`stn_jax.diagnostics`.
+    """
+    theta = _checks.batch_of_theta(theta, transform.num_params, transform.name)
+    shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
+    theta = theta.reshape(-1, transform.num_params)
+    points = regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)
+    finite = jnp.isfinite(theta).all(axis=-1)
+
+    def look(theta: Array) -> dict[str, Array]:
+        options = {"align_corners": align_corners}
+        linear = diagnostics.jacobian(transform, theta, points)
+        linear = linear.mean(axis=tuple(range(transform.ndim)))
+        return {
+            "coverage": diagnostics.coverage(transform, theta, shape, **options).fraction,
+            "scale": jnp.abs(jnp.linalg.det(linear)) ** (1 / transform.ndim),
+            "rotation": _rotation_angle(linear),
+            "distance": diagnostics.distance_from_identity(transform, theta, shape, **options),
+            "fold": diagnostics.fold_fraction(transform, theta, shape, **options),
+        }
+
+    identity = jnp.asarray(transform.identity, theta.dtype)
+    each = jax.vmap(look)(jnp.where(finite[:, None], theta, identity))
+    record = {name: jnp.mean(values, where=finite) for name, values in each.items()}
+    least = jnp.min(each["coverage"], where=finite, initial=jnp.inf)
+    record["coverage_min"] = jnp.where(finite.any(), least, jnp.nan)
+    record["nonfinite"] = jnp.mean(~finite, dtype=theta.dtype)
+    return record
+
+
+def gradient_norms(grads: Any, labels: Any) -> dict[str, Float[Array, ""]]:
+    """The norms of the localization networks' gradient and of the rest's, to log at every step.
+
+    Args:
+      grads: A tree of gradients, as ``nnx.grad`` or ``jax.grad`` gives it.
+      labels: The tree of :func:`localization_labels`, or that function itself.
+
+    Returns:
+      ``gradient_localization`` and ``gradient_rest``: Euclidean norms, in float32 at least.
+
+    Raises:
+      ValueError: If ``labels`` is a tree of another structure.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import nn as stnn
+      >>> grads = {"localization": jnp.array([3.0, 4.0]), "logits": jnp.array([1.0])}
+      >>> norms = stnn.gradient_norms(grads, stnn.localization_labels)
+      >>> {name: norm.item() for name, norm in norms.items()}
+      {'gradient_localization': 5.0, 'gradient_rest': 1.0}
+
+    Reference:
+      Two networks trained as one: Jaderberg et al., arXiv:1506.02025, section 3.
+    """
+    labels = labels(grads) if callable(labels) else labels
+    squares = {"localization": jnp.zeros(()), "rest": jnp.zeros(())}
+
+    def add(label: str, gradient: Any) -> None:
+        for leaf in jax.tree.leaves(gradient):
+            squares[label] += jnp.sum(_checks.floating("grads", leaf) ** 2)
+
+    try:
+        jax.tree.map(add, labels, grads)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            "labels must hold 'localization' or 'rest' for each parameter of grads, as "
+            f"localization_labels(model) does; got {labels!r} for a gradient of structure "
+            f"{jax.tree.structure(grads)}."
+        ) from error
+    return {f"gradient_{label}": jnp.sqrt(square) for label, square in squares.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that goes wrong in the training of a spatial transformer.
+
+    Attributes:
+      name: What it is called.
+      evidence: The number that shows it.
+      value: Its value.
+      threshold: The bound that it crosses, a rule of thumb.
+      meaning: What it says of the transformer.
+      remedy: What to try.
+
+    Example:
+      >>> from stn_jax import nn as stnn
+      >>> (finding,) = stnn.diagnose({"coverage": 0.05})
+      >>> print(str(finding).splitlines()[0])
+      left the image: coverage is 0.05, below 0.2. Most output pixels read outside the image.
+      >>> print(finding.remedy[:36])
+      stn_jax.bounded around the transform
+
+    Reference:
+      What is looked for are ways in which the transformers of Jaderberg et al., arXiv:1506.02025,
+      stop to learn.
+    """
+
+    name: str
+    evidence: str
+    value: float
+    threshold: float
+    meaning: str
+    remedy: str
+
+    def __str__(self) -> str:
+        side = "above" if self.value > self.threshold else "below"
+        return (
+            f"{self.name}: {self.evidence} is {self.value:.3g}, {side} {self.threshold:g}. "
+            f"{self.meaning}\n  Try {self.remedy}"
+        )
+
+
+class Diagnosis(tuple[Finding, ...]):
+    """The findings of :func:`diagnose`; a tuple that prints as text, empty where nothing is wrong.
+
+    Example:
+      >>> from stn_jax import nn as stnn
+      >>> diagnosis = stnn.diagnose({"coverage": 0.9, "scale": 0.7, "distance": 0.3})
+      >>> print(diagnosis)
+      nothing wrong
+      >>> len(diagnosis)
+      0
+
+    Reference:
+      See :class:`Finding`, and for what is trained Jaderberg et al., arXiv:1506.02025.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "nothing wrong"
+
+
+class _Rule(NamedTuple):
+    """A finding, and on which side of its threshold the number is wrong."""
+
+    name: str
+    evidence: str
+    wrong: Literal["above", "below"]
+    threshold: float
+    meaning: str
+    remedy: str
+
+    def broken_by(self, value: float) -> bool:
+        return value > self.threshold if self.wrong == "above" else value < self.threshold
+
+
+_RULES = (
+    _Rule(
+        "not finite",
+        "nonfinite",
+        "above",
+        0.0,
+        "Some theta holds NaN or infinite values.",
+        "a smaller multiplier in localization_rate, optax.clip_by_global_norm, or stn_jax.bounded "
+        "around the transform; jax.debug_nans finds the first one.",
+    ),
+    _Rule(
+        "gradient not finite",
+        "gradient_nonfinite",
+        "above",
+        0.0,
+        "Some step's gradient holds NaN or infinite values.",
+        "optax.clip_by_global_norm or optax.apply_if_finite around the optimizer, and a look at "
+        "the loss; jax.debug_nans finds the first one.",
+    ),
+    _Rule(
+        "stuck at the identity",
+        "distance",
+        "below",
+        5e-3,
+        "The transforms move next to nothing.",
+        'gradient="linearized", whose slopes reach farther; initial_theta=perturbed_identity(...) '
+        "or tiled(); or a larger multiplier and fewer frozen_steps in localization_rate.",
+    ),
+    _Rule(
+        "collapsed to a point",
+        "scale",
+        "below",
+        0.05,
+        "Each output shows little more than one point or line of its image.",
+        "stn_jax.bounded around the transform, a family without scale or with it fixed, "
+        "identity_penalty in the loss, or a smaller multiplier in localization_rate.",
+    ),
+    _Rule(
+        "left the image",
+        "coverage",
+        "below",
+        0.2,
+        "Most output pixels read outside the image.",
+        "stn_jax.bounded around the transform, identity_penalty in the loss, or a smaller "
+        "multiplier in localization_rate.",
+    ),
+    _Rule(
+        "folding",
+        "fold",
+        "above",
+        0.01,
+        "Outputs show parts of the image mirrored or folded over.",
+        "a family that cannot fold, such as similarity or diffeomorphic; stn_jax.bounded with a "
+        "smaller radius; or identity_penalty in the loss.",
+    ),
+    _Rule(
+        "localization gradient vanished",
+        "gradient_ratio",
+        "below",
+        1e-4,
+        "The localization network's gradient is next to nothing beside the rest's.",
+        'gradient="linearized", whose slopes reach farther; antialias=True for crops that '
+        'shrink; or padding="border" where crops lie outside.',
+    ),
+    _Rule(
+        "localization gradient dominates",
+        "gradient_ratio",
+        "above",
+        100.0,  # where trainings on rotated digits go well it reaches 10
+        "The localization network's gradient dwarfs the rest's.",
+        "a smaller multiplier and some frozen_steps in localization_rate, or "
+        "optax.clip_by_global_norm.",
+    ),
+)
+_GRADIENTS = ("gradient_localization", "gradient_rest")
+_NUMBERS = ("coverage", "scale", "distance", "fold", "nonfinite", *_GRADIENTS)
+
+
+def diagnose(
+    history: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, window: int = 20
+) -> Diagnosis:
+    """Says in words what goes wrong, from what :func:`monitor` and :func:`gradient_norms` give.
+
+    It looks for transforms that are stuck at the identity, collapsed to a point, gone from the
+    image, folding or not finite, and for a localization gradient that has vanished beside the
+    rest's or dwarfs it. Values that are not finite count wherever they occur; of all else the
+    median of the last records is taken, as single batches scatter. A transformer that has not been
+    trained yet is at the identity, and found stuck.
+
+    Args:
+      history: One record, a list of records, or one mapping from names to the values over time.
+        Other names are passed over, and those that are missing are not judged.
+      window: Number of last records whose median counts.
+
+    Returns:
+      The findings; empty, and printed as ``nothing wrong``, where there is none.
+
+    Raises:
+      ValueError: If ``history`` holds none of the numbers, or ``window`` is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from stn_jax import nn as stnn
+      >>> record = stnn.monitor(stn.attention(), jnp.array([[0.01, 0.2, 0.0]]), (8, 8))
+      >>> [finding.name for finding in stnn.diagnose(record)]
+      ['collapsed to a point']
+
+    Reference:
+      See :class:`Finding`, and for what is trained Jaderberg et al., arXiv:1506.02025.
+    """
+    _checks.positive("window", window)
+    numbers = _evidence(history, window)
+    found = [
+        Finding(
+            name=rule.name,
+            evidence=rule.evidence,
+            value=numbers[rule.evidence],
+            threshold=rule.threshold,
+            meaning=rule.meaning,
+            remedy=rule.remedy,
+        )
+        for rule in _RULES
+        if rule.evidence in numbers and rule.broken_by(numbers[rule.evidence])
+    ]
+    # What has collapsed has no orientation left to lose.
+    collapsed = any(finding.evidence == "scale" for finding in found)
+    return Diagnosis(f for f in found if not (collapsed and f.evidence == "fold"))
+
+
+def _evidence(
+    history: Mapping[str, Any] | Sequence[Mapping[str, Any]], window: int
+) -> dict[str, float]:
+    """One number for each name, from the values over time."""
+    records = [history] if isinstance(history, Mapping) else history
+    series = {
+        name: np.concatenate([np.ravel(np.asarray(r[name], np.float64)) for r in records])
+        for name in _NUMBERS
+        if records and all(name in record for record in records)
+    }
+    if not any(len(values) for values in series.values()):
+        raise ValueError(
+            f"history must hold some of {', '.join(_NUMBERS)}, in every record, as monitor and "
+            f"gradient_norms give them; got {sorted({name for r in records for name in r})}."
+        )
+    numbers = {}
+    for name, values in series.items():
+        recent = values[-window:]
+        if np.isfinite(recent).any():
+            numbers[name] = float(np.median(recent[np.isfinite(recent)]))
+    if "nonfinite" in series:
+        numbers["nonfinite"] = float(np.max(series["nonfinite"]))
+    norms = [series[name] for name in _GRADIENTS if name in series]
+    if norms:
+        numbers["gradient_nonfinite"] = float(np.mean(~np.isfinite(norms).all(axis=0)))
+    if all(name in numbers for name in _GRADIENTS):
+        localization, rest = (numbers[name] for name in _GRADIENTS)
+        numbers["gradient_ratio"] = localization / rest if rest else float(localization > 0) * 1e9
+    return numbers
+
+
+def _rotation_angle(matrix: Array) -> Array:
+    """The angle of the rotation nearest to a matrix, that of its polar decomposition."""
+    if len(matrix) == 2:
+        (a, b), (c, d) = matrix
+        return jnp.abs(jnp.arctan2(c - b, a + d))
+    if len(matrix) == 1:
+        return jnp.zeros_like(matrix[0, 0])
+    left, _, right = jnp.linalg.svd(matrix)
+    # A rotation also where the matrix mirrors: the least singular direction is turned round.
+    turned = left.at[:, -1].multiply(jnp.linalg.det(left @ right))
+    rotation = turned @ right
+    x, y, z = rotation[2, 1], rotation[0, 2], rotation[1, 0]
+    sine = jnp.hypot(jnp.hypot(x - rotation[1, 2], y - rotation[2, 0]), z - rotation[0, 1]) / 2
+    return jnp.arctan2(sine, (jnp.trace(rotation) - 1) / 2)

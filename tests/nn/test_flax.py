@@ -1,0 +1,258 @@
+"""The modules in every mode of Flax: its transformations, both module modes, Linen, export, Orbax.
+
+The oracle is the same model called plainly.
+"""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+import stn_jax as stn
+from experiments.checkpoint import Checkpoints
+from stn_jax import nn as stnn
+
+T = stn.attention()
+IN_SHAPE = (6, 6, 1)
+START = jnp.array([0.6, 0.1, -0.2])
+
+
+class Model(nnx.Module):
+    """A classifier behind a spatial transformer."""
+
+    def __init__(self, rngs, num_steps=1):
+        network = stnn.FullyConnectedLocalization(
+            IN_SHAPE, T, hidden=(4,), initial_theta=START, rngs=rngs
+        )
+        # The weights too, so that theta depends on the image.
+        kernel = network.head.linear.kernel
+        kernel[...] = 0.1 * jax.random.normal(rngs.params(), kernel.shape)
+        self.st = stnn.SpatialTransformer(network, T, num_steps=num_steps, padding="border")
+        self.logits = nnx.Linear(36, 3, rngs=rngs)
+
+    def __call__(self, images):
+        return self.logits(self.st(images).reshape(images.shape[0], -1))
+
+
+@pytest.fixture(params=[True, False], ids=["graph", "tree"])
+def graph(request):
+    with nnx.set_graph_mode(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def images(rng):
+    return jnp.asarray(rng.normal(size=(3, *IN_SHAPE)), jnp.float32)
+
+
+def assert_close(actual, expected):
+    leaves = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
+    for one, other in leaves:
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("graph")
+def test_jit_remat_and_grad(images):
+    """Under Flax's transformations, and under JAX's on the split state."""
+    model = Model(nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
+    run = lambda model, images: model(images)  # noqa: E731
+
+    def loss(model, images, run=run):
+        out = run(model, images)
+        return jnp.sum(out**2), out
+
+    pure = lambda params, images: loss(nnx.merge(graphdef, params), images)  # noqa: E731
+    (_, out), expected = jax.jit(jax.value_and_grad(pure, has_aux=True))(params, images)
+    assert_close(out, model(images))
+    assert min(float(jnp.abs(g).max()) for g in jax.tree.leaves(expected)) > 0
+    for how in (run, nnx.remat(run)):
+        both = nnx.value_and_grad(functools.partial(loss, run=how), has_aux=True)
+        (_, out_of_nnx), gradient = nnx.jit(both)(model, images)
+        assert_close(out_of_nnx, out)
+        assert_close(nnx.state(gradient), expected)
+
+
+@pytest.mark.usefixtures("graph")
+def test_vmap_over_models(images):
+    """An ensemble: each its own parameters, all the same images."""
+    make = nnx.vmap(lambda key: Model(nnx.Rngs(key)))
+    keys = jax.random.split(jax.random.key(0), 2)
+    ensemble = make(keys)
+    out = nnx.vmap(lambda model, images: model(images), in_axes=(0, None))(ensemble, images)
+    for index, key in enumerate(keys):
+        assert_close(out[index], Model(nnx.Rngs(key))(images))
+
+
+@pytest.mark.usefixtures("graph")
+def test_scan_over_transformers(images):
+    """A stack of transformers, each behind the other, as one scan."""
+
+    def make(key):
+        network = stnn.FullyConnectedLocalization(
+            IN_SHAPE, T, hidden=(), initial_theta=START, rngs=nnx.Rngs(key)
+        )
+        return stnn.SpatialTransformer(network, T, padding="border")
+
+    stack = nnx.vmap(make)(jax.random.split(jax.random.key(0), 3))
+    step = lambda images, st: st(images)  # noqa: E731
+    out = nnx.scan(step, in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(images, stack)
+    one = make(jax.random.key(0))
+    assert_close(out, one(one(one(images))))
+
+
+@pytest.mark.usefixtures("graph")
+def test_training_with_draws(images):
+    """One step of Flax's own kind on a model that draws theta; the stream moves on."""
+    network = stnn.FullyConnectedLocalization(
+        IN_SHAPE, T, hidden=(), num_transforms=2, head=stnn.GaussianHead, rngs=nnx.Rngs(0)
+    )
+    st = stnn.SpatialTransformer(network, T, num_transforms=2)
+
+    @nnx.jit
+    def run(st, images):
+        return st(images)
+
+    first, second = run(st, images), run(st, images)
+    assert jnp.abs(first - second).max() > 0
+    st.eval()
+    assert_close(run(st, images), jnp.stack([images, images], axis=1))
+
+
+class LinenModel(linen.Module):
+    """Two spatial transformers, one of them named, in a Linen model."""
+
+    @linen.compact
+    def __call__(self, images):
+        make = functools.partial(
+            stnn.FullyConnectedLocalization, images.shape[1:], T, initial_theta=START
+        )
+        first = stnn.linen.spatial_transformer(make, T, name="st", num_steps=2, padding="border")
+        out, theta = first(images, return_theta=True)
+        again = stnn.linen.spatial_transformer(make, T)
+        assert again(out, nnx_method="localize").shape == (3, 3)
+        return linen.Dense(2)(again(out).reshape(images.shape[0], -1)), theta
+
+
+def test_in_a_linen_model(images):
+    """Parameters are Linen's, and the numbers those of the NNX module with the same ones."""
+    model = LinenModel()
+    variables = model.init(jax.random.key(0), images)
+    assert set(variables) == {"params"}
+    params = variables["params"]
+    assert {"st", "Dense_0"} < set(params)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+    logits, theta = jax.jit(model.apply)({"params": params}, images)
+    assert logits.shape == (3, 2)
+    np.testing.assert_allclose(theta, np.tile(START, (3, 2)), atol=1e-6)
+
+    network = stnn.FullyConnectedLocalization(IN_SHAPE, T, initial_theta=START, rngs=nnx.Rngs(0))
+    nnx_model = stnn.SpatialTransformer(network, T, num_steps=2, padding="border")
+    nnx.update(nnx_model, params["st"])
+    alone = stnn.linen.spatial_transformer(
+        lambda rngs: stnn.FullyConnectedLocalization(IN_SHAPE, T, rngs=rngs),
+        T,
+        num_steps=2,
+        padding="border",
+    )
+    assert_close(alone.apply({"params": params["st"]}, images), nnx_model(images))
+
+    loss = lambda params: jnp.sum(model.apply({"params": params}, images)[0] ** 2)  # noqa: E731
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert jnp.abs(gradient["st"]["localization"]["head"]["linear"]["kernel"]).max() > 0
+    labels = stnn.localization_labels(gradient)
+    assert labels["st"]["localization"]["head"]["linear"]["bias"] == "localization"
+    assert labels["Dense_0"]["kernel"] == "rest"
+
+
+def test_draws_in_a_linen_model(images):
+    make = functools.partial(
+        stnn.FullyConnectedLocalization, IN_SHAPE, T, head=stnn.GaussianHead, hidden=()
+    )
+    model = stnn.linen.spatial_transformer(make, T)
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = model.init({"params": keys[0], "theta": keys[1]}, images)["params"]
+    first, again, other = (
+        model.apply({"params": params}, images, rngs={"theta": key})
+        for key in (keys[2], keys[2], keys[3])
+    )
+    np.testing.assert_array_equal(first, again)
+    assert jnp.abs(first - other).max() > 0
+
+
+@pytest.mark.usefixtures("no_runtime_types")
+def test_linen_errors():
+    with pytest.raises(TypeError, match="localization must make a localization network"):
+        stnn.linen.spatial_transformer(3, T)
+
+
+LOAD = """
+import sys
+import numpy as np
+from jax import export
+folder = sys.argv[1]
+exported = export.deserialize(bytearray(open(folder + "/model.bin", "rb").read()))
+images = np.load(folder + "/images.npy")
+for number in (1, 3):
+    np.save(f"{folder}/out{number}.npy", exported.call(images[:number]))
+assert not {"stn_jax", "flax"} & set(sys.modules)
+"""
+
+
+def test_export_runs_without_this_library(images, tmp_path):
+    """As StableHLO with any number of images, in a process that has JAX alone."""
+    graphdef, params = nnx.split(Model(nnx.Rngs(0), num_steps=2))
+    shape = (*jax.export.symbolic_shape("batch"), *IN_SHAPE)
+    exported = jax.export.export(jax.jit(lambda images: nnx.merge(graphdef, params)(images)))(
+        jax.ShapeDtypeStruct(shape, images.dtype)
+    )
+    assert "stablehlo" in exported.mlir_module()
+    (tmp_path / "model.bin").write_bytes(exported.serialize())
+    np.save(tmp_path / "images.npy", images)
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path)], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    for number in (1, 3):
+        out = np.load(tmp_path / f"out{number}.npy")
+        assert_close(out, nnx.merge(graphdef, params)(images[:number]))
+
+
+def test_export_of_parallel_transforms_and_draws():
+    """Symbolic numbers of images pass through every head and through parallel steps."""
+    network = stnn.FullyConnectedLocalization(
+        IN_SHAPE, T, hidden=(), num_transforms=2, head=stnn.GaussianHead, rngs=nnx.Rngs(0)
+    )
+    st = stnn.SpatialTransformer(network, T, num_transforms=2, num_steps=2)
+    st.eval()
+    shape = (*jax.export.symbolic_shape("batch"), *IN_SHAPE)
+    exported = jax.export.export(jax.jit(lambda images: st(images)))(
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+    images = jnp.ones((2, *IN_SHAPE))
+    assert_close(exported.call(images), st(images))
+
+
+def test_checkpoints_bring_a_model_back(images, tmp_path):
+    """Its parameters, and where its stream of draws stands."""
+
+    def make(seed):
+        network = stnn.FullyConnectedLocalization(
+            IN_SHAPE, T, head=stnn.GaussianHead, hidden=(3,), rngs=nnx.Rngs(seed)
+        )
+        return stnn.SpatialTransformer(network, T)
+
+    model = make(0)
+    model(images)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(0, nnx.to_pure_dict(nnx.state(model)))
+    other = make(1)
+    restored = checkpoints.restore(0, nnx.to_pure_dict(nnx.state(other)))
+    checkpoints.close()
+    nnx.update(other, restored)
+    np.testing.assert_array_equal(other(images), model(images))
