@@ -26,6 +26,12 @@ class Training:
     """Images in a training step."""
     learning_rate: float = 1e-3
     """Adam's rate at the start; it falls to zero along a cosine."""
+    localization_rate: float = 1.0
+    """Factor on the learning rate of the localization network."""
+    localization_frozen_steps: int = 0
+    """First steps in which the localization network does not move."""
+    identity_penalty: float = 0.0
+    """Weight in the loss of the mean squared distance of the maps from the identity."""
     width: float = 1.0
     """Factor on the filters and units of the classifier."""
     test_copies: int = 1
@@ -42,6 +48,9 @@ class Training:
         for name in ("learning_rate", "width"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
+        for name in ("localization_rate", "localization_frozen_steps", "identity_penalty"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be one or more different integers; got {self.seeds}.")
 

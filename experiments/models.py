@@ -93,7 +93,7 @@ class ConvolutionalClassifier(nnx.Module):
             )
             channels, height, width = filters, (height - size + 1) // 2, (width - size + 1) // 2
         if min(height, width) < 1:
-            raise ValueError(f"the CNN takes images of at least 22×22 pixels; got {in_shape}.")
+            raise ValueError(f"the CNN takes images of at least 24×24 pixels; got {in_shape}.")
         self.convolutions = nnx.List(convolutions)
         self.logits = nnx.Linear(height * width * channels, num_classes, rngs=rngs)
 
@@ -119,9 +119,16 @@ class Model(nnx.Module):
 
     def __call__(self, images: Float[Array, "batch h w c"]) -> Float[Array, "batch classes"]:
         """Logits of each image."""
+        return self.look(images)[0]
+
+    def look(
+        self, images: Float[Array, "batch h w c"]
+    ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch params"] | None]:
+        """Logits and theta of each image; no theta without a spatial transformer."""
+        theta = None
         if self.transformer is not None:
-            images = self.transformer(images)
-        return self.classifier(images)
+            images, theta = self.transformer(images, return_theta=True)
+        return self.classifier(images), theta
 
 
 def build(

@@ -28,6 +28,7 @@ from experiments.config import Run
 from experiments.data.distortions import DISTORTIONS, distort_test_images
 from experiments.data.sources import Dataset
 from experiments.files import environment, read_json, write_atomically, write_json
+from stn_jax import nn as stnn
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30
 _VALIDATIONS = 20
@@ -84,9 +85,12 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
     if (folder / "result.json").exists():
         return read_json(folder / "result.json")
     create_model = functools.partial(_create_model, run, dataset)
-    schedule = optax.cosine_decay_schedule(run.learning_rate, run.steps)
     trainer = train.make_trainer(
-        create_model, optax.adam(schedule), DISTORTIONS[run.distortion], run.batch_size
+        create_model,
+        make_optimizer(run),
+        DISTORTIONS[run.distortion],
+        run.batch_size,
+        penalty=run.identity_penalty,
     )
     log = MetricsLog(folder / "metrics.jsonl")
     with _stop_signal() as stop:
@@ -114,6 +118,17 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
     }
     write_json(folder / "result.json", result)
     return result
+
+
+def make_optimizer(run: Run) -> optax.GradientTransformation:
+    """Adam along a cosine, the localization network slowed down or held still as the run says."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(run.learning_rate, run.steps))
+    if not models.has_transformer(run.model):
+        return optimizer
+    slower = stnn.localization_rate(
+        multiplier=run.localization_rate, frozen_steps=run.localization_frozen_steps
+    )
+    return optax.chain(optimizer, slower)
 
 
 def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:

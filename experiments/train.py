@@ -12,8 +12,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from experiments.data.distortions import Distortion, distort_batch, distort_test_images
+from stn_jax import nn as stnn
 
 _EVALUATION_BATCH = 256
+# A coarse lattice shows what a map does as well as that of the output.
+_MONITORED_SHAPE = (8, 8)
 
 
 class State(NamedTuple):
@@ -38,6 +41,8 @@ def make_trainer(
     optimizer: optax.GradientTransformation,
     distortion: Distortion,
     batch_size: int,
+    *,
+    penalty: float = 0.0,
 ) -> Trainer:
     """The functions that train and test a model.
 
@@ -46,10 +51,12 @@ def make_trainer(
       optimizer: From optax, with its schedule.
       distortion: Drawn afresh for every image of every step.
       batch_size: Images in a step, drawn with replacement.
+      penalty: Weight in the loss of the distance of maps from the identity.
 
     Returns:
       ``initial_state(seed)``; ``run(state, images, labels, key, num_steps)``, which gives the new
-      state and the mean loss and error in percent of those steps; ``predict(state, images,
+      state and means over those steps: the loss, the error in percent and, of a spatial
+      transformer, what :func:`stn_jax.nn.diagnose` judges; ``predict(state, images,
       first)``, the predicted labels of undistorted test images numbered from ``first``; and
       ``follow(state, images)``, what the model makes of distorted images.
     """
@@ -60,9 +67,16 @@ def make_trainer(
         return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def loss_and_error(params: Any, images: Array, labels: Array) -> tuple[Array, dict[str, Array]]:
-        logits = nnx.merge(graph, params)(images)
+        model = nnx.merge(graph, params)
+        logits, theta = model.look(images)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        return loss, {"loss": loss, "train_error": 100 * (logits.argmax(-1) != labels).mean()}
+        metrics = {"loss": loss, "train_error": 100 * (logits.argmax(-1) != labels).mean()}
+        if theta is not None:
+            transform = model.transformer.composition
+            metrics |= stnn.monitor(transform, theta, _MONITORED_SHAPE)
+            if penalty:
+                loss += penalty * stnn.identity_penalty(transform, theta).mean()
+        return loss, metrics
 
     @functools.partial(jax.jit, static_argnames="num_steps", donate_argnames="state")
     def run(
@@ -76,6 +90,8 @@ def make_trainer(
             grads, metrics = jax.grad(loss_and_error, has_aux=True)(
                 state.params, batch, labels[chosen]
             )
+            if "coverage" in metrics:
+                metrics |= stnn.gradient_norms(grads, stnn.localization_labels)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             return State(params, opt_state, state.step + 1), metrics
@@ -93,8 +109,7 @@ def make_trainer(
         model = nnx.merge(graph, state.params)
         if model.transformer is None:
             return {"predictions": model(images).argmax(-1)}
-        theta = model.transformer.localize(images)
-        outputs = model.transformer.warp(images, theta)
+        outputs, theta = model.transformer(images, return_theta=True)
         predictions = model.classifier(outputs).argmax(-1)
         return {"theta": theta, "outputs": outputs, "predictions": predictions}
 

@@ -16,7 +16,11 @@ def error_table(results: Sequence[Mapping[str, Any]]) -> str:
     Returns:
       Lines of equal width, the first one the headings.
     """
-    headings, rows = _cells(results)
+    return text_table(*_cells(results))
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as plain text, its numbers to the right."""
     table = [headings, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
     lines = []
@@ -105,7 +109,7 @@ def _row(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_numeric(heading: str) -> bool:
-    return heading not in ("data", "model", "transform", "each seed")
+    return heading not in ("data", "model", "recipe", "transform", "each seed")
 
 
 def _setting(value: Any) -> str:

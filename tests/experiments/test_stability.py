@@ -1,0 +1,87 @@
+"""The stability table: both recipes are trained alike, and failures are read off their metrics."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import stability
+
+HEALTHY = {"distance": 0.3, "scale": 0.9, "coverage": 0.9, "fold": 0.0, "nonfinite": 0.0}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Both recipes on two classes of noise that differ in brightness."""
+    folder = tmp_path_factory.mktemp("stability")
+    rng = np.random.default_rng(0)
+    labels = np.arange(48) % 2
+    images = rng.integers(0, 100, (48, 24, 24)) + 120 * labels[:, None, None]
+    data = folder / "noise.npz"
+    np.savez(data, x_train=images[:32], y_train=labels[:32], x_test=images[32:], y_test=labels[32:])
+    arguments = [
+        *("--data", f"npz:{data}", "--out", str(folder / "out"), "--seeds", "0", "1"),
+        *("--steps", "8", "--steps-per-dispatch", "2", "--batch-size", "8", "--width", "0.1"),
+        *("--localization-frozen-steps", "4"),
+    ]
+    assert stability.main(arguments) == 0
+    return folder / "out", arguments
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_table_and_report(finished, capsys):
+    out, arguments = finished
+    rows = json.loads((out / "stability.json").read_text())["rows"]
+    assert [row["recipe"] for row in rows] == ["plain", "kit"]
+    for row in rows:
+        result = json.loads((out / row["recipe"] / "result.json").read_text())
+        assert row["test_errors"] == result["test_errors"]
+        assert row["worst"] == max(result["test_errors"])
+        assert row["failed"] == sum(map(bool, row["findings"].values()))
+    assert (out / "report.html").exists()
+    # Done is done: resuming prints the same table.
+    assert stability.main([*arguments, "--resume"]) == 0
+    printed = capsys.readouterr().out
+    assert stability.table(rows) in printed
+
+
+def test_recipes_differ_in_the_localization_network_alone(finished):
+    out, _ = finished
+    plain, kit = (json.loads((out / name / "config.json").read_text()) for name in ("plain", "kit"))
+    differing = {key for key in plain if plain[key] != kit[key]}
+    assert differing == {"localization_rate", "localization_frozen_steps", "identity_penalty"}
+
+
+def test_metrics_show_the_kit_at_work(finished):
+    out, _ = finished
+    for row in rows_of(out / "kit"):
+        # Frozen for four steps, so at the identity, up to and in the fifth.
+        assert (row["distance"] == 0) == (row["step"] <= 4)
+    assert all(row["gradient_localization"] > 0 for row in rows_of(out / "kit"))
+    assert any(row["distance"] > 0 for row in rows_of(out / "plain") if row["step"] == 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, []),
+        ({"distance": 0.0}, ["stuck at the identity"]),
+        ({"scale": 0.01}, ["collapsed to a point"]),
+        ({"coverage": 0.1}, ["left the image"]),
+        ({"gradient_localization": 0.0, "gradient_rest": 1.0}, []),
+    ],
+)
+def test_findings_are_those_of_the_last_records(tmp_path, change, found):
+    wrong = HEALTHY | change
+    rows = [{"seed": 0, **HEALTHY}] * 5 + [{"seed": 0, **wrong}] * 3 + [{"seed": 1, **HEALTHY}] * 3
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert stability.findings(tmp_path, (0, 1)) == {0: found, 1: []}
+
+
+def test_bad_input(capsys, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        stability.main(["--out", str(tmp_path), "--identity-penalty", "-1"])
+    assert "identity_penalty must not be negative; got -1.0" in capsys.readouterr().err
