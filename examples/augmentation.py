@@ -109,9 +109,9 @@ def draw(path: Path, before: Sample, after: Sample, tangent: Array) -> None:
         axes.plot(*sample.keypoints.T, "o", color="white", markeredgecolor="black", markersize=4)
         for (x0, y0, x1, y1), color in zip(sample.boxes, visualize.COLORS, strict=False):
             axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=color, lw=2))
-    visualize.show_image(panels[-1], tangent, value_range=(-3, 3))
+    visualize.show_image(panels[-1], tangent.mean(axis=-1, keepdims=True), value_range=(-2, 2))
     panels[0].set_title("original")
-    panels[-1].set_title("d image / d strength of the first copy")
+    panels[-1].set_title("d first copy / d strength")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     print(f"picture: {path}")

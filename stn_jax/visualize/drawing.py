@@ -157,7 +157,7 @@ def draw_grid(
     every: int | None = None,
     align_corners: bool = False,
     color: str = "#ff6d00",
-    alpha: float = 0.7,
+    alpha: float | int = 0.7,
 ) -> LineCollection:
     """Draws the sampling grid of a warp on an image shown with ``imshow``.
 

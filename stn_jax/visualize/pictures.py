@@ -15,6 +15,8 @@ from stn_jax.transforms.base import Transform
 from stn_jax.visualize.drawing import COLORS, draw_grid, draw_regions, near
 from stn_jax.visualize.geometry import region_outline
 
+Number = float | int
+
 _GREY = "#666666"
 _OUTSIDE = "#e4e4e4"
 # The most of the surroundings that is shown to follow a region, as a share of the image's size.
@@ -25,8 +27,8 @@ def show_image(
     axes: Axes,
     image: Shaped[AnyArray, "height width channels"],
     *,
-    value_range: tuple[float, float] | None = None,
-    margin: float = 0.0,
+    value_range: tuple[Number, Number] | None = None,
+    margin: Number = 0.0,
 ) -> AxesImage:
     """Shows an image of any real dtype, without ticks.
 
@@ -93,9 +95,9 @@ def strip(
     every: int | None = None,
     align_corners: bool = False,
     colors: Sequence[str] = COLORS,
-    value_range: tuple[float, float] | None = None,
-    margin: float | None = None,
-    column_width: float = 1.5,
+    value_range: tuple[Number, Number] | None = None,
+    margin: Number | None = None,
+    column_width: Number = 1.5,
 ) -> Figure:
     """A row of inputs with what is read of them, over what was made of it: a column an example.
 
@@ -240,7 +242,7 @@ def _layout(
     columns: int,
     image_shape: Sequence[int],
     output_shapes: Sequence[Sequence[int]],
-    column_width: float,
+    column_width: Number,
     with_titles: bool,
 ) -> tuple[Figure, np.ndarray]:
     """A figure whose rows are as high as their images, and its axes ``[rows, columns]``."""
