@@ -146,7 +146,7 @@ def main(command_line: Sequence[str] | None = None) -> tuple[float, float]:
     one = jnp.ones(())
     _, tangent = jax.jvp(jax.jit(first_image), (arguments.strength * one,), (one,))
     draw(arguments.out, sample, augmented, tangent)
-    return error, float(distance(strength))
+    return error, float(slope_of(strength)[0])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
+from flax import nnx
 
+import stn_jax as stn
 from examples import augmentation, linen_model, rectify_text, register_photos, resnet_nnx
 
 FOLDER = Path(__file__).parent.parent / "examples"
@@ -27,6 +29,7 @@ def run(tmp_path, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_registration_ends_within_half_a_pixel(run):
     errors, printed = run(register_photos, "--pairs", 2, "--levels", 32, 96, "--steps", 80)
     assert errors.shape == (3, 2)
@@ -45,6 +48,7 @@ def test_homography_sends_the_corners_where_it_was_told_to():
     np.testing.assert_allclose(pixels, 20, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_rectified_lines_are_straighter(run):
     (before, after), printed = run(rectify_text, "--steps", 50, "--batch-size", 16, "--lines", 64)
     assert before > 2
@@ -63,6 +67,7 @@ def test_deviation_is_that_of_an_oracle():
         assert found == pytest.approx(pixels, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_dots_and_keypoints_move_together_and_the_strength_is_found(run):
     (error, distance), _ = run(augmentation, "--samples", 3, "--distance", 9.0)
     assert 0 < error < 0.15
@@ -79,6 +84,7 @@ def test_dots_are_missed_where_keypoints_are_wrong():
     assert float(error(thetas, sample, wrong)) == pytest.approx(2.5, abs=0.01)
 
 
+@pytest.mark.slow
 def test_linen_model_learns(run):
     (before, after), printed = run(linen_model, "--steps", 150)
     assert before < 30
@@ -86,11 +92,42 @@ def test_linen_model_learns(run):
     assert "transformer/localization/head/linear/kernel" in printed
 
 
+@pytest.mark.slow
 def test_residual_networks_learn(run):
-    options = ("--steps", 60, "--batch-size", 32, "--filters", 4)
+    options = ("--steps", 80, "--batch-size", 32)
     accuracies, printed = run(resnet_nnx, *options)
     assert min(accuracies.values()) > 50
     assert printed.count("accuracy on 797 rotated test digits") == 2
+
+
+def test_residual_network_classifies_the_warped_input():
+    """With theta set by hand it gives what it gives, without, for images turned beforehand."""
+    images = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1))
+    model = resnet_nnx.ResNet(4, with_transformer=True, rngs=nnx.Rngs(0))
+    model.eval()
+    turn = jnp.array([0.4, 0.1, 0.0])
+    model.transformer.localization.linear.bias[...] = turn
+    run = nnx.jit(lambda model, images: model(images))
+    logits = run(model, images)
+    model.with_transformer = False
+    turned = jax.vmap(lambda image: stn.warp(image, stn.rigid(), turn))(images)
+    np.testing.assert_allclose(logits, run(model, turned), rtol=1e-5, atol=1e-5)
+    assert np.abs(logits - run(model, images)).max() > 1e-3
+
+
+def test_linen_model_starts_from_the_identity_and_obeys_its_parameters():
+    images = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1))
+    model = linen_model.Classifier((28, 28, 1))
+    params = model.init(jax.random.key(0), images)["params"]
+    theta, straight = model.apply({"params": params}, images, method="straighten")
+    np.testing.assert_array_equal(theta, np.zeros((2, 3)))
+    np.testing.assert_array_equal(straight, images)
+    bias = params["transformer"]["localization"]["head"]["linear"]["bias"]
+    turn = jnp.array([0.4, 0.1, 0.0])
+    turned = jax.tree.map(lambda leaf: turn if leaf is bias else leaf, params)
+    _, straight = model.apply({"params": turned}, images, method="straighten")
+    expected = jax.vmap(lambda image: stn.warp(image, stn.rigid(), turn))(images)
+    np.testing.assert_allclose(straight, expected, atol=1e-6)
 
 
 def test_every_example_is_in_the_readme_with_its_command():
