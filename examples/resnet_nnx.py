@@ -31,8 +31,8 @@ from experiments.data import distortions, sources
 from stn_jax import nn as stnn
 from stn_jax import visualize
 
-# Both passes through the trunk share its batch statistics, which a family that also scales would
-# pull apart.
+# Both passes through the trunk share its batch statistics, which a family that also scales, such as
+# the affine one, pulls apart.
 RIGID = stn.rigid()
 
 
