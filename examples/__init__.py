@@ -1,0 +1,1 @@
+"""Short programs from which the library can be learnt, one command each."""

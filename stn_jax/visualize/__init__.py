@@ -1,0 +1,16 @@
+"""Drawing what a warp reads. Needs matplotlib, which nothing else in the library imports."""
+
+from stn_jax.visualize.drawing import COLORS, draw_grid, draw_region, draw_regions
+from stn_jax.visualize.geometry import grid_lines, region_outline
+from stn_jax.visualize.pictures import show_image, strip
+
+__all__ = [
+    "COLORS",
+    "draw_grid",
+    "draw_region",
+    "draw_regions",
+    "grid_lines",
+    "region_outline",
+    "show_image",
+    "strip",
+]

@@ -1,0 +1,138 @@
+"""Every example in a small form: it runs, leaves its picture, and does what it says it does."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.image
+import numpy as np
+import pytest
+from flax import nnx
+
+import stn_jax as stn
+from examples import augmentation, linen_model, rectify_text, register_photos, resnet_nnx
+
+FOLDER = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Runs an example's command line; gives what it returns and what it printed."""
+
+    def run(example, *arguments):
+        picture = tmp_path / "folder" / "picture.png"
+        result = example.main([*map(str, arguments), "--out", str(picture)])
+        assert matplotlib.image.imread(picture).std() > 0.05
+        return result, capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.slow
+def test_registration_ends_within_half_a_pixel(run):
+    errors, printed = run(register_photos, "--pairs", 2, "--levels", 32, 96, "--steps", 80)
+    assert errors.shape == (3, 2)
+    np.testing.assert_allclose(errors[0], 20, atol=1e-3)
+    assert np.all(errors[-1] < 0.5)
+    assert "96×96" in printed
+
+
+def test_homography_sends_the_corners_where_it_was_told_to():
+    theta = register_photos.random_homography(jax.random.key(3), 20.0)
+    matrix = np.append(np.asarray(theta, np.float64), 1).reshape(3, 3)
+    corners = np.hstack([register_photos.CORNERS, np.ones((4, 1))])
+    moved = corners @ matrix.T
+    moved = moved[:, :2] / moved[:, 2:]
+    pixels = np.linalg.norm(moved - corners[:, :2], axis=-1) * register_photos.VIEW / 2
+    np.testing.assert_allclose(pixels, 20, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_rectified_lines_are_straighter(run):
+    (before, after), printed = run(rectify_text, "--steps", 50, "--batch-size", 16, "--lines", 64)
+    assert before > 2
+    assert after < 0.6 * before
+    assert f"{before:.2f} pixels from straight" in printed
+
+
+def test_deviation_is_that_of_an_oracle():
+    """Bent by a whole-line shift of three pixels, and straightened by nothing."""
+    shift = np.float32(3 * 2 / rectify_text.SHAPE[0])
+    identity = np.asarray(rectify_text.SPLINE.identity, np.float32).reshape(-1, 2)
+    bent_by = (identity + np.array([0, shift], np.float32)).ravel()
+    undone = (identity - np.array([0, shift], np.float32)).ravel()
+    for theta, pixels in ((identity.ravel(), 3), (undone, 0)):
+        found = float(rectify_text.deviation(jnp.asarray(theta), jnp.asarray(bent_by)))
+        assert found == pytest.approx(pixels, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_dots_and_keypoints_move_together_and_the_strength_is_found(run):
+    (error, distance), _ = run(augmentation, "--samples", 3, "--distance", 9.0)
+    assert 0 < error < 0.15
+    assert distance == pytest.approx(9, abs=1e-3)
+
+
+def test_dots_are_missed_where_keypoints_are_wrong():
+    sample = augmentation.photograph()
+    thetas = jnp.asarray(augmentation.FAMILY.identity[None], jnp.float32)
+    found = sample._replace(keypoints=sample.keypoints[None])
+    wrong = sample._replace(keypoints=sample.keypoints[None] + jnp.array([1.5, 2.0]))
+    error = jax.jit(augmentation.dot_error)
+    assert float(error(thetas, sample, found)) == pytest.approx(0, abs=0.01)
+    assert float(error(thetas, sample, wrong)) == pytest.approx(2.5, abs=0.01)
+
+
+@pytest.mark.slow
+def test_linen_model_learns(run):
+    (before, after), printed = run(linen_model, "--steps", 150)
+    assert before < 30
+    assert after > 60
+    assert "transformer/localization/head/linear/kernel" in printed
+
+
+@pytest.mark.slow
+def test_residual_networks_learn(run):
+    options = ("--steps", 80, "--batch-size", 32)
+    accuracies, printed = run(resnet_nnx, *options)
+    assert min(accuracies.values()) > 50
+    assert printed.count("accuracy on 797 rotated test digits") == 2
+
+
+def test_residual_network_classifies_the_warped_input():
+    """With theta set by hand it gives what it gives, without, for images turned beforehand."""
+    images = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1))
+    model = resnet_nnx.ResNet(4, with_transformer=True, rngs=nnx.Rngs(0))
+    model.eval()
+    turn = jnp.array([0.4, 0.1, 0.0])
+    model.transformer.localization.linear.bias[...] = turn
+    run = nnx.jit(lambda model, images: model(images))
+    logits = run(model, images)
+    model.with_transformer = False
+    turned = jax.vmap(lambda image: stn.warp(image, stn.rigid(), turn))(images)
+    np.testing.assert_allclose(logits, run(model, turned), rtol=1e-5, atol=1e-5)
+    assert np.abs(logits - run(model, images)).max() > 1e-3
+
+
+def test_linen_model_starts_from_the_identity_and_obeys_its_parameters():
+    images = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1))
+    model = linen_model.Classifier((28, 28, 1))
+    params = model.init(jax.random.key(0), images)["params"]
+    theta, straight = model.apply({"params": params}, images, method="straighten")
+    np.testing.assert_array_equal(theta, np.zeros((2, 3)))
+    np.testing.assert_array_equal(straight, images)
+    bias = params["transformer"]["localization"]["head"]["linear"]["bias"]
+    turn = jnp.array([0.4, 0.1, 0.0])
+    turned = jax.tree.map(lambda leaf: turn if leaf is bias else leaf, params)
+    _, straight = model.apply({"params": turned}, images, method="straighten")
+    expected = jax.vmap(lambda image: stn.warp(image, stn.rigid(), turn))(images)
+    np.testing.assert_allclose(straight, expected, atol=1e-6)
+
+
+def test_every_example_is_in_the_readme_with_its_command():
+    readme = (FOLDER.parent / "README.md").read_text()
+    names = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"python -m examples\.(\w+)", readme)) == names
+    for name in names:
+        assert f"``python -m examples.{name}``" in (FOLDER / f"{name}.py").read_text()
