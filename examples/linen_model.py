@@ -1,4 +1,4 @@
-"""A spatial transformer inside a Flax Linen model, through Flax's own bridge.
+"""A spatial transformer inside a Flax Linen model.
 
 ``python -m examples.linen_model`` trains a Linen classifier on rotated digits (scikit-learn's, by
 up to 90 degrees either way), whose first layer is stn_jax's NNX module. To Linen it is a module
@@ -7,6 +7,7 @@ trains them with the rest. Printed are that tree and the accuracy before and aft
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import tyro
-from flax import linen, nnx
+from flax import linen
 from jaxtyping import Array
 
 import stn_jax as stn
@@ -43,20 +44,17 @@ class Arguments:
     out: Path = Path("runs/examples/linen_model.png")
 
 
-def make_transformer(in_shape: tuple[int, ...], *, rngs: nnx.Rngs) -> stnn.SpatialTransformer:
-    """The NNX module: what Linen calls to make one."""
-    localization = stnn.FullyConnectedLocalization(in_shape, RIGID, hidden=(64, 64), rngs=rngs)
-    return stnn.SpatialTransformer(localization, RIGID)
-
-
 class Classifier(linen.Module):
-    """A Linen module with the bridged transformer as its first layer."""
+    """A Linen module with the transformer as its first layer."""
 
     in_shape: tuple[int, ...]
 
     def setup(self) -> None:
         """Makes the layers."""
-        self.transformer = nnx.bridge.to_linen(make_transformer, self.in_shape)
+        localization = functools.partial(
+            stnn.FullyConnectedLocalization, self.in_shape, RIGID, hidden=(64, 64)
+        )
+        self.transformer = stnn.linen.spatial_transformer(localization, RIGID)
         self.hidden = [linen.Dense(128), linen.Dense(128)]
         self.logits = linen.Dense(10)
 

@@ -99,11 +99,11 @@ def train(model: ResNet, data: sources.Dataset, arguments: Arguments) -> ResNet:
     """Trains on freshly rotated images; the state is split once and the step is a pure function."""
     model.train()
     graph, (params, statistics) = nnx.graphdef(model), nnx.state(model, nnx.Param, nnx.BatchStat)
-    # A step that suits filters would throw theta, and the image with it, out of view.
-    slower = jax.tree.map_with_path(lambda path, _: "transformer" in str(path[0]), params)
+    # A step that suits filters would throw theta, and the image with it, out of view. The trunk,
+    # which both have, learns at the classifier's rate.
     optimizer = optax.chain(
         optax.adam(optax.cosine_decay_schedule(3e-3, arguments.steps)),
-        optax.masked(optax.scale(0.1), slower),
+        stnn.localization_rate(multiplier=0.1),
     )
     images, labels = jnp.asarray(data.train.images), jnp.asarray(data.train.labels)
 

@@ -11,7 +11,14 @@ import pytest
 from flax import nnx
 
 import stn_jax as stn
-from examples import augmentation, linen_model, rectify_text, register_photos, resnet_nnx
+from examples import (
+    augmentation,
+    export_model,
+    linen_model,
+    rectify_text,
+    register_photos,
+    resnet_nnx,
+)
 
 FOLDER = Path(__file__).parent.parent / "examples"
 
@@ -128,6 +135,15 @@ def test_linen_model_starts_from_the_identity_and_obeys_its_parameters():
     _, straight = model.apply({"params": turned}, images, method="straighten")
     expected = jax.vmap(lambda image: stn.warp(image, stn.rigid(), turn))(images)
     np.testing.assert_allclose(straight, expected, atol=1e-6)
+
+
+def test_exported_model_gives_the_same_without_this_library(tmp_path, capsys):
+    file = tmp_path / "folder" / "model.stablehlo"
+    here, elsewhere = export_model.main(["--steps", "3", "--batch-size", "8", "--out", str(file)])
+    assert here.shape == elsewhere.shape == (797, 10)
+    assert here.std() > 0.1
+    np.testing.assert_allclose(elsewhere, here, atol=1e-5)
+    assert f"{file.stat().st_size:,} bytes" in capsys.readouterr().out
 
 
 def test_every_example_is_in_the_readme_with_its_command():
