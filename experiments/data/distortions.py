@@ -32,7 +32,7 @@ RTS_CANVAS = (42, 42)
 TC_CANVAS = (60, 60)
 PATCHES = 6
 PATCH = (6, 6)
-# Draws of four corners until they are those of a convex quadrangle. One in a hundred is not.
+# Draws of four corners until they are those of a convex quadrangle. One or two in a hundred are not.
 _DRAWS = 8
 # The corners of the image in normalised coordinates, row by row.
 _CORNERS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
@@ -164,7 +164,7 @@ def distort_batch(
     Clutter is cut from the images that follow in the batch.
     """
     keys = jax.random.split(key, len(images))
-    return _distort(distortion, keys, images, jnp.arange(len(images)))
+    return _distort(distortion, keys, images, images, np.arange(len(images)))
 
 
 def distort_test_images(
@@ -185,7 +185,8 @@ def distort_test_images(
     """
     numbers = jnp.arange(len(images)) if numbers is None else numbers
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(_TEST_SEED), numbers)
-    return _distort(distortion, keys, images, numbers % len(images))
+    images, numbers = jnp.asarray(images), numbers % len(images)
+    return _distort(distortion, keys, images[numbers], images, numbers)
 
 
 def hash_test_images(
@@ -206,18 +207,15 @@ def hash_test_images(
     return digest.hexdigest()
 
 
-def _distort(distortion: Distortion, keys: Array, images: Array, numbers: Array) -> Array:
-    """Some of a set of uint8 images, each by its own key."""
-    images = jnp.asarray(images)
-    # The images that follow, and never the image itself where there are two or more.
-    steps = 1 + np.arange(PATCHES) % max(len(images) - 1, 1)
-    followers = (numbers[:, None] + steps) % len(images)
-
-    def distort(key: Array, number: Array, others: Array) -> Array:
-        scaled = (images[each].astype(jnp.float32) / 255 for each in (number, others))
-        return distortion(key, *scaled)
-
-    return jax.vmap(distort)(keys, numbers, followers)
+def _distort(
+    distortion: Distortion, keys: Array, images: Array, pool: Array, numbers: Array | np.ndarray
+) -> Array:
+    """Distorts uint8 images, each by its own key, given their numbers in the pool of others."""
+    # Those that follow, and never the image itself where there are two or more.
+    steps = 1 + np.arange(PATCHES) % max(len(pool) - 1, 1)
+    others = pool[(numbers[:, None] + steps) % len(pool)]
+    scaled = (each.astype(jnp.float32) / 255 for each in (images, others))
+    return jax.vmap(distortion)(keys, *scaled)
 
 
 def _room(shape: tuple[int, ...], canvas: tuple[int, ...]) -> np.ndarray:
