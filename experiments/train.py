@@ -40,7 +40,7 @@ class SeedsAtOnce(NamedTuple):
     """The same of several seeds: states, keys, metrics and predictions have a leading axis."""
 
     initial_state: Callable[[Sequence[int]], State]
-    run: Callable[[State, Array, Array, PRNGKeyArray, int], tuple[State, dict[str, Array]]]
+    run: Callable[[State, Array, Array, Array, int], tuple[State, dict[str, Array]]]
     predict: Callable[[State, Array, Array], Array]
 
 
@@ -137,7 +137,7 @@ def at_once(trainer: Trainer) -> SeedsAtOnce:
 
     @functools.partial(jax.jit, static_argnames="num_steps", donate_argnames="states")
     def run(
-        states: State, images: Array, labels: Array, keys: PRNGKeyArray, num_steps: int
+        states: State, images: Array, labels: Array, keys: Array, num_steps: int
     ) -> tuple[State, dict[str, Array]]:
         one = lambda state, key: trainer.run(state, images, labels, key, num_steps)  # noqa: E731
         return jax.vmap(one)(states, keys)

@@ -32,7 +32,7 @@ RTS_CANVAS = (42, 42)
 TC_CANVAS = (60, 60)
 PATCHES = 6
 PATCH = (6, 6)
-# Draws of four corners until they are those of a convex quadrangle. One or two in a hundred are not.
+# Draws of four corners until they form a convex quadrangle. One or two in a hundred do not.
 _DRAWS = 8
 # The corners of the image in normalised coordinates, row by row.
 _CORNERS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
