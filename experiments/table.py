@@ -6,10 +6,12 @@ last checkpoint, so the same command again is all it takes after a kill, and the
 with is that of a command that never was. Seeds may be added later; they are trained by themselves.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -178,12 +180,12 @@ def distortion_samples(
     dataset: Dataset, distortions: Sequence[DistortionName], number: int = 10
 ) -> bytes:
     """The first images of each distorted test set, a row for each, as a PNG file."""
-    images = dataset.test.images
+    images = jnp.asarray(dataset.test.images)
     numbers = jnp.arange(min(number, len(images)))
     rows: dict[str, np.ndarray] = {}
     for name in distortions:
-        distorted = np.asarray(distort_test_images(DISTORTIONS[name], images, numbers))
-        rows[name] = np.rint(255 * distorted).astype(np.uint8)
+        distort = jax.jit(functools.partial(distort_test_images, DISTORTIONS[name]))
+        rows[name] = np.rint(255 * np.asarray(distort(images, numbers))).astype(np.uint8)
     return figures.png(figures.samples(rows))
 
 

@@ -122,7 +122,8 @@ def samples(rows: Mapping[str, np.ndarray]) -> Figure:
     """A row for each name of uint8 images ``[n, height, width, channels]``, all at one scale."""
     columns = max(map(len, rows.values()))
     sides = [images.shape[1] for images in rows.values()]
-    figure = new_figure(1.0 * columns * max(sides) / 28 / 2 + 0.6, 0.5 * sum(sides) / 28 + 0.1)
+    inches = [0.55 * side / min(sides) for side in sides]
+    figure = new_figure(columns * max(inches) + 0.6, sum(inches) + 0.1)
     grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": sides})
     for axes, (name, images) in zip(grid, rows.items(), strict=True):
         for each in axes:
