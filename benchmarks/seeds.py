@@ -18,6 +18,7 @@ from benchmarks import records, timing
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
 from experiments import models, train
 from experiments.data.distortions import DISTORTIONS
+from experiments.models import ModelName
 
 _IN_SHAPE = (28, 28, 1)
 APART, AT_ONCE = "one after the other", "at once"
@@ -37,14 +38,14 @@ class Arguments(records.Options):
       steps: Steps in one call.
     """
 
-    models: tuple[models.ModelName, ...] = ("fcn", "cnn", "st-fcn", "st-cnn")
+    models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "st-cnn")
     seeds: int = 3
     batch_size: int = 128
     width: float = 1.0
     steps: int = 10
 
 
-def contenders(name: models.ModelName, arguments: Arguments) -> dict[str, timing.Run]:
+def contenders(name: ModelName, arguments: Arguments) -> dict[str, timing.Run]:
     """Both ways to train all seeds for some steps; each goes on where its last call ended."""
     kind = name, "affine", _IN_SHAPE, NUM_CLASSES
     width = arguments.width * models.width_for(models.PARAMETERS, *kind)
