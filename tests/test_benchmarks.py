@@ -301,7 +301,7 @@ def test_report_fills_in_the_tables_and_names_the_losses(tmp_path):
 
 
 def test_seeds(capsys):
-    (row,) = seeds.main(["--small", "--models", "st-fcn"])
+    (row,) = seeds.main(["--small", "--models", "fcn"])
     assert set(row["seconds"]) == {seeds.APART, seeds.AT_ONCE}
     assert row["ratios"][seeds.APART]["median"] > 0
-    assert "st-fcn" in capsys.readouterr().out
+    assert seeds.AT_ONCE in capsys.readouterr().out
