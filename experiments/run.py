@@ -175,6 +175,8 @@ def _train_seed(
                 count = min(run.steps_per_dispatch, run.steps - step)
                 tick = time.perf_counter()
                 state, metrics = trainer.run(state, images, labels, key, count)
+                if "theta" in metrics:
+                    metrics |= trainer.monitor(metrics.pop("theta"))
                 row = {name: float(value) for name, value in metrics.items()}
                 rate = count * run.batch_size / (time.perf_counter() - tick)
                 step += count
