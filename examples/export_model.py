@@ -112,8 +112,8 @@ def run_elsewhere(model_file: Path, images: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         images_file, logits_file = Path(folder, "images.npy"), Path(folder, "logits.npy")
         np.save(images_file, images)
-        command = [sys.executable, "-c", ELSEWHERE, model_file, images_file, logits_file]
-        subprocess.run(command, check=True)
+        files = map(str, (model_file, images_file, logits_file))
+        subprocess.run([sys.executable, "-c", ELSEWHERE, *files], check=True)
         return np.load(logits_file)
 
 

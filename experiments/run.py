@@ -233,6 +233,8 @@ def _train_seeds(
                 count = min(run.steps_per_dispatch, run.steps - step)
                 tick = time.perf_counter()
                 states, metrics = together.run(states, images, labels, keys, count)
+                if "theta" in metrics:
+                    metrics |= together.monitor(metrics.pop("theta"))
                 columns = {key: np.asarray(values) for key, values in metrics.items()}
                 rate = count * run.batch_size * len(seeds) / (time.perf_counter() - tick)
                 step += count

@@ -23,7 +23,7 @@ import tyro
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from experiments.config import Run, Training
-from experiments.files import write_json
+from experiments.files import environment, write_json
 from experiments.report import build_report, text_table
 from experiments.run import Interrupted, execute, load_dataset, prepare_folder
 from stn_jax import nn as stnn
@@ -141,7 +141,13 @@ def main(command_line: Sequence[str] | None = None) -> int:
         for recipe, (run, folder) in runs.items():
             result = execute(run, folder, dataset)
             rows.append(summary(recipe, result, findings(folder, run.seeds)))
-        write_json(arguments.out / "stability.json", {"rows": rows})
+        # Which data, not where they lie.
+        settings = {
+            recipe: {name: value for name, value in run.to_json().items() if name != "data"}
+            for recipe, (run, _) in runs.items()
+        }
+        about = {"dataset": dataset.name, "settings": settings, **environment()}
+        write_json(arguments.out / "stability.json", {"rows": rows, **about})
         print(table(rows))
         report = build_report(
             arguments.out, [folder for _, folder in runs.values()], "Stability of training"

@@ -32,6 +32,7 @@ class Trainer(NamedTuple):
 
     initial_state: Callable[[int], State]
     run: Callable[[State, Array, Array, PRNGKeyArray, int], tuple[State, dict[str, Array]]]
+    monitor: Callable[[Array], dict[str, Array]]
     predict: Callable[[State, Array, Array], Array]
     follow: Callable[[State, Array], dict[str, Array]]
 
@@ -41,6 +42,7 @@ class SeedsAtOnce(NamedTuple):
 
     initial_state: Callable[[Sequence[int]], State]
     run: Callable[[State, Array, Array, Array, int], tuple[State, dict[str, Array]]]
+    monitor: Callable[[Array], dict[str, Array]]
     predict: Callable[[State, Array, Array], Array]
 
 
@@ -63,13 +65,15 @@ def make_trainer(
 
     Returns:
       ``initial_state(seed)``; ``run(state, images, labels, key, num_steps)``, which gives the new
-      state and means over those steps: the loss, the error in percent and, of a spatial
-      transformer, what :func:`stn_jax.nn.diagnose` judges; ``predict(state, images, numbers)``,
-      the predicted labels of those numbers of an undistorted test set, as in
+      state and means over those steps: the loss, the error in percent and, with a spatial
+      transformer, the gradients' norms, beside the ``theta`` of the last batch;
+      ``monitor(theta)``, what :func:`stn_jax.nn.diagnose` judges of it; ``predict(state, images,
+      numbers)``, the predicted labels of those numbers of an undistorted test set, as in
       :func:`experiments.data.distortions.distort_test_images`; and ``follow(state, images)``, what
       the model makes of distorted images.
     """
-    graph = nnx.graphdef(nnx.eval_shape(lambda: create_model(nnx.Rngs(0))))
+    abstract: Any = nnx.eval_shape(lambda: create_model(nnx.Rngs(0)))
+    graph = nnx.graphdef(abstract)
 
     def initial_state(seed: int) -> State:
         params = nnx.state(create_model(nnx.Rngs(seed)))
@@ -81,9 +85,9 @@ def make_trainer(
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         metrics = {"loss": loss, "train_error": 100 * (logits.argmax(-1) != labels).mean()}
         if theta is not None:
-            transform = model.transformer.composition
-            metrics |= stnn.monitor(transform, theta, _MONITORED_SHAPE)
+            metrics["theta"] = theta
             if penalty:
+                transform = model.transformer.composition
                 loss += penalty * stnn.identity_penalty(transform, theta).mean()
         return loss, metrics
 
@@ -99,14 +103,19 @@ def make_trainer(
             grads, metrics = jax.grad(loss_and_error, has_aux=True)(
                 state.params, batch, labels[chosen]
             )
-            if "coverage" in metrics:
+            if "theta" in metrics:
                 metrics |= stnn.gradient_norms(grads, stnn.localization_labels)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             return State(params, opt_state, state.step + 1), metrics
 
         state, metrics = jax.lax.scan(step, state, length=num_steps)
-        return state, jax.tree.map(jnp.mean, metrics)
+        last = {name: metrics.pop(name)[-1] for name in ("theta",) if name in metrics}
+        return state, jax.tree.map(jnp.mean, metrics) | last
+
+    @jax.jit
+    def monitor(theta: Array) -> dict[str, Array]:
+        return stnn.monitor(abstract.transformer.composition, theta, _MONITORED_SHAPE)
 
     @jax.jit
     def predict(state: State, images: Array, numbers: Array) -> Array:
@@ -122,7 +131,7 @@ def make_trainer(
         predictions = model.classify(outputs).argmax(-1)
         return {"theta": theta, "outputs": outputs, "predictions": predictions}
 
-    return Trainer(initial_state, run, predict, follow)
+    return Trainer(initial_state, run, monitor, predict, follow)
 
 
 def at_once(trainer: Trainer) -> SeedsAtOnce:
@@ -147,7 +156,7 @@ def at_once(trainer: Trainer) -> SeedsAtOnce:
         return jax.tree.map(lambda each: each[None], ended)
 
     predict = jax.jit(jax.vmap(trainer.predict, in_axes=(0, None, None)))
-    return SeedsAtOnce(initial_state, run, predict)
+    return SeedsAtOnce(initial_state, run, jax.jit(jax.vmap(trainer.monitor)), predict)
 
 
 def misread(

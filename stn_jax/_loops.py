@@ -46,3 +46,14 @@ def distinct_zero(orders: tuple[int, ...]) -> Any:
         return 0
     number = 1 + sum(order * 8**axis for axis, order in enumerate(orders))
     return jax.lax.optimization_barrier(jnp.asarray(number, jnp.int32)) - number
+
+
+@jax.custom_jvp
+def apart_in_reverse(array: Array) -> Array:
+    """The array itself; its gradient is computed once, however many need it."""
+    return array
+
+
+@apart_in_reverse.defjvp
+def _apart_in_reverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return primals[0], apart(lambda tangent: tangent, tangents[0])

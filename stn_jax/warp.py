@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
+from stn_jax._loops import apart_in_reverse
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import (
     Coverage,
@@ -168,6 +169,9 @@ def _warp(
     points = regular_grid(output_shape, align_corners=align_corners, dtype=theta.dtype)
     displacement = transform.displacement(theta, points)
     pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)
+    # A gradient along a coordinate is a loop over the image, and several parts of a transform may
+    # need it.
+    pixels = [apart_in_reverse(each) for each in pixels]
     if antialias:
         footprints = _footprints(transform, theta, points, shape, align_corners)
         warped = sample_footprints(image, pixels, footprints, fill, options)

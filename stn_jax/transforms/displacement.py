@@ -37,8 +37,9 @@ def displacement(shape: Sequence[int]) -> Transform:
 
     Args:
       shape: Lattice points along each axis, ``(rows, columns)`` or ``(planes, rows, columns)``, at
-        least 2 each. The cost is that of a matrix product with one row per lattice point, so the
-        lattice should be small; :func:`flow` is for dense fields.
+        least 2 each. The map costs the same whatever the lattice; the gradient with respect to
+        theta is a matrix product with one row per lattice point, so the lattice should be small,
+        and :func:`flow` is for dense fields.
 
     Returns:
       The family, with one offset ``(x, y)`` or ``(x, y, z)`` per lattice point in ``theta`` and
