@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml
 
 demo: setup
 	$(BIN)/python -m experiments.distorted_mnist --model cnn st-cnn --data $(DATA) \
-	    --width 0.5 --steps 2500 --batch-size 64 --learning-rate 3e-3 --validation 0 \
+	    --width 0.25 --steps 2500 --batch-size 64 --learning-rate 3e-3 --validation 0 \
 	    --test-copies 8 --out runs/demo --overwrite
 
 readme-assets: setup
@@ -42,7 +42,7 @@ conformance: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --conformance \
 	    tests/test_transforms.py tests/test_sampling.py
 
-BENCHMARKS := sampler transforms train_step compile scaling
+BENCHMARKS := sampler transforms train_step seeds compile scaling
 bench: setup
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --small || exit; done
 

@@ -1,55 +1,85 @@
 """Distorted MNIST: classifiers with and without a spatial transformer, on distorted digits.
 
-``python -m experiments.distorted_mnist --help`` lists the options.
+``python -m experiments.distorted_mnist --help`` lists the options of a run, ``… table --help``
+those of a table of models × distortions × seeds beside the paper's numbers, and ``… pictures
+--help`` those of a picture of distorted digits.
 
 Protocol: Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 4.1 and
-appendix A.4. Deviations: Adam with a cosine schedule instead of SGD with three constant rates; a
-shorter training; a tenth of the training images held out for the validation curve; the widths
-that :mod:`experiments.models` states. The test set is one fixed draw of the distortion. The
-model tested is that of the last step: nothing is chosen on the test set.
+appendix A.4. Deviations: Adam with a cosine schedule unless ``--recipe paper`` asks for SGD with
+three constant rates; a shorter training; a tenth of the training images held out for the validation
+curve; the widths that :mod:`experiments.models` states, and what
+:mod:`experiments.data.distortions` chose of each set. The test set is one fixed draw of the
+distortion. The model tested is that of the last step: nothing is chosen on the test set, and
+``--on validation`` leaves it alone while a recipe is chosen.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tyro
 
 # A dispatch is one call into XLA, so its own log has nothing a user needs.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from experiments.config import Arguments
-from experiments.data.sources import load, split_validation
+from experiments.config import Arguments, PicturesArguments, TableArguments
 from experiments.report import build_report, error_table
-from experiments.run import Interrupted, check_model, execute, prepare_folder
+from experiments.run import Interrupted, check_model, execute, load_dataset, prepare_folder
+from experiments.table import make_pictures, make_table
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
+    words = list(sys.argv[1:] if command_line is None else command_line)
+    command = words.pop(0) if words and words[0] in _COMMANDS else ""
+    arguments_type, run_command = _COMMANDS[command]
     try:
         arguments = tyro.cli(
-            Arguments,
-            prog="python -m experiments.distorted_mnist",
-            args=command_line,
+            arguments_type,
+            prog=f"python -m experiments.distorted_mnist {command}".rstrip(),
+            args=words,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-        dataset = split_validation(load(arguments.data), arguments.validation)
-        runs = arguments.runs()
-        for run, _ in runs:
-            check_model(run, dataset)
-        for run, folder in runs:
-            prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
-        results = [execute(run, folder, dataset) for run, folder in runs]
-        print(error_table(results))
-        report = build_report(arguments.out, [folder for _, folder in runs])
-        print(f"report: {report}")
+        run_command(arguments)
     except Interrupted as stopped:
-        print(f"stopped at {stopped}; the same command with --resume goes on", file=sys.stderr)
+        goes_on = "goes on" if command else "with --resume goes on"
+        print(f"stopped at {stopped}; the same command {goes_on}", file=sys.stderr)
         return 130
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _train(arguments: Arguments) -> None:
+    """Each model, a report of all."""
+    dataset = load_dataset(arguments)
+    runs = arguments.runs()
+    for run, _ in runs:
+        check_model(run, dataset)
+    for run, folder in runs:
+        prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
+    results = [execute(run, folder, dataset) for run, folder in runs]
+    print(error_table(results))
+    report = build_report(arguments.out, [folder for _, folder in runs])
+    print(f"report: {report}")
+
+
+def _tabulate(arguments: TableArguments) -> None:
+    print(make_table(arguments))
+    print(f"report: {arguments.out / 'report.html'}")
+
+
+def _draw(arguments: PicturesArguments) -> None:
+    print(f"picture: {make_pictures(arguments)}")
+
+
+_COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
+    "": (Arguments, _train),
+    "table": (TableArguments, _tabulate),
+    "pictures": (PicturesArguments, _draw),
+}
 
 
 if __name__ == "__main__":

@@ -10,15 +10,22 @@ from typing import Any
 
 import jax
 
+_PARTIAL = ".partial"
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` on a file beside ``path``, then renames it into place."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = path.with_name(f".{path.stem}{_PARTIAL}{path.suffix}")
     try:
         write(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is one that :func:`write_atomically` was killed at."""
+    return path.name.startswith(".") and path.stem.endswith(_PARTIAL)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,15 +1,16 @@
-"""One run: a model trained for each seed, and the folder it leaves.
+"""One run: a model trained for each seed, one by one or several at once, and the folder it leaves.
 
 Everything in the folder follows from ``config.json``. A run that is stopped, by Ctrl-C or a kill,
 goes on from its last checkpoint and ends with the same numbers as one that never was.
 """
 
+import dataclasses
 import functools
 import json
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,10 +25,15 @@ from tqdm import tqdm
 
 from experiments import models, statistics, train
 from experiments.checkpoint import Checkpoints
-from experiments.config import Run
-from experiments.data.distortions import DISTORTIONS, distort_test_images
-from experiments.data.sources import Dataset
-from experiments.files import environment, read_json, write_atomically, write_json
+from experiments.config import Recipe, Run
+from experiments.data.distortions import (
+    DISTORTIONS,
+    distort_test_images,
+    distorted_shape,
+    hash_test_images,
+)
+from experiments.data.sources import Dataset, load, split_validation
+from experiments.files import environment, is_partial, read_json, write_atomically, write_json
 from stn_jax import nn as stnn
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30
@@ -39,6 +45,15 @@ class Interrupted(Exception):  # noqa: N818
     """The run was asked to stop; its state is saved."""
 
 
+def load_dataset(recipe: Recipe) -> Dataset:
+    """The data of a recipe, with the held-out images in place of the test set if it says so."""
+    dataset = split_validation(load(recipe.data), recipe.validation)
+    if recipe.on == "test":
+        return dataset
+    assert dataset.validation is not None
+    return dataclasses.replace(dataset, name=f"{dataset.name}, held out", test=dataset.validation)
+
+
 def prepare_folder(run: Run, folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Makes the run's folder, or checks that it holds this very run.
 
@@ -47,7 +62,10 @@ def prepare_folder(run: Run, folder: Path, *, resume: bool, overwrite: bool) -> 
         run.
     """
     config_file = folder / "config.json"
-    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    # A kill may have left no more than the beginning of a file.
+    occupied = folder.exists() and (
+        not folder.is_dir() or not all(is_partial(path) for path in folder.iterdir())
+    )
     if occupied and not config_file.is_file():
         raise ValueError(f"{folder} exists and is not a run; choose another --out.")
     if occupied and overwrite:
@@ -58,17 +76,26 @@ def prepare_folder(run: Run, folder: Path, *, resume: bool, overwrite: bool) -> 
             "another --out leaves it alone."
         )
     elif occupied:
-        before, now = read_json(config_file), run.to_json()
-        changed = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
-        if changed:
-            raise ValueError(
-                f"{folder} holds a run with other settings, so it cannot be resumed: "
-                + "; ".join(
-                    f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in sorted(changed)
-                )
-            )
+        check_settings(run, folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(config_file, run.to_json())
+
+
+def check_settings(run: Run, folder: Path, *, but: Collection[str] = ()) -> None:
+    """Checks that a run's folder is of this run, or of one that differs in some settings alone.
+
+    Raises:
+      ValueError: If it is not; names what differs.
+    """
+    before, now = read_json(folder / "config.json"), run.to_json()
+    keys = (before.keys() | now.keys()) - set(but)
+    changed = sorted(key for key in keys if before.get(key) != now.get(key))
+    if changed:
+        differences = (f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
+        raise ValueError(
+            f"{folder} holds a run with other settings, so it cannot be resumed: "
+            + "; ".join(differences)
+        )
 
 
 def check_model(run: Run, dataset: Dataset) -> None:
@@ -93,10 +120,17 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
         penalty=run.identity_penalty,
     )
     log = MetricsLog(folder / "metrics.jsonl")
+    groups = [
+        run.seeds[first : first + run.seeds_at_once]
+        for first in range(0, len(run.seeds), run.seeds_at_once)
+    ]
     with _stop_signal() as stop:
-        wrong = np.stack(
-            [_train_seed(run, folder, dataset, trainer, log, seed, stop) for seed in run.seeds]
+        wrong = np.concatenate(
+            [_train_seeds(run, folder, dataset, trainer, log, seeds, stop) for seeds in groups]
         )
+    write_atomically(
+        folder / "misread.npz", lambda path: np.savez_compressed(path, wrong=wrong, seeds=run.seeds)
+    )
     errors = 100 * wrong.mean(axis=(1, 2))
     result = {
         "model": run.model,
@@ -108,12 +142,16 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
         "batch_size": run.batch_size,
         "seeds": list(run.seeds),
         "test_errors": errors.tolist(),
+        "validation_errors": [log.last(seed).get("validation_error") for seed in run.seeds],
         "test_images": len(dataset.test.labels),
         "test_copies": run.test_copies,
+        "test_sha256": hash_test_images(
+            DISTORTIONS[run.distortion], dataset.test.images, copies=run.test_copies
+        ),
         "mean": float(errors.mean()),
         "interval": list(statistics.interval(wrong)),
         "interval_method": statistics.INTERVAL_METHOD,
-        "wall_time_s": round(sum(log.seconds(seed) for seed in run.seeds), 2),
+        "wall_time_s": round(sum(log.seconds(seeds[0]) for seeds in groups), 2),
         **environment(),
     }
     write_json(folder / "result.json", result)
@@ -121,8 +159,8 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
 
 
 def make_optimizer(run: Run) -> optax.GradientTransformation:
-    """Adam along a cosine, the localization network slowed down or held still as the run says."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(run.learning_rate, run.steps))
+    """That of the recipe, the localization network slowed down or held still as the run says."""
+    optimizer = _OPTIMIZERS[run.recipe](run.learning_rate, run.steps)
     if not models.has_transformer(run.model):
         return optimizer
     slower = stnn.localization_rate(
@@ -131,80 +169,102 @@ def make_optimizer(run: Run) -> optax.GradientTransformation:
     return optax.chain(optimizer, slower)
 
 
-def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:
-    return models.build(
-        run.model,
-        run.transform,
-        dataset.image_shape,
-        dataset.num_classes,
-        width=run.width,
-        rngs=rngs,
+def _adam_along_a_cosine(rate: float, steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(rate, steps))
+
+
+def _sgd_of_the_paper(rate: float, steps: int) -> optax.GradientTransformation:
+    """Plain SGD, without weight decay, divided by 10 after each third: 50,000 of 150,000 steps."""
+    # Of very few steps the two thirds may fall together.
+    boundaries = [round(steps / 3), round(2 * steps / 3)]
+    return optax.sgd(
+        optax.join_schedules([optax.constant_schedule(rate / 10**k) for k in range(3)], boundaries)
     )
 
 
-def _train_seed(
+_OPTIMIZERS: dict[str, Callable[[float, int], optax.GradientTransformation]] = {
+    "adam": _adam_along_a_cosine,
+    "paper": _sgd_of_the_paper,
+}
+
+
+def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:
+    in_shape = distorted_shape(DISTORTIONS[run.distortion], dataset.image_shape)
+    crop = models.CROPS.get(run.distortion)
+    kind = run.model, run.transform, in_shape, dataset.num_classes
+    width = run.width * models.width_for(models.PARAMETERS, *kind, crop=crop)
+    return models.build(*kind, width=width, crop=crop, rngs=rngs)
+
+
+def _train_seeds(
     run: Run,
     folder: Path,
     dataset: Dataset,
     trainer: train.Trainer,
     log: "MetricsLog",
-    seed: int,
+    seeds: Sequence[int],
     stop: dict[str, bool],
 ) -> np.ndarray:
-    """Trains one seed to the end; returns which test images it misreads, ``[copies, images]``."""
+    """Trains some seeds at once to the end; returns which test images they misread.
+
+    Returns:
+      ``[seeds, copies, images]``.
+    """
+    together = train.at_once(trainer)
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
-    key = jax.random.key(seed)
-    state = trainer.initial_state(seed)
-    checkpoints = Checkpoints(folder / "checkpoints" / f"seed-{seed}")
-    followed = _Followed(folder / "pictures.npz", dataset, run, trainer, seed == run.seeds[0])
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    states = together.initial_state(seeds)
+    name = f"{run.model} seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    checkpoints = Checkpoints(folder / "checkpoints" / f"seed-{'-'.join(map(str, seeds))}")
+    followed = _Followed(folder / "pictures.npz", dataset, run, trainer, run.seeds[0] in seeds)
     try:
         step = checkpoints.latest() or 0
         if step:
-            state = checkpoints.restore(step, state)
-        log.forget_after(seed, step)
+            states = checkpoints.restore(step, states)
+        log.forget_after(seeds, step)
         followed.forget_after(step)
         if step == 0:
-            followed.look(state)
-        elapsed_before, started = log.seconds(seed), time.perf_counter()
+            followed.look(states)
+        elapsed_before, started = log.seconds(seeds[0]), time.perf_counter()
         saved_at = started
         validations = max(1, run.steps // run.steps_per_dispatch // _VALIDATIONS)
-        with tqdm(
-            total=run.steps, initial=step, unit="step", desc=f"{run.model} seed {seed}"
-        ) as progress:
+        with tqdm(total=run.steps, initial=step, unit="step", desc=name) as progress:
             while step < run.steps:
                 count = min(run.steps_per_dispatch, run.steps - step)
                 tick = time.perf_counter()
-                state, metrics = trainer.run(state, images, labels, key, count)
+                states, metrics = together.run(states, images, labels, keys, count)
                 if "theta" in metrics:
-                    metrics |= trainer.monitor(metrics.pop("theta"))
-                row = {name: float(value) for name, value in metrics.items()}
-                rate = count * run.batch_size / (time.perf_counter() - tick)
+                    metrics |= together.monitor(metrics.pop("theta"))
+                columns = {key: np.asarray(values) for key, values in metrics.items()}
+                rate = count * run.batch_size * len(seeds) / (time.perf_counter() - tick)
                 step += count
                 due = step // run.steps_per_dispatch % validations == 0 or step == run.steps
                 if dataset.validation is not None and due:
                     held_out = dataset.validation
-                    misread = train.misread(trainer, state, held_out.images, held_out.labels)
-                    row["validation_error"] = 100 * float(misread.mean())
-                followed.look(state)
+                    misread = train.misread(together, states, held_out.images, held_out.labels)
+                    columns["validation_error"] = 100 * misread.mean(axis=(1, 2))
+                followed.look(states)
                 seconds = elapsed_before + time.perf_counter() - started
-                log.append(
-                    {"seed": seed, "step": step, **row}
-                    | {"images_per_second": round(rate, 1), "seconds": round(seconds, 2)}
-                )
+                timing = {"images_per_second": round(rate, 1), "seconds": round(seconds, 2)}
+                for k, seed in enumerate(seeds):
+                    row = {key: float(values[k]) for key, values in columns.items()}
+                    log.append({"seed": seed, "step": step, **row, **timing})
                 progress.update(count)
-                progress.set_postfix(loss=f"{row['loss']:.4f}", error=f"{row['train_error']:.2f}%")
+                loss, error = columns["loss"].mean(), columns["train_error"].mean()
+                progress.set_postfix(loss=f"{loss:.4f}", error=f"{error:.2f}%")
                 stopping = stop["requested"]
                 late = time.perf_counter() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS
                 if stopping or late or step == run.steps:
                     followed.save()
-                    checkpoints.save(step, state)
+                    checkpoints.save(step, states)
                     saved_at = time.perf_counter()
                 if stopping:
-                    raise Interrupted(f"{run.model}, seed {seed}, step {step} of {run.steps}")
+                    stopped_at = name.replace(" ", ", ", 1)
+                    raise Interrupted(f"{stopped_at}, step {step} of {run.steps}")
     finally:
         checkpoints.close()
     test = dataset.test
-    return train.misread(trainer, state, test.images, test.labels, copies=run.test_copies)
+    return train.misread(together, states, test.images, test.labels, copies=run.test_copies)
 
 
 @contextmanager
@@ -239,9 +299,9 @@ class MetricsLog:
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def forget_after(self, seed: int, step: int) -> None:
+    def forget_after(self, seeds: Sequence[int], step: int) -> None:
         """Drops what came after the checkpoint that a run resumes from."""
-        kept = [row for row in self._rows if row["seed"] != seed or row["step"] <= step]
+        kept = [row for row in self._rows if row["seed"] not in seeds or row["step"] <= step]
         self._rows = kept
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self._path, lambda path: path.write_text(text))
@@ -249,6 +309,10 @@ class MetricsLog:
     def seconds(self, seed: int) -> float:
         """Time that the training of a seed has taken so far."""
         return max((row["seconds"] for row in self._rows if row["seed"] == seed), default=0.0)
+
+    def last(self, seed: int) -> dict[str, Any]:
+        """The last line of a seed."""
+        return [row for row in self._rows if row["seed"] == seed][-1]
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -275,19 +339,14 @@ class _Followed:
         # The first test image of each class, as far as there are that many.
         chosen = np.unique(labels, return_index=True)[1][:_FOLLOWED_IMAGES]
         self._labels = labels[chosen]
-        self._inputs = jnp.concatenate(
-            [
-                distort_test_images(
-                    DISTORTIONS[run.distortion], jnp.asarray(dataset.test.images[i : i + 1]), int(i)
-                )
-                for i in chosen
-            ]
-        )
+        distort = functools.partial(distort_test_images, DISTORTIONS[run.distortion])
+        self._inputs = jax.jit(distort)(jnp.asarray(dataset.test.images), jnp.asarray(chosen))
         self._looks: list[dict[str, np.ndarray]] = []
 
-    def look(self, state: train.State) -> None:
-        """Keeps theta, outputs and predictions at this step."""
+    def look(self, states: train.State) -> None:
+        """Keeps theta, outputs and predictions of the first of the seeds at this step."""
         if self._active:
+            state = jax.tree.map(lambda each: each[0], states)
             seen = self._trainer.follow(state, self._inputs)
             look = {name: np.asarray(value) for name, value in seen.items()}
             if "outputs" in look:

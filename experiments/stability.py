@@ -23,10 +23,9 @@ import tyro
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from experiments.config import Run, Training
-from experiments.data.sources import load, split_validation
 from experiments.files import environment, write_json
 from experiments.report import build_report, text_table
-from experiments.run import Interrupted, execute, prepare_folder
+from experiments.run import Interrupted, execute, load_dataset, prepare_folder
 from stn_jax import nn as stnn
 
 # What is wrong with the maps themselves; a small gradient alone is no failure.
@@ -46,7 +45,7 @@ class Arguments(Training):
     """Images in a training step."""
     learning_rate: float = 1e-2
     """Adam's rate at the start; it falls to zero along a cosine."""
-    width: float = 0.5
+    width: float = 0.25
     """Factor on the filters and units of the classifier."""
     validation: float = 0.0
     """Share of the training images held out for the validation curve."""
@@ -67,8 +66,7 @@ class Arguments(Training):
 
     def runs(self) -> dict[str, Run]:
         """The run of each recipe."""
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Training)}
-        kit = Run(**shared, model="st-cnn")
+        kit = Run(**self.settled(Training), model="st-cnn")
         plain = dataclasses.replace(
             kit, localization_rate=1.0, localization_frozen_steps=0, identity_penalty=0.0
         )
@@ -135,7 +133,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
             args=command_line,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-        dataset = split_validation(load(arguments.data), arguments.validation)
+        dataset = load_dataset(arguments)
         runs = {recipe: (run, arguments.out / recipe) for recipe, run in arguments.runs().items()}
         for run, folder in runs.values():
             prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -1,7 +1,7 @@
 """The training loop: one jitted function runs many steps; all else is bookkeeping around it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,8 +33,17 @@ class Trainer(NamedTuple):
     initial_state: Callable[[int], State]
     run: Callable[[State, Array, Array, PRNGKeyArray, int], tuple[State, dict[str, Array]]]
     monitor: Callable[[Array], dict[str, Array]]
-    predict: Callable[[State, Array, Array | int], Array]
+    predict: Callable[[State, Array, Array], Array]
     follow: Callable[[State, Array], dict[str, Array]]
+
+
+class SeedsAtOnce(NamedTuple):
+    """The same of several seeds: states, keys, metrics and predictions have a leading axis."""
+
+    initial_state: Callable[[Sequence[int]], State]
+    run: Callable[[State, Array, Array, Array, int], tuple[State, dict[str, Array]]]
+    monitor: Callable[[Array], dict[str, Array]]
+    predict: Callable[[State, Array, Array], Array]
 
 
 def make_trainer(
@@ -59,8 +68,9 @@ def make_trainer(
       state and means over those steps: the loss, the error in percent and, with a spatial
       transformer, the gradients' norms, beside the ``theta`` of the last batch;
       ``monitor(theta)``, what :func:`stn_jax.nn.diagnose` judges of it; ``predict(state, images,
-      first)``, the predicted labels of undistorted test images numbered from ``first``; and
-      ``follow(state, images)``, what the model makes of distorted images.
+      numbers)``, the predicted labels of those numbers of an undistorted test set, as in
+      :func:`experiments.data.distortions.distort_test_images`; and ``follow(state, images)``, what
+      the model makes of distorted images.
     """
     abstract: Any = nnx.eval_shape(lambda: create_model(nnx.Rngs(0)))
     graph = nnx.graphdef(abstract)
@@ -108,8 +118,8 @@ def make_trainer(
         return stnn.monitor(abstract.transformer.composition, theta, _MONITORED_SHAPE)
 
     @jax.jit
-    def predict(state: State, images: Array, first: Array | int) -> Array:
-        logits = nnx.merge(graph, state.params)(distort_test_images(distortion, images, first))
+    def predict(state: State, images: Array, numbers: Array) -> Array:
+        logits = nnx.merge(graph, state.params)(distort_test_images(distortion, images, numbers))
         return logits.argmax(-1)
 
     @jax.jit
@@ -118,22 +128,52 @@ def make_trainer(
         if model.transformer is None:
             return {"predictions": model(images).argmax(-1)}
         outputs, theta = model.transformer(images, return_theta=True)
-        predictions = model.classifier(outputs).argmax(-1)
+        predictions = model.classify(outputs).argmax(-1)
         return {"theta": theta, "outputs": outputs, "predictions": predictions}
 
     return Trainer(initial_state, run, monitor, predict, follow)
 
 
+def at_once(trainer: Trainer) -> SeedsAtOnce:
+    """The functions of a training for several seeds in one compiled program.
+
+    Images and labels are common to all seeds, and test images are distorted once for all. Every
+    seed ends as it would by itself, up to rounding.
+    """
+
+    def initial_state(seeds: Sequence[int]) -> State:
+        return jax.tree.map(lambda *each: jnp.stack(each), *map(trainer.initial_state, seeds))
+
+    @functools.partial(jax.jit, static_argnames="num_steps", donate_argnames="states")
+    def run(
+        states: State, images: Array, labels: Array, keys: Array, num_steps: int
+    ) -> tuple[State, dict[str, Array]]:
+        one = lambda state, key: trainer.run(state, images, labels, key, num_steps)  # noqa: E731
+        if len(keys) > 1:
+            return jax.vmap(one)(states, keys)
+        # A product that is batched, be it by one, is slower than a plain one on the CPU.
+        ended = one(*jax.tree.map(lambda each: each[0], (states, keys)))
+        return jax.tree.map(lambda each: each[None], ended)
+
+    monitor = jax.jit(jax.vmap(trainer.monitor))
+    predict = jax.jit(jax.vmap(trainer.predict, in_axes=(0, None, None)))
+    return SeedsAtOnce(initial_state, run, monitor, predict)
+
+
 def misread(
-    trainer: Trainer, state: State, images: np.ndarray, labels: np.ndarray, *, copies: int = 1
-) -> Bool[np.ndarray, "copies images"]:
+    trainer: Trainer | SeedsAtOnce,
+    state: State,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    copies: int = 1,
+) -> Bool[np.ndarray, "*seeds copies images"]:
     """Whether each distorted copy of each undistorted uint8 test image is misread."""
-    images, labels = np.tile(images, (copies, 1, 1, 1)), np.tile(labels, copies)
-    wrong = np.zeros(len(labels), bool)
-    for first in range(0, len(labels), _EVALUATION_BATCH):
-        part = images[first : first + _EVALUATION_BATCH]
-        # One shape, one compilation: the last part is filled up, and the excess dropped.
-        filled = np.pad(part, [(0, _EVALUATION_BATCH - len(part)), (0, 0), (0, 0), (0, 0)])
-        predictions = np.asarray(trainer.predict(state, jnp.asarray(filled), first))[: len(part)]
-        wrong[first : first + len(part)] = predictions != labels[first : first + len(part)]
-    return wrong.reshape(copies, -1)
+    resident, total = jnp.asarray(images), copies * len(labels)
+    parts = [
+        # Always as many, so that there is one compilation; what is too much is left out.
+        np.asarray(trainer.predict(state, resident, first + jnp.arange(_EVALUATION_BATCH)))
+        for first in range(0, total, _EVALUATION_BATCH)
+    ]
+    wrong = np.concatenate(parts, axis=-1)[..., :total] != np.tile(labels, copies)
+    return wrong.reshape(*wrong.shape[:-1], copies, len(labels))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compile as compile_command
-from benchmarks import report, sampler, scaling, timing, train_step, transforms
+from benchmarks import report, sampler, scaling, seeds, timing, train_step, transforms
 from benchmarks.peers import in_jax, in_torch, openmp
 from benchmarks.peers.cases import Case, Contender, Skipped, affine_operands, disagreement
 from benchmarks.rows import admitted
@@ -298,3 +298,10 @@ def test_report_fills_in_the_tables_and_names_the_losses(tmp_path):
     page.write_text("no markers")
     with pytest.raises(ValueError, match="must hold the lines"):
         report.main([str(saved), "--into", str(page)])
+
+
+def test_seeds(capsys):
+    (row,) = seeds.main(["--small", "--models", "st-fcn"])
+    assert set(row["seconds"]) == {seeds.APART, seeds.AT_ONCE}
+    assert row["ratios"][seeds.APART]["median"] > 0
+    assert "st-fcn" in capsys.readouterr().out

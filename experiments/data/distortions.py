@@ -1,58 +1,278 @@
-"""The distortions of the experiments: pure functions of a key and an image, made with stn_jax."""
+"""The distortions of the experiments: pure functions of a key and an image, made with stn_jax.
 
+Every one is called as ``distortion(key, image, others)``: an image ``[height, width, channels]``
+with pixels in [0, 1] and, for those that put clutter around it, a few other images. Batch with
+``jax.vmap``.
+
+Sets R, RTS, P, E and TC follow Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025,
+section 4.1 and appendix A.4. Each docstring tells what is known of the set from (a) several
+independent texts, (b) one, (c) memory, and what is chosen here. All images are 28×28 there; here
+their size is free, within the canvas of RTS and TC.
+"""
+
+import hashlib
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Integer, PRNGKeyArray, UInt8
 
 import stn_jax as stn
+from stn_jax import conversions
 
-DistortionName = Literal["none", "R"]
-Distortion = Callable[[PRNGKeyArray, Array], Array]
+DistortionName = Literal["none", "R", "RTS", "P", "E", "TC"]
+Image = Float[Array, "h w c"]
+Others = Float[Array, "others h w c"] | None
+Distortion = Callable[[PRNGKeyArray, Array, Array], Array]
 
+RTS_CANVAS = (42, 42)
+TC_CANVAS = (60, 60)
+PATCHES = 6
+PATCH = (6, 6)
+# Draws of four corners until they form a convex quadrangle. One or two in a hundred do not.
+_DRAWS = 8
+# The corners of the image in normalised coordinates, row by row.
+_CORNERS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
 # The test set is one fixed draw, whatever the seed of a run.
 _TEST_SEED = 1506_02025
+_TEST_PART = 256
 
 
-def keep(key: PRNGKeyArray, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+def keep(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
     """No distortion."""
-    del key
+    del key, others
     return image
 
 
-def rotate(key: PRNGKeyArray, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """Set R: rotation by an angle from U(−90°, 90°) around the centre, black outside."""
+def rotate(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
+    """Set R: rotation by an angle from U(−90°, 90°) (a) around the centre, black outside."""
+    del others
     angle = jax.random.uniform(key, minval=-math.pi / 2, maxval=math.pi / 2)
     return stn.warp(image, stn.rigid(), jnp.stack([angle, 0.0, 0.0]))
 
 
-DISTORTIONS: dict[str, Distortion] = {"none": keep, "R": rotate}
+def rotate_scale_translate(
+    key: PRNGKeyArray, image: Image, others: Others = None
+) -> Float[Array, "H W c"]:
+    """Set RTS: rotation U(−45°, 45°), scale U(0.7, 1.2), a random place on 42×42 pixels (b).
+
+    Chosen here: the place is that of the image before it is turned and scaled around its centre,
+    uniform among those inside the canvas and not bound to whole pixels; one resampling does all.
+    """
+    del others
+    angle_key, scale_key, place_key = jax.random.split(key, 3)
+    angle = jax.random.uniform(angle_key, minval=-math.pi / 4, maxval=math.pi / 4)
+    scale = jax.random.uniform(scale_key, minval=0.7, maxval=1.2)
+    room = _room(image.shape, RTS_CANVAS)
+    place = jax.random.uniform(place_key, (2,)) * room
+    centre = (np.array(image.shape[1::-1]) - 1) / 2
+    cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+    linear = jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
+    offset = centre - (linear * (centre + place)).sum(axis=1)
+    return _warp_pixels(image, jnp.column_stack([linear, offset]), RTS_CANVAS)
+
+
+def project(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
+    """Set P: scale U(0.75, 1), then each corner moved by N(0, 5 px) (b, c).
+
+    Chosen here: 5 pixels are the standard deviation along each axis, the corners are those of the
+    whole image, and they are drawn anew where they would not be those of a convex quadrangle, in
+    which the image would be folded.
+    """
+    del others
+    scale_key, corners_key = jax.random.split(key)
+    scale = jax.random.uniform(scale_key, minval=0.75, maxval=1.0)
+    moves = 5 * jax.random.normal(corners_key, (_DRAWS, 4, 2)) * _unit_per_pixel(image)
+    corners = scale * _CORNERS + moves
+    convex = (_opposite_areas(corners) > 0).all(axis=-1)
+    theta = _to_quadrangle(corners[jnp.argmax(convex)])
+    return stn.warp(image, stn.inverse(stn.projective()), theta)
+
+
+def bend(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
+    """Set E: scale U(0.75, 1), then a spline of 16 points, each moved by N(0, 1.5 px) (b, c).
+
+    A thin plate spline. Chosen here: 1.5 pixels are the standard deviation along each axis, and the
+    points lie on a regular 4×4 lattice over the distorted image, which reads the scaled one at the
+    moved points.
+    """
+    del others
+    scale_key, points_key = jax.random.split(key)
+    scale = jax.random.uniform(scale_key, minval=0.75, maxval=1.0)
+    spline = stn.thin_plate_spline((4, 4))
+    moves = 1.5 * jax.random.normal(points_key, (16, 2)) * _unit_per_pixel(image)
+    theta = (spline.identity.reshape(16, 2) + moves) / scale
+    return stn.warp(image, spline, theta.ravel())
+
+
+def clutter(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Array, "H W c"]:
+    """Set TC: a random place on 60×60 pixels, and a 6×6 patch cut from each of 6 others (b, c).
+
+    Chosen here: places are whole pixels, uniform among those inside the canvas; so are the places
+    where patches are cut, which may thus be empty; where they overlap the brighter pixel is seen.
+
+    Raises:
+      ValueError: If there are no other images.
+    """
+    if others is None:
+        raise ValueError("others must hold the images that clutter is cut from; got None.")
+    place_key, cut_key, paste_key = jax.random.split(key, 3)
+    place = _whole_place(place_key, _room(image.shape, TC_CANVAS))
+    canvas = _read_from(image, -place, TC_CANVAS)
+    number = len(others)
+    cut = _whole_place(cut_key, _room(PATCH, image.shape), number)
+    patches = jax.vmap(lambda other, corner: _read_from(other, corner, PATCH))(others, cut)
+    paste = _whole_place(paste_key, _room(PATCH, TC_CANVAS), number)
+    columns, rows = paste[:, :1] + np.arange(PATCH[1]), paste[:, 1:] + np.arange(PATCH[0])
+    return canvas.at[rows[:, :, None], columns[:, None, :]].max(patches)
+
+
+DISTORTIONS: dict[str, Distortion] = {
+    "none": keep,
+    "R": rotate,
+    "RTS": rotate_scale_translate,
+    "P": project,
+    "E": bend,
+    "TC": clutter,
+}
+
+
+def distorted_shape(distortion: Distortion, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Height, width and channels of a distorted image.
+
+    Args:
+      distortion: One of :data:`DISTORTIONS`.
+      shape: Height, width and channels of an image.
+
+    Raises:
+      ValueError: If the image is larger than the canvas of the distortion.
+    """
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    others = jax.ShapeDtypeStruct((PATCHES, *shape), jnp.float32)
+    height, width, channels = jax.eval_shape(distortion, jax.random.key(0), image, others).shape
+    return height, width, channels
 
 
 def distort_batch(
     distortion: Distortion, key: PRNGKeyArray, images: Array
-) -> Float[Array, "batch h w c"]:
-    """Distorts a batch of uint8 images with a fresh draw each; pixels in [0, 1]."""
+) -> Float[Array, "batch H W c"]:
+    """Distorts a batch of uint8 images with a fresh draw each; pixels in [0, 1].
+
+    Clutter is cut from the images that follow in the batch.
+    """
     keys = jax.random.split(key, len(images))
-    return jax.vmap(distortion)(keys, images.astype(jnp.float32) / 255)
+    return _distort(distortion, keys, images, images, np.arange(len(images)))
 
 
 def distort_test_images(
-    distortion: Distortion, images: Array, first: Array | int = 0
-) -> Float[Array, "batch h w c"]:
-    """Distorts test images by draws that depend on nothing but each image's number.
+    distortion: Distortion,
+    images: UInt8[Any, "n h w c"],
+    numbers: Integer[Array, " batch"] | None = None,
+) -> Float[Array, "batch H W c"]:
+    """Distorts images of a test set by draws that depend on nothing but each image's number.
 
     Args:
       distortion: One of :data:`DISTORTIONS`.
-      images: Part of a test set, uint8 ``[batch, h, w, c]``.
-      first: The number of its first image.
+      images: The whole test set. Clutter is cut from the images that follow in it.
+      numbers: Which images to distort, all of them if ``None``. From the size of the set on, they
+        are further copies, distorted in other ways.
 
     Returns:
       Images with pixels in [0, 1], the same whatever the parts the set is cut into.
     """
-    numbers = first + jnp.arange(len(images))
+    numbers = jnp.arange(len(images)) if numbers is None else numbers
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(_TEST_SEED), numbers)
-    return jax.vmap(distortion)(keys, images.astype(jnp.float32) / 255)
+    images, numbers = jnp.asarray(images), numbers % len(images)
+    return _distort(distortion, keys, images[numbers], images, numbers)
+
+
+def hash_test_images(
+    distortion: Distortion, images: UInt8[Any, "n h w c"], *, copies: int = 1
+) -> str:
+    """SHA-256 of a distorted test set, its pixels rounded to 0…255.
+
+    Two machines that round a sum in different ways may differ in a pixel now and then, and so in
+    the hash; on one machine it tells whether two results are of the same test set.
+    """
+    read = jax.jit(lambda images, numbers: distort_test_images(distortion, images, numbers))
+    resident, total = jnp.asarray(images), copies * len(images)
+    digest = hashlib.sha256()
+    for first in range(0, total, _TEST_PART):
+        # Always as many, so that there is one compilation; what is too much is left out.
+        part = np.asarray(read(resident, first + jnp.arange(_TEST_PART)))[: total - first]
+        digest.update(np.rint(255 * part).astype(np.uint8).tobytes())
+    return digest.hexdigest()
+
+
+def _distort(
+    distortion: Distortion, keys: Array, images: Array, pool: Array, numbers: Array | np.ndarray
+) -> Array:
+    """Distorts uint8 images, each by its own key, given their numbers in the pool of others."""
+    # Those that follow, and never the image itself where there are two or more.
+    steps = 1 + np.arange(PATCHES) % max(len(pool) - 1, 1)
+    others = pool[(numbers[:, None] + steps) % len(pool)]
+    scaled = (each.astype(jnp.float32) / 255 for each in (images, others))
+    return jax.vmap(distortion)(keys, *scaled)
+
+
+def _room(shape: tuple[int, ...], canvas: tuple[int, ...]) -> np.ndarray:
+    """How many pixels, ``(x, y)``, a picture can be shifted on a canvas."""
+    room = np.array([canvas[1] - shape[1], canvas[0] - shape[0]])
+    if (room < 0).any():
+        raise ValueError(
+            f"image must fit: {shape[0]}×{shape[1]} pixels do not fit on {canvas[0]}×{canvas[1]}."
+        )
+    return room
+
+
+def _whole_place(key: PRNGKeyArray, room: np.ndarray, *number: int) -> Array:
+    """Whole pixels ``(x, y)`` from 0 to the room, uniform."""
+    return jax.random.randint(key, (*number, 2), 0, room + 1)
+
+
+def _unit_per_pixel(image: Array) -> np.ndarray:
+    """Normalised units, ``(x, y)``, in a pixel."""
+    return 2 / np.array(image.shape[1::-1])
+
+
+def _read_from(image: Array, corner: Array, shape: tuple[int, int]) -> Array:
+    """An output whose first pixel is the image's pixel ``corner``, ``(x, y)``; black outside."""
+    matrix = jnp.column_stack([jnp.eye(2), corner.astype(jnp.float32)])
+    return _warp_pixels(image, matrix, shape, kernel="nearest")
+
+
+def _warp_pixels(image: Array, matrix: Array, shape: tuple[int, int], **options: Any) -> Array:
+    """Warps by an affine matrix from output pixel to input pixel."""
+    theta = conversions.matrix_from_pixels(matrix, image.shape[:2], shape).ravel()
+    return stn.warp(image, stn.affine(), theta, output_shape=shape, **options)
+
+
+def _opposite_areas(corners: Array) -> Array:
+    """Twice the signed area of the three other corners of each corner, ``[..., 4]``.
+
+    All of them are positive if, and only if, the quadrangle is convex and not mirrored.
+    """
+    a, b, c, d = (corners[..., k, :] for k in range(4))
+    triangles = ((b, d, c), (a, d, c), (a, b, d), (a, b, c))
+    return jnp.stack([_area(*triangle) for triangle in triangles], axis=-1)
+
+
+def _area(p: Array, q: Array, r: Array) -> Array:
+    (ux, uy), (vx, vy) = jnp.moveaxis(q - p, -1, 0), jnp.moveaxis(r - p, -1, 0)
+    return ux * vy - uy * vx
+
+
+def _to_quadrangle(corners: Array) -> Array:
+    """Theta of the homography that sends the image's corners to others, ``[4, 2]`` row by row.
+
+    In homogeneous coordinates the image's corners obey ``A − B − C + D = 0``. So do the others
+    once each is weighed by the area of the triangle of its three companions, which is Cramer's
+    rule; then the map is linear.
+    """
+    homogeneous = jnp.column_stack([corners, jnp.ones(4)])
+    a, b, c, d = _opposite_areas(corners)[:, None] * homogeneous
+    matrix = jnp.column_stack([b + d - a - c, c + d - a - b, a + b + c + d])
+    return (matrix / matrix[2, 2]).ravel()[:8]

@@ -16,7 +16,7 @@ from experiments.report.runs import Pictures, Run, run_names
 from stn_jax import visualize
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 _WRONG = "#c62828"
 _GREY = "#666666"
 _OUTSIDE = "#e4e4e4"
@@ -115,6 +115,23 @@ def before_after(pictures: Pictures) -> Figure:
         show_image(inputs[k], image, margin=MARGIN)
         show_image(outputs[k], regions.outputs[-1, k])
         visualize.draw_region(inputs[k], regions.transform, regions.theta[-1, k], image.shape[:2])
+    return figure
+
+
+def samples(rows: Mapping[str, np.ndarray]) -> Figure:
+    """A row for each name of uint8 images ``[n, height, width, channels]``, all at one scale."""
+    columns = max(map(len, rows.values()))
+    sides = [images.shape[1] for images in rows.values()]
+    inches = [0.55 * side / min(sides) for side in sides]
+    figure = new_figure(columns * max(inches) + 0.6, sum(inches) + 0.1)
+    grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": sides})
+    for axes, (name, images) in zip(grid, rows.items(), strict=True):
+        for each in axes:
+            each.set_axis_off()
+        for each, image in zip(axes, images, strict=False):
+            each.set_axis_on()
+            show_image(each, image)
+        axes[0].set_ylabel(name, color=_GREY, rotation=0, ha="right", va="center")
     return figure
 
 

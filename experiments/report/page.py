@@ -31,7 +31,7 @@ td { font-variant-numeric: tabular-nums; }
 th.number, td.number { text-align: right; white-space: nowrap; }
 """
 
-_CURVES = (
+CURVES = (
     "Left: the loss of the training batches, on a logarithmic scale. Right: the error in percent, "
     "faint for training batches, with dots for validation; the scale is logarithmic above 1 %. "
     "One colour is one run, one line is one seed."
@@ -85,40 +85,41 @@ def build_report(
         "errors.png": figures.png(figures.error_plot(results)),
     }
     sections = [
-        _section("Test errors", tables.error_table_html(results)),
-        _figure(files["errors.png"], "Dot plot of the test errors", _ERRORS),
-        _section("How they were measured", _protocols(names, results)),
-        _section("Training"),
-        _figure(files["training_curves.png"], "Loss and error during training", _CURVES),
+        section("Test errors", tables.error_table_html(results)),
+        html_figure(files["errors.png"], "Dot plot of the test errors", _ERRORS),
+        section("How they were measured", _protocols(names, results)),
+        section("Training"),
+        html_figure(files["training_curves.png"], "Loss and error during training", CURVES),
     ]
     followed = [
         (name, run, run.pictures) for name, run in zip(names, read, strict=True) if run.pictures
     ]
     animated = [name for name, _, pictures in followed if pictures.regions]
     if followed:
-        sections.append(_section("What the networks see"))
+        sections.append(section("What the networks see"))
     for name, run, pictures in followed:
         sections.append(f"<h3>{html.escape(name)}</h3>")
         picture = figures.png(figures.before_after(pictures))
         files[_file_name("before_after", name, ".png", alone=len(followed) == 1)] = picture
         explanation = _BEFORE_AFTER if pictures.regions else _PLAIN
-        sections.append(_figure(picture, f"Test images, {name}", explanation))
+        sections.append(html_figure(picture, f"Test images, {name}", explanation))
         if pictures.regions:
             picture = animation.theta_animation(pictures, total_steps=run.result["steps"])
             files[_file_name("theta", name, ".gif", alone=len(animated) == 1)] = picture
-            sections.append(_figure(picture, f"Regions during training, {name}", _ANIMATION))
+            sections.append(html_figure(picture, f"Regions during training, {name}", _ANIMATION))
     settings = tables.settings_table_html(names, [run.config for run in read])
-    sections.append(_section("Settings", settings))
+    sections.append(section("Settings", settings))
 
     out.mkdir(parents=True, exist_ok=True)
     for file_name, content in files.items():
-        _write(out / file_name, content)
+        write_file(out / file_name, content)
     report = out / "report.html"
-    _write(report, _page(title, sections).encode())
+    write_file(report, html_page(title, sections).encode())
     return report
 
 
-def _page(title: str, sections: Sequence[str]) -> str:
+def html_page(title: str, sections: Sequence[str]) -> str:
+    """A whole page, its style in it."""
     heading = html.escape(title)
     body = "\n".join(sections)
     return f"""<!DOCTYPE html>
@@ -137,11 +138,12 @@ def _page(title: str, sections: Sequence[str]) -> str:
 """
 
 
-def _section(heading: str, body: str = "") -> str:
+def section(heading: str, body: str = "") -> str:
+    """A heading and what follows it."""
     return f"<h2>{html.escape(heading)}</h2>\n{body}"
 
 
-def _figure(image: bytes, alternative: str, explanation: str) -> str:
+def html_figure(image: bytes, alternative: str, explanation: str) -> str:
     """A picture inside the page, with what one sees on it."""
     kind = "gif" if image.startswith(b"GIF") else "png"
     data = base64.b64encode(image).decode()
@@ -183,7 +185,7 @@ def _file_name(stem: str, run: str, suffix: str, *, alone: bool) -> str:
     return f"{stem}_{re.sub(r'[^a-zA-Z0-9-]+', '_', run).strip('_')}{suffix}"
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all, also where the program is killed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _NONE = "–"
+# Headings of columns that hold no numbers.
+_WORDS = ("data", "set", "model", "recipe", "transform", "each seed", "verdict")
 
 
 def error_table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -36,7 +38,11 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def error_table_html(results: Sequence[Mapping[str, Any]]) -> str:
     """The same table as HTML."""
-    headings, rows = _cells(results)
+    return text_table_html(*_cells(results))
+
+
+def text_table_html(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """What :func:`text_table` writes, as HTML."""
     classes = ["number" if _is_numeric(heading) else "" for heading in headings]
     return html_table(headings, rows, classes)
 
@@ -109,7 +115,7 @@ def _row(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_numeric(heading: str) -> bool:
-    return heading not in ("data", "model", "recipe", "transform", "each seed")
+    return heading not in _WORDS
 
 
 def _setting(value: Any) -> str:

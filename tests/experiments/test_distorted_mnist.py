@@ -201,7 +201,7 @@ def test_corrupt_files_are_named(data, tmp_path, capsys):
         (("--batch-size", "-1"), "batch_size must be at least 1"),
         (("--learning-rate", "0"), "learning_rate must be positive"),
         (("--seeds", "1", "1"), "seeds must be one or more different"),
-        (("--model", "cnn"), "22×22"),
+        (("--model", "cnn"), "24×24"),
         (("--validation", "1"), r"[0, 1)"),
         (("--resume", "--overwrite"), "exclude each other"),
     ],

@@ -10,7 +10,7 @@ import scipy.stats
 from flax import nnx
 
 from experiments import models, statistics, train
-from experiments.data.distortions import DISTORTIONS, distort_batch, distort_test_images, rotate
+from experiments.data.distortions import DISTORTIONS, distorted_shape, rotate
 
 IN_SHAPE = (28, 28, 1)
 
@@ -36,6 +36,62 @@ def test_models(name, digits):
     model = models.build(name, "affine", IN_SHAPE, 10, rngs=nnx.Rngs(0))
     assert models.count_parameters(model) == PARAMETERS[name]
     assert model(jnp.asarray(digits / 255)).shape == (12, 10)
+
+
+SETS = ("R", "RTS", "P", "E", "TC")
+EIGHT = [("fcn", "affine"), ("cnn", "affine")] + [
+    (name, transform)
+    for name in ("st-fcn", "st-cnn")
+    for transform in ("affine", "projective", "thin_plate_spline")
+]
+
+
+@pytest.mark.parametrize("distortion", SETS)
+def test_all_eight_models_have_as_many_parameters(distortion):
+    in_shape = distorted_shape(DISTORTIONS[distortion], IN_SHAPE)
+    counts = []
+    for kind in EIGHT:
+        options = {"crop": models.CROPS.get(distortion)}
+        width = models.width_for(models.PARAMETERS, *kind, in_shape, 10, **options)
+        create = lambda: models.build(*kind, in_shape, 10, width=width, rngs=nnx.Rngs(0), **options)  # noqa: B023, E731
+        model = nnx.eval_shape(create)
+        counts.append(models.count_parameters(model))
+        logits = nnx.eval_shape(lambda m: m(jnp.zeros((2, *in_shape))), model)
+        assert logits.shape == (2, 10)
+    # Within 5 % of 400,000 was asked for.
+    assert np.abs(np.array(counts) / 400_000 - 1).max() < 0.01
+    assert np.ptp(counts) / min(counts) < 0.02
+
+
+def test_width_for_a_number_of_parameters():
+    def built(width, *model):
+        return nnx.eval_shape(lambda: models.build(*model, width=width, rngs=nnx.Rngs(0)))
+
+    model = ("st-fcn", "affine", (12, 14, 1), 10)
+    for parameters in (20_000, 400_000):
+        width = models.width_for(parameters, *model)
+        miss = abs(models.count_parameters(built(width, *model)) - parameters)
+        assert miss < 0.02 * parameters
+        # One unit more or less is farther away.
+        for units in (-1, 1):
+            other = built(width + units / 256, *model)
+            assert abs(models.count_parameters(other) - parameters) >= miss
+    # Half the width is half the filters.
+    cnn = ("cnn", "affine", IN_SHAPE, 10)
+    width = models.width_for(400_000, *cnn)
+    whole, half = (built(each, *cnn).classifier.convolutions for each in (width, width / 2))
+    for large, small in zip(whole, half, strict=True):
+        assert small.kernel.shape[-1] == -(-large.kernel.shape[-1] // 2)
+
+
+def test_what_a_transformer_passes_on_is_averaged():
+    options = {"crop": (28, 28), "rngs": nnx.Rngs(0)}
+    model = models.build("st-fcn", "affine", (42, 42, 1), 10, **options)
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 42, 42, 1)), jnp.float32)
+    read = model.transformer(images)
+    assert read.shape == (2, 56, 56, 1)
+    halves = np.asarray(read).reshape(2, 28, 2, 28, 2, 1).mean(axis=(2, 4))
+    np.testing.assert_allclose(model(images), model.classifier(jnp.asarray(halves)), atol=1e-5)
 
 
 @pytest.mark.parametrize("transform", models.TRANSFORMS)
@@ -94,23 +150,6 @@ def test_rotation_is_scipy_s(digits):
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", DISTORTIONS)
-def test_distortions(name, digits):
-    distortion = DISTORTIONS[name]
-    batch = distort_batch(distortion, jax.random.key(0), jnp.asarray(digits))
-    assert batch.shape == digits.shape
-    assert batch.dtype == jnp.float32
-    assert 0 <= float(batch.min()) < float(batch.max()) <= 1
-    changed = not np.allclose(batch, digits / 255, atol=1e-3)
-    assert changed == (name != "none")
-
-
-def test_the_test_set_is_one_draw_however_it_is_cut(digits):
-    whole = distort_test_images(rotate, jnp.asarray(digits))
-    parts = [distort_test_images(rotate, jnp.asarray(digits[i : i + 5]), i) for i in (0, 5, 10)]
-    np.testing.assert_array_equal(whole, jnp.concatenate(parts))
-
-
 @pytest.fixture(scope="module")
 def trainer():
     create = lambda rngs: models.build("st-fcn", "rigid", (10, 10, 1), 3, rngs=rngs)  # noqa: E731
@@ -144,14 +183,32 @@ def test_misread_looks_at_every_copy_of_every_image_once(trainer, rng):
     images = rng.integers(0, 256, (300, 10, 10, 1)).astype(np.uint8)
     state = trainer.initial_state(0)
     state, _ = trainer.run(state, jnp.asarray(images), jnp.zeros(300, int), jax.random.key(0), 3)
-    labels = np.array(trainer.predict(state, images, 0))
+    labels = np.array(trainer.predict(state, images, jnp.arange(300)))
     labels[[0, 255, 256, 299]] += 1
     wrong = train.misread(trainer, state, images, labels)
     np.testing.assert_array_equal(np.flatnonzero(wrong), [0, 255, 256, 299])
     copies = train.misread(trainer, state, images, labels, copies=2)
     np.testing.assert_array_equal(copies[0], wrong[0])
-    second = np.asarray(trainer.predict(state, images, 300))
+    second = np.asarray(trainer.predict(state, images, 300 + jnp.arange(300)))
     np.testing.assert_array_equal(copies[1], second != labels)
+
+
+def test_seeds_at_once_end_as_each_by_itself(trainer, stripes, rng):
+    images, labels = stripes
+    together, seeds = train.at_once(trainer), (3, 0, 5)
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    states, metrics = together.run(together.initial_state(seeds), images, labels, keys, 30)
+    test = rng.integers(0, 256, (20, 10, 10, 1)).astype(np.uint8)
+    wrong = train.misread(together, states, test, np.zeros(20), copies=2)
+    assert wrong.shape == (3, 2, 20)
+    for k, seed in enumerate(seeds):
+        alone, own = trainer.run(trainer.initial_state(seed), images, labels, keys[k], 30)
+        for a, b in zip(jax.tree.leaves(states), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[k], b, rtol=1e-4, atol=1e-5)
+        for name, value in own.items():
+            np.testing.assert_allclose(metrics[name][k], value, rtol=1e-4, atol=1e-4)
+        expected = train.misread(trainer, alone, test, np.zeros(20), copies=2)
+        np.testing.assert_array_equal(wrong[k], expected)
 
 
 def test_follow_shows_theta_and_outputs(trainer, rng):

@@ -1,0 +1,109 @@
+"""Several seeds in one compiled program beside one after the other: ``python -m benchmarks.seeds``.
+
+The models of ``experiments/models.py`` at the size that the experiments give them, trained on
+random images turned as in set R by what ``python -m experiments.distorted_mnist`` runs, with
+``--seeds-at-once`` 1 and as many as there are seeds. What agrees in the loss is timed.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import records, timing
+from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
+from experiments import models, train
+from experiments.data.distortions import DISTORTIONS
+from experiments.models import ModelName
+
+_IN_SHAPE = (28, 28, 1)
+APART, AT_ONCE = "one after the other", "at once"
+# Rounding is all that two programs differ by, and a few steps of training magnify it.
+_TOLERANCE = 1e-2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(records.Options):
+    """What to measure.
+
+    Attributes:
+      models: Those to train, with affine maps.
+      seeds: Number of seeds.
+      batch_size: Images in a step.
+      width: Factor on the filters and units of the classifier.
+      steps: Steps in one call.
+    """
+
+    models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "st-cnn")
+    seeds: int = 3
+    batch_size: int = 128
+    width: float = 1.0
+    steps: int = 10
+
+
+def contenders(name: ModelName, arguments: Arguments) -> dict[str, timing.Run]:
+    """Both ways to train all seeds for some steps; each goes on where its last call ended."""
+    kind = name, "affine", _IN_SHAPE, NUM_CLASSES
+    width = arguments.width * models.width_for(models.PARAMETERS, *kind)
+    batch_size, seeds = arguments.batch_size, range(arguments.seeds)
+    rng = np.random.default_rng(arguments.seed)
+    images = jnp.asarray(rng.integers(0, 256, (4 * batch_size, *_IN_SHAPE), np.uint8))
+    labels = jnp.asarray(rng.integers(0, NUM_CLASSES, len(images)))
+    trainer = train.make_trainer(
+        lambda rngs: models.build(*kind, width=width, rngs=rngs),
+        optax.adam(LEARNING_RATE),
+        DISTORTIONS["R"],
+        batch_size,
+    )
+    together = train.at_once(trainer)
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+
+    def run(groups: list[jax.Array], states: list[train.State]) -> np.ndarray:
+        losses = []
+        for k, own in enumerate(groups):
+            states[k], metrics = together.run(states[k], images, labels, own, arguments.steps)
+            losses.append(np.asarray(metrics["loss"]))
+        return np.concatenate(losses)
+
+    apart = [together.initial_state([seed]) for seed in seeds]
+    return {
+        APART: functools.partial(run, [keys[k : k + 1] for k in seeds], apart),
+        AT_ONCE: functools.partial(run, [keys], [together.initial_state(seeds)]),
+    }
+
+
+def measure(arguments: Arguments) -> list[records.Row]:
+    """A row for each model."""
+    if arguments.small:
+        arguments = dataclasses.replace(arguments, batch_size=8, width=0.05, steps=2)
+    rows = []
+    for name in arguments.models:
+        runs = contenders(name, arguments)
+        losses = {way: run() for way, run in runs.items()}
+        np.testing.assert_allclose(losses[AT_ONCE], losses[APART], rtol=_TOLERANCE)
+        seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
+        steps = {way: values / arguments.steps for way, values in seconds.items()}
+        row = {"model": name, "seeds": arguments.seeds, "batch": arguments.batch_size}
+        row |= {"width": arguments.width} | timing.compare(steps, AT_ONCE)
+        rows.append(row)
+        spread = {way: records.milliseconds(each) for way, each in row["seconds"].items()}
+        print(
+            f"{name:7} a step of {arguments.seeds} seeds, batch {arguments.batch_size}: "
+            f"{APART} {spread[APART]} ms, {AT_ONCE} {spread[AT_ONCE]} ms, "
+            f"{row['ratios'][APART]['median']:.2f} times as fast",
+            flush=True,
+        )
+    return rows
+
+
+def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
+    """Prints the rows, and saves them if asked to."""
+    return records.run_command("seeds", Arguments, __doc__, measure, command_line)
+
+
+if __name__ == "__main__":
+    main()
