@@ -155,8 +155,9 @@ def at_once(trainer: Trainer) -> SeedsAtOnce:
         ended = one(*jax.tree.map(lambda each: each[0], (states, keys)))
         return jax.tree.map(lambda each: each[None], ended)
 
+    monitor = jax.jit(jax.vmap(trainer.monitor))
     predict = jax.jit(jax.vmap(trainer.predict, in_axes=(0, None, None)))
-    return SeedsAtOnce(initial_state, run, jax.jit(jax.vmap(trainer.monitor)), predict)
+    return SeedsAtOnce(initial_state, run, monitor, predict)
 
 
 def misread(
