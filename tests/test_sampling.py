@@ -195,6 +195,7 @@ def test_derivatives_in_both_modes(kernel, padding, align_corners, ndim, x64):
     )
 
 
+@pytest.mark.slow
 @every_mode
 def test_second_derivatives(kernel, padding, align_corners, x64):
     ours, _ = bind(kernel, padding, align_corners)

@@ -171,6 +171,7 @@ def test_derivatives_in_both_modes(member, x64):
                 np.testing.assert_allclose(jacobians[argument], expected, atol=tolerance)
 
 
+@pytest.mark.slow
 @every_member
 def test_second_derivatives(member, x64):
     t = MEMBERS[member].transform

@@ -246,14 +246,26 @@ def _spline_at(
     coefficients = theta.reshape(-1, len(shape))
     taps = [_taps(*each) for each in zip(places, orders, reversed(shape), strict=True)]
     strides = np.cumprod([1, *reversed(shape)])
-    total = jnp.zeros((*places[0].shape, len(shape)), coefficients.dtype)
-    for corner in itertools.product(*reversed(taps)):
-        steps = zip(corner[::-1], strides, strict=False)
-        index = functools.reduce(jnp.add, [tap[0] * int(step) for tap, step in steps])
-        weight = functools.reduce(jnp.multiply, [tap[1] for tap in corner])
-        value = coefficients.at[index.astype(jnp.uint32)].get(mode="promise_in_bounds")
-        total = total + value * weight[..., None]
-    return total
+    *inner, outer = [
+        [(index * int(stride), weight) for index, weight in each]
+        for each, stride in zip(taps, strides, strict=False)
+    ]
+
+    def sum_of_slice(outer_tap: tuple[Array, ...]) -> Array:
+        terms = []
+        for corner in itertools.product([outer_tap], *reversed(inner)):
+            indices, weights = zip(*corner, strict=True)
+            index = functools.reduce(jnp.add, indices).astype(jnp.uint32)
+            value = coefficients.at[index].get(mode="promise_in_bounds")
+            terms.append(value * functools.reduce(jnp.multiply, weights)[..., None])
+        return functools.reduce(jnp.add, terms)
+
+    if len(shape) == 2:
+        return functools.reduce(jnp.add, map(sum_of_slice, outer))
+    # Slice by slice, or compiling the sum of 64 would take longer than computing it.
+    stacked = tuple(jnp.stack(each) for each in zip(*outer, strict=True))
+    zeros = jnp.zeros((*places[0].shape, len(shape)), coefficients.dtype)
+    return jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), zeros, stacked)[0]
 
 
 @functools.partial(_spline_at.defjvp, symbolic_zeros=True)
