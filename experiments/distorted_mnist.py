@@ -18,14 +18,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tyro
-
 # A dispatch is one call into XLA, so its own log has nothing a user needs.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from experiments.command_line import run as run_command
 from experiments.config import Arguments, PicturesArguments, TableArguments
 from experiments.report import build_report, error_table
-from experiments.run import Interrupted, check_model, execute, load_dataset, prepare_folder
+from experiments.run import check_model, execute, load_dataset, prepare_folder
 from experiments.table import make_pictures, make_table
 
 
@@ -33,23 +32,12 @@ def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
     words = list(sys.argv[1:] if command_line is None else command_line)
     command = words.pop(0) if words and words[0] in _COMMANDS else ""
-    arguments_type, run_command = _COMMANDS[command]
-    try:
-        arguments = tyro.cli(
-            arguments_type,
-            prog=f"python -m experiments.distorted_mnist {command}".rstrip(),
-            args=words,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        run_command(arguments)
-    except Interrupted as stopped:
-        goes_on = "goes on" if command else "with --resume goes on"
-        print(f"stopped at {stopped}; the same command {goes_on}", file=sys.stderr)
-        return 130
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(
+        f"python -m experiments.distorted_mnist {command}".rstrip(),
+        *_COMMANDS[command],
+        words,
+        goes_on="goes on" if command else "with --resume goes on",
+    )
 
 
 def _train(arguments: Arguments) -> None:

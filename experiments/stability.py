@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from experiments.command_line import run as run_command
 from experiments.config import Run, Training
 from experiments.files import environment, write_json
 from experiments.report import build_report, text_table
-from experiments.run import Interrupted, execute, load_dataset, prepare_folder
+from experiments.run import execute, load_dataset, prepare_folder
 from stn_jax import nn as stnn
 
 # What is wrong with the maps themselves; a small gradient alone is no failure.
@@ -126,40 +125,31 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
-    try:
-        arguments = tyro.cli(
-            Arguments,
-            prog="python -m experiments.stability",
-            args=command_line,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        dataset = load_dataset(arguments)
-        runs = {recipe: (run, arguments.out / recipe) for recipe, run in arguments.runs().items()}
-        for run, folder in runs.values():
-            prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
-        rows = []
-        for recipe, (run, folder) in runs.items():
-            result = execute(run, folder, dataset)
-            rows.append(summary(recipe, result, findings(folder, run.seeds)))
-        # Which data, not where they lie.
-        settings = {
-            recipe: {name: value for name, value in run.to_json().items() if name != "data"}
-            for recipe, (run, _) in runs.items()
-        }
-        about = {"dataset": dataset.name, "settings": settings, **environment()}
-        write_json(arguments.out / "stability.json", {"rows": rows, **about})
-        print(table(rows))
-        report = build_report(
-            arguments.out, [folder for _, folder in runs.values()], "Stability of training"
-        )
-        print(f"report: {report}")
-    except Interrupted as stopped:
-        print(f"stopped at {stopped}; the same command with --resume goes on", file=sys.stderr)
-        return 130
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("python -m experiments.stability", Arguments, _compare, command_line)
+
+
+def _compare(arguments: Arguments) -> None:
+    """Trains by both recipes and prints the table."""
+    dataset = load_dataset(arguments)
+    runs = {recipe: (run, arguments.out / recipe) for recipe, run in arguments.runs().items()}
+    for run, folder in runs.values():
+        prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
+    rows = []
+    for recipe, (run, folder) in runs.items():
+        result = execute(run, folder, dataset)
+        rows.append(summary(recipe, result, findings(folder, run.seeds)))
+    # Which data, not where they lie.
+    settings = {
+        recipe: {name: value for name, value in run.to_json().items() if name != "data"}
+        for recipe, (run, _) in runs.items()
+    }
+    about = {"dataset": dataset.name, "settings": settings, **environment()}
+    write_json(arguments.out / "stability.json", {"rows": rows, **about})
+    print(table(rows))
+    report = build_report(
+        arguments.out, [folder for _, folder in runs.values()], "Stability of training"
+    )
+    print(f"report: {report}")
 
 
 if __name__ == "__main__":

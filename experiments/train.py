@@ -110,8 +110,9 @@ def make_trainer(
             return State(params, opt_state, state.step + 1), metrics
 
         state, metrics = jax.lax.scan(step, state, length=num_steps)
-        last = {name: metrics.pop(name)[-1] for name in ("theta",) if name in metrics}
-        return state, jax.tree.map(jnp.mean, metrics) | last
+        theta = metrics.pop("theta", None)
+        means = jax.tree.map(jnp.mean, metrics)
+        return state, means if theta is None else means | {"theta": theta[-1]}
 
     @jax.jit
     def monitor(theta: Array) -> dict[str, Array]:

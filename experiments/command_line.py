@@ -1,0 +1,40 @@
+"""What the commands have in common: options from a record, and how they end."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from experiments.run import Interrupted
+
+
+def run(
+    program: str,
+    arguments_type: type[Any],
+    body: Callable[[Any], None],
+    words: Sequence[str] | None,
+    *,
+    goes_on: str = "with --resume goes on",
+) -> int:
+    """Runs a command; returns the exit status, 2 for bad input and 130 where it was stopped.
+
+    Args:
+      program: Its name in the help text.
+      arguments_type: The record that the command line is made from.
+      body: What it does with the arguments.
+      words: The command line, ``sys.argv`` if ``None``.
+      goes_on: How the same command goes on after it was stopped.
+    """
+    try:
+        arguments = tyro.cli(
+            arguments_type, prog=program, args=words, config=(tyro.conf.FlagCreatePairsOff,)
+        )
+        body(arguments)
+    except Interrupted as stopped:
+        print(f"stopped at {stopped}; the same command {goes_on}", file=sys.stderr)
+        return 130
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
