@@ -113,8 +113,9 @@ def test_p_moves_the_corners(image, seed):
     key = jax.random.key(seed)
     scale_key, corners_key = jax.random.split(key)
     scale = uniform(scale_key, 0.75, 1)
-    moves = 5 * np.asarray(jax.random.normal(corners_key, (8, 4, 2)), np.float64)
+    amounts = 5 * np.asarray(jax.random.normal(corners_key, (8, 4, 1)), np.float64)
     corners = np.array([[-0.5, -0.5], [27.5, -0.5], [-0.5, 27.5], [27.5, 27.5]])
+    moves = amounts * (corners - 13.5) / np.linalg.norm(corners - 13.5, axis=1, keepdims=True)
     moved = next(filter(in_order, 13.5 + scale * (corners - 13.5) + moves))
     # The homography from moved corners to corners, by its eight equations.
     rows = [
@@ -152,12 +153,12 @@ def test_p_draws_corners_anew_that_would_fold_the_image():
         areas = distortions._opposite_areas(jnp.asarray(corners))
         assert bool((areas > 0).all()) == convex
     # Some first draws of many are folded, and none of the pictures.
-    keys = jax.random.split(jax.random.key(1), 2000)
-    first = jax.vmap(lambda key: jax.random.normal(jax.random.split(key)[1], (8, 4, 2))[0])(keys)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    first = jax.vmap(lambda key: jax.random.normal(jax.random.split(key)[1], (8, 4, 1))[0])(keys)
     scale = jax.vmap(lambda key: jax.random.uniform(jax.random.split(key)[0], (1, 1)))(keys)
-    corners = (0.75 + scale / 4) * square + 5 / 14 * first
+    corners = (0.75 + scale / 4 + 5 / 14 / np.sqrt(2) * first) * square
     folded = ~np.asarray((distortions._opposite_areas(corners) > 0).all(axis=-1))
-    assert 2 <= folded.sum() <= 100
+    assert 2 <= folded.sum() <= 40
     left_to_right = jnp.broadcast_to(jnp.arange(28.0)[None, :, None] + 1, (28, 28, 1)) / 28
     project = jax.jit(jax.vmap(distortions.project, (0, None)))
     pictures = project(keys[folded], left_to_right)
