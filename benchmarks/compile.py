@@ -27,7 +27,7 @@ from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
 from benchmarks.rows import print_labels
 from benchmarks.train_step import LEARNING_RATE, NAMES, Training
 from experiments import train
-from experiments.data.distortions import DISTORTIONS
+from experiments.data.tasks import TASKS
 
 SHAPE = (256, 28, 28, 1)
 KERNELS = ("nearest", "linear", "cubic", "lanczos3")
@@ -90,7 +90,7 @@ def training_step(name: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The trainer's jitted function, and what it takes."""
     case = Training.create(name)
     trainer = train.make_trainer(
-        case.create_model, optax.adam(LEARNING_RATE), DISTORTIONS["none"], case.batch_size
+        case.create_model, optax.adam(LEARNING_RATE), TASKS["none"], case.batch_size
     )
     images, labels = jnp.asarray(case.images), jnp.asarray(case.labels)
     operands = trainer.initial_state(0), images, labels, jax.random.key(0), case.steps

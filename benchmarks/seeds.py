@@ -17,7 +17,7 @@ import optax
 from benchmarks import records, timing
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
 from experiments import models, train
-from experiments.data.distortions import DISTORTIONS
+from experiments.data.tasks import TASKS
 from experiments.models import ModelName
 
 _IN_SHAPE = (28, 28, 1)
@@ -56,7 +56,7 @@ def contenders(name: ModelName, arguments: Arguments) -> dict[str, timing.Run]:
     trainer = train.make_trainer(
         lambda rngs: models.build(*kind, width=width, rngs=rngs),
         optax.adam(LEARNING_RATE),
-        DISTORTIONS["R"],
+        TASKS["R"],
         batch_size,
     )
     together = train.at_once(trainer)

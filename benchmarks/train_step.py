@@ -22,7 +22,7 @@ from benchmarks.peers import in_jax, in_torch, torch_models
 from benchmarks.peers.cases import Contender
 from benchmarks.rows import Candidate, measured_beside
 from experiments import models, train
-from experiments.data.distortions import DISTORTIONS
+from experiments.data.tasks import TASKS
 
 NAMES = ("st-cnn", "st-fcn")
 NUM_CLASSES = 10
@@ -106,7 +106,7 @@ class Training(NamedTuple):
 def ours(case: Training) -> Contender:
     """The trainer of the experiments, compiled for a number of steps."""
     trainer = train.make_trainer(
-        case.create_model, optax.adam(LEARNING_RATE), DISTORTIONS["none"], case.batch_size
+        case.create_model, optax.adam(LEARNING_RATE), TASKS["none"], case.batch_size
     )
     images, labels, key = jnp.asarray(case.images), jnp.asarray(case.labels), jax.random.key(0)
     state = trainer.initial_state(0)

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.data.distortions import DistortionName
+from experiments.data.tasks import TaskName
 from experiments.models import ModelName, TransformName
 
 RecipeName = Literal["adam", "paper"]
@@ -84,7 +84,7 @@ class Recipe:
 class Training(Recipe):
     """What determines a result, whichever the model."""
 
-    distortion: DistortionName = "R"
+    distortion: TaskName = "R"
     """Distortion of the digits, drawn afresh for every training image."""
     transform: TransformName = "affine"
     """Transform of the models that hold a spatial transformer."""
@@ -100,10 +100,10 @@ class Run(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.distortion == "TC" and self.batch_size < 2:
+        if self.distortion in ("TC", "addition") and self.batch_size < 2:
             raise ValueError(
-                "batch_size must be at least 2 for TC, whose clutter is cut from the other images "
-                f"of a batch; got {self.batch_size}."
+                f"batch_size must be at least 2 for {self.distortion}, which takes more than one "
+                f"image of a batch for each of its own; got {self.batch_size}."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class TableArguments(Recipe):
 
     models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "st-cnn")
     """One or more models."""
-    distortions: tuple[DistortionName, ...] = ("R", "RTS", "P", "E", "TC")
+    distortions: tuple[TaskName, ...] = ("R", "RTS", "P", "E", "TC")
     """One or more distortions."""
     transforms: tuple[TransformName, ...] = ("affine", "projective", "thin_plate_spline")
     """One or more transforms of the models that hold a spatial transformer."""
@@ -183,7 +183,7 @@ class PicturesArguments:
 
     data: str = "digits"
     """digits (embedded) | idx:FOLDER | npz:FILE | tfds | tfds:DATA_DIR"""
-    distortions: tuple[DistortionName, ...] = ("none", "R", "RTS", "P", "E", "TC")
+    distortions: tuple[TaskName, ...] = ("none", "R", "RTS", "P", "E", "TC")
     """One or more distortions."""
     images: int = 10
     """Number of digits."""

@@ -3,7 +3,8 @@
 Layers follow the distorted-MNIST protocol of Jaderberg et al., arXiv:1506.02025, appendix A.4: FCN
 two hidden layers; CNN convolutions 9×9 and 7×7, each followed by 2×2 max-pooling; localization of
 ST-FCN three layers of 32 units, of ST-CNN two 5×5 convolutions of 20 filters and a layer of 20 on
-the halved input; in sets RTS and TC what the transformer passes on is averaged 2×2.
+the halved input; in sets RTS and TC what the transformer passes on is averaged 2×2. The two transforms of a 2×ST-FCN
+are regressed by one localization network; each sees all channels and reads all of them.
 
 Deviations. The widths, 256 and 256 units or 32 and 64 filters at ``width=1``, are multiplied in the
 experiments by what :func:`width_for` finds for 400,000 parameters, localization network included:
@@ -28,14 +29,14 @@ from stn_jax._loops import apart
 
 PARAMETERS = 400_000
 # Height and width of what the classifier sees behind a transformer, if it is averaged 2×2.
-CROPS: dict[str, tuple[int, int]] = {"RTS": (28, 28), "TC": (30, 30)}
+CROPS: dict[str, tuple[int, int]] = {"RTS": (28, 28), "TC": (30, 30), "addition": (28, 28)}
 _UNITS = 256
 _FILTERS = 64
 _MOST_UNITS = 8192
 # Columns of a convolution that are computed in one matrix product.
 _COLUMNS_AT_ONCE = 10
 
-ModelName = Literal["fcn", "cnn", "st-fcn", "st-cnn"]
+ModelName = Literal["fcn", "cnn", "st-fcn", "st-cnn", "2xst-fcn", "2xst-cnn"]
 TransformName = Literal[
     "translation",
     "rigid",
@@ -121,7 +122,8 @@ class ConvolutionalClassifier(nnx.Module):
 class Model(nnx.Module):
     """A classifier, and the spatial transformer that its input passes first, if it has one.
 
-    Between the two there may be 2×2 average-pooling.
+    What parallel transforms pass on is stacked along the channels. Between the two there may be 2×2
+    average-pooling.
     """
 
     def __init__(
@@ -141,15 +143,22 @@ class Model(nnx.Module):
 
     def look(
         self, images: Float[Array, "batch h w c"]
-    ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch params"] | None]:
+    ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch ..."] | None]:
         """Logits and theta of each image; no theta without a spatial transformer."""
         theta = None
         if self.transformer is not None:
             images, theta = self.transformer(images, return_theta=True)
         return self.classify(images), theta
 
-    def classify(self, images: Float[Array, "batch h w c"]) -> Float[Array, "batch classes"]:
-        """Logits of images that have passed the spatial transformer."""
+    def classify(self, images: Float[Array, "batch ..."]) -> Float[Array, "batch classes"]:
+        """Logits of images that have passed the spatial transformer.
+
+        Args:
+          images: ``[batch, h, w, c]``, or ``[batch, N, h, w, c]`` of N > 1 transforms.
+        """
+        if images.ndim == 5:
+            images = jnp.moveaxis(images, 1, -2)
+            images = images.reshape(*images.shape[:-2], -1)
         return self.classifier(_in_windows(images).mean(axis=(2, 4)) if self.pooled else images)
 
 
@@ -191,6 +200,7 @@ def build(
         _localization(name, transform, in_shape, rngs),
         TRANSFORMS[transform](),
         output_shape=shape,
+        num_transforms=num_transforms(name),
     )
     return Model(classifier, transformer, pooled=crop is not None)
 
@@ -229,16 +239,20 @@ def _seen_shape(
     name: ModelName, in_shape: tuple[int, ...], crop: tuple[int, int] | None
 ) -> tuple[int, ...]:
     """Height, width and channels of what the classifier sees."""
-    return in_shape if crop is None or not has_transformer(name) else (*crop, in_shape[-1])
+    if not has_transformer(name):
+        return in_shape
+    return (*(crop or in_shape[:-1]), num_transforms(name) * in_shape[-1])
 
 
 def _localization(
     name: ModelName, transform: TransformName, in_shape: tuple[int, ...], rngs: nnx.Rngs
 ) -> stnn.ConvolutionalLocalization | stnn.FullyConnectedLocalization:
-    family = TRANSFORMS[transform]()
+    family, number = TRANSFORMS[transform](), num_transforms(name)
     if is_convolutional(name):
-        return stnn.ConvolutionalLocalization(in_shape, family, rngs=rngs)
-    return stnn.FullyConnectedLocalization(in_shape, family, hidden=(32, 32, 32), rngs=rngs)
+        return stnn.ConvolutionalLocalization(in_shape, family, num_transforms=number, rngs=rngs)
+    return stnn.FullyConnectedLocalization(
+        in_shape, family, hidden=(32, 32, 32), num_transforms=number, rngs=rngs
+    )
 
 
 def _size_of_fully_connected(
@@ -266,7 +280,12 @@ def is_convolutional(name: ModelName) -> bool:
 
 def has_transformer(name: ModelName) -> bool:
     """Whether a model holds a spatial transformer."""
-    return name.startswith("st-")
+    return "st-" in name
+
+
+def num_transforms(name: ModelName) -> int:
+    """How many transforms a model's spatial transformer applies in parallel."""
+    return 2 if name.startswith("2x") else 1
 
 
 def count_parameters(model: nnx.Module) -> int:

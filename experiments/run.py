@@ -26,13 +26,9 @@ from tqdm import tqdm
 from experiments import models, statistics, train
 from experiments.checkpoint import Checkpoints
 from experiments.config import Recipe, Run
-from experiments.data.distortions import (
-    DISTORTIONS,
-    distort_test_images,
-    distorted_shape,
-    hash_test_images,
-)
+from experiments.data.distortions import distort_test_images, distorted_shape, hash_test_images
 from experiments.data.sources import Dataset, load, split_validation
+from experiments.data.tasks import TASKS
 from experiments.files import environment, is_partial, read_json, write_atomically, write_json
 from stn_jax import nn as stnn
 
@@ -115,7 +111,7 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
     trainer = train.make_trainer(
         create_model,
         make_optimizer(run),
-        DISTORTIONS[run.distortion],
+        TASKS[run.distortion],
         run.batch_size,
         penalty=run.identity_penalty,
     )
@@ -146,7 +142,7 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
         "test_images": len(dataset.test.labels),
         "test_copies": run.test_copies,
         "test_sha256": hash_test_images(
-            DISTORTIONS[run.distortion], dataset.test.images, copies=run.test_copies
+            TASKS[run.distortion].distortion, dataset.test.images, copies=run.test_copies
         ),
         "mean": float(errors.mean()),
         "interval": list(statistics.interval(wrong)),
@@ -189,9 +185,10 @@ _OPTIMIZERS: dict[str, Callable[[float, int], optax.GradientTransformation]] = {
 
 
 def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:
-    in_shape = distorted_shape(DISTORTIONS[run.distortion], dataset.image_shape)
+    task = TASKS[run.distortion]
+    in_shape = distorted_shape(task.distortion, dataset.image_shape)
     crop = models.CROPS.get(run.distortion)
-    kind = run.model, run.transform, in_shape, dataset.num_classes
+    kind = run.model, run.transform, in_shape, task.num_classes(dataset.num_classes)
     width = run.width * models.width_for(models.PARAMETERS, *kind, crop=crop)
     return models.build(*kind, width=width, crop=crop, rngs=rngs)
 
@@ -335,11 +332,11 @@ class _Followed:
         self, path: Path, dataset: Dataset, run: Run, trainer: train.Trainer, active: bool
     ) -> None:
         self._path, self._trainer, self._active = path, trainer, active
-        labels = dataset.test.labels[: 50 * _FOLLOWED_IMAGES]
+        labels = trainer.targets(dataset.test.labels)[: 50 * _FOLLOWED_IMAGES]
         # The first test image of each class, as far as there are that many.
         chosen = np.unique(labels, return_index=True)[1][:_FOLLOWED_IMAGES]
         self._labels = labels[chosen]
-        distort = functools.partial(distort_test_images, DISTORTIONS[run.distortion])
+        distort = functools.partial(distort_test_images, TASKS[run.distortion].distortion)
         self._inputs = jax.jit(distort)(jnp.asarray(dataset.test.images), jnp.asarray(chosen))
         self._looks: list[dict[str, np.ndarray]] = []
 

@@ -11,7 +11,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from experiments.data.distortions import Distortion, distort_batch, distort_test_images
+from experiments.data.distortions import distort_batch, distort_test_images
+from experiments.data.tasks import Task
 from stn_jax import nn as stnn
 
 _EVALUATION_BATCH = 256
@@ -35,6 +36,7 @@ class Trainer(NamedTuple):
     monitor: Callable[[Array], dict[str, Array]]
     predict: Callable[[State, Array, Array], Array]
     follow: Callable[[State, Array], dict[str, Array]]
+    targets: Callable[[np.ndarray], np.ndarray]
 
 
 class SeedsAtOnce(NamedTuple):
@@ -44,12 +46,13 @@ class SeedsAtOnce(NamedTuple):
     run: Callable[[State, Array, Array, Array, int], tuple[State, dict[str, Array]]]
     monitor: Callable[[Array], dict[str, Array]]
     predict: Callable[[State, Array, Array], Array]
+    targets: Callable[[np.ndarray], np.ndarray]
 
 
 def make_trainer(
     create_model: Callable[[nnx.Rngs], nnx.Module],
     optimizer: optax.GradientTransformation,
-    distortion: Distortion,
+    task: Task,
     batch_size: int,
     *,
     penalty: float = 0.0,
@@ -59,7 +62,7 @@ def make_trainer(
     Args:
       create_model: Makes a freshly initialised classifier whose state is parameters only.
       optimizer: From optax, with its schedule.
-      distortion: Drawn afresh for every image of every step.
+      task: Its distortion is drawn afresh for every image of every step.
       batch_size: Images in a step, drawn with replacement.
       penalty: Weight in the loss of the distance of maps from the identity.
 
@@ -69,8 +72,8 @@ def make_trainer(
       transformer, the gradients' norms, beside the ``theta`` of the last batch;
       ``monitor(theta)``, what :func:`stn_jax.nn.diagnose` judges of it; ``predict(state, images,
       numbers)``, the predicted labels of those numbers of an undistorted test set, as in
-      :func:`experiments.data.distortions.distort_test_images`; and ``follow(state, images)``, what
-      the model makes of distorted images.
+      :func:`experiments.data.distortions.distort_test_images`; ``follow(state, images)``, what
+      the model makes of distorted images; and the task's ``targets(labels)``.
     """
     abstract: Any = nnx.eval_shape(lambda: create_model(nnx.Rngs(0)))
     graph = nnx.graphdef(abstract)
@@ -99,9 +102,9 @@ def make_trainer(
             # The draw depends on the step alone, so a resumed run sees the same batches.
             batch_key, distortion_key = jax.random.split(jax.random.fold_in(key, state.step))
             chosen = jax.random.randint(batch_key, (batch_size,), 0, len(images))
-            batch = distort_batch(distortion, distortion_key, images[chosen])
+            batch = distort_batch(task.distortion, distortion_key, images[chosen])
             grads, metrics = jax.grad(loss_and_error, has_aux=True)(
-                state.params, batch, labels[chosen]
+                state.params, batch, task.targets(labels[chosen])
             )
             if "theta" in metrics:
                 metrics |= stnn.gradient_norms(grads, stnn.localization_labels)
@@ -120,8 +123,8 @@ def make_trainer(
 
     @jax.jit
     def predict(state: State, images: Array, numbers: Array) -> Array:
-        logits = nnx.merge(graph, state.params)(distort_test_images(distortion, images, numbers))
-        return logits.argmax(-1)
+        distorted = distort_test_images(task.distortion, images, numbers)
+        return nnx.merge(graph, state.params)(distorted).argmax(-1)
 
     @jax.jit
     def follow(state: State, images: Array) -> dict[str, Array]:
@@ -132,7 +135,7 @@ def make_trainer(
         predictions = model.classify(outputs).argmax(-1)
         return {"theta": theta, "outputs": outputs, "predictions": predictions}
 
-    return Trainer(initial_state, run, monitor, predict, follow)
+    return Trainer(initial_state, run, monitor, predict, follow, task.targets)
 
 
 def at_once(trainer: Trainer) -> SeedsAtOnce:
@@ -158,7 +161,7 @@ def at_once(trainer: Trainer) -> SeedsAtOnce:
 
     monitor = jax.jit(jax.vmap(trainer.monitor))
     predict = jax.jit(jax.vmap(trainer.predict, in_axes=(0, None, None)))
-    return SeedsAtOnce(initial_state, run, monitor, predict)
+    return SeedsAtOnce(initial_state, run, monitor, predict, trainer.targets)
 
 
 def misread(
@@ -169,12 +172,12 @@ def misread(
     *,
     copies: int = 1,
 ) -> Bool[np.ndarray, "*seeds copies images"]:
-    """Whether each distorted copy of each undistorted uint8 test image is misread."""
+    """Whether each distorted copy of each undistorted, labelled uint8 test image is misread."""
     resident, total = jnp.asarray(images), copies * len(labels)
     parts = [
         # Always as many, so that there is one compilation; what is too much is left out.
         np.asarray(trainer.predict(state, resident, first + jnp.arange(_EVALUATION_BATCH)))
         for first in range(0, total, _EVALUATION_BATCH)
     ]
-    wrong = np.concatenate(parts, axis=-1)[..., :total] != np.tile(labels, copies)
+    wrong = np.concatenate(parts, axis=-1)[..., :total] != np.tile(trainer.targets(labels), copies)
     return wrong.reshape(*wrong.shape[:-1], copies, len(labels))

@@ -136,6 +136,24 @@ def clutter(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Arr
     return canvas.at[rows[:, :, None], columns[:, None, :]].max(patches)
 
 
+def pair(
+    key: PRNGKeyArray, image: Image, others: Others = None
+) -> Float[Array, "H W 2c"]:
+    """Set of the additions: two digits, each distorted as in set RTS, a channel for each (a).
+
+    The second digit is the first of the other images.
+
+    Raises:
+      ValueError: If there are no other images.
+    """
+    if others is None:
+        raise ValueError("others must hold the image to be added; got None.")
+    keys = jax.random.split(key)
+    digits = jnp.stack([image, others[0]])
+    one, two = jax.vmap(rotate_scale_translate)(keys, digits)
+    return jnp.concatenate([one, two], axis=-1)
+
+
 DISTORTIONS: dict[str, Distortion] = {
     "none": keep,
     "R": rotate,

@@ -45,18 +45,23 @@ def theta_animation(
     title.set_fontsize(9)
     for k in range(columns):
         figures.show_image(inputs[k], pictures.inputs[k], margin=figures.MARGIN)
-    shown = [figures.show_image(outputs[k], regions.outputs[0, k]) for k in range(columns)]
+    shown = [
+        [figures.show_image(axes, output) for axes, output in zip(row, of_row, strict=False)]
+        for row, of_row in zip(outputs, np.moveaxis(regions.outputs[0], 1, 0), strict=True)
+    ]
 
     frames = []
     for snapshot in frame_indices(len(pictures.steps), max_frames):
         step = int(pictures.steps[snapshot])
-        title.set_text(theta_caption(step, total_steps, regions.theta[snapshot, 0]))
+        title.set_text(theta_caption(step, total_steps, regions.theta[snapshot, 0, 0]))
         lines: list[Line2D] = []
         for k in range(columns):
-            shown[k].set_data(figures.displayable(regions.outputs[snapshot, k]))
+            for row, output in zip(shown, regions.outputs[snapshot, k], strict=True):
+                row[k].set_data(figures.displayable(output))
             figures.show_prediction(inputs[k], pictures, snapshot, k)
             theta, shape = regions.theta[snapshot, k], pictures.inputs.shape[1:3]
-            lines += visualize.draw_region(inputs[k], regions.transform, theta, shape)
+            for drawn in visualize.draw_regions(inputs[k], regions.transform, theta, shape):
+                lines += drawn
         frames.append(Image.fromarray(figures.pixels(figure)))
         for line in lines:
             line.remove()

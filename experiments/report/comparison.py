@@ -1,18 +1,29 @@
 """A table of errors beside those of the paper: as text, as Markdown, and as a page."""
 
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.report import figures, tables
-from experiments.report.page import CURVES, html_figure, html_page, section, write_file
+from experiments.report.page import (
+    BEFORE_AFTER,
+    CURVES,
+    html_figure,
+    html_page,
+    section,
+    write_file,
+)
 from experiments.report.runs import Run
 
 Verdict = Literal["at or below", "within the interval", "above"]
 
 # Between an error and the paper's, in a table of models × sets.
 _SIGNS: dict[str, str] = {"at or below": "≤", "within the interval": "≈", "above": ">"}
+# The paper's numbers have one decimal and a binomial standard error of 0.1 points; twice that of a
+# difference sets two models apart.
+_APART = 0.3
 _PENDING = "…"
 _NONE = "–"
 _LEGEND = (
@@ -27,6 +38,36 @@ def verdict(mean: float, interval: Sequence[float], paper: float) -> Verdict:
     if mean <= paper:
         return "at or below"
     return "within the interval" if interval[0] <= paper else "above"
+
+
+def order(entries: Sequence[Mapping[str, Any]]) -> tuple[int, list[str]]:
+    """Whether models stand as the paper's do.
+
+    Args:
+      entries: As of :func:`comparison_text`; those without a verdict are left out.
+
+    Returns:
+      How many pairs of models of one set the paper's numbers set apart by 0.3 points or more, and
+      those of them that stand the other way here, in words.
+    """
+    judged = [entry for entry in entries if entry.get("verdict")]
+    pairs = [
+        sorted(pair, key=lambda entry: entry["paper"])
+        for pair in itertools.combinations(judged, 2)
+        if len({entry["distortion"] for entry in pair}) == 1
+        and abs(pair[0]["paper"] - pair[1]["paper"]) > _APART - 0.01
+    ]
+
+    def name(entry: Mapping[str, Any]) -> str:
+        return " ".join(filter(None, (entry["model"], entry["transform"])))
+
+    swapped = [
+        f"{low['distortion']}: {name(low)} {low['mean']:.2f} (paper {low['paper']:.1f}), "
+        f"{name(high)} {high['mean']:.2f} ({high['paper']:.1f})"
+        for low, high in pairs
+        if low["mean"] >= high["mean"]
+    ]
+    return len(pairs), swapped
 
 
 def comparison_text(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -84,6 +125,18 @@ def build_comparison(
         picture = figures.png(figures.training_curves(of_set))
         write_file(out / f"training_curves_{name}.png", picture)
         sections.append(html_figure(picture, f"Training curves, {name}", f"Set {name}. {CURVES}"))
+    sections += [section("What the spatial transformers do"), f"<p>{BEFORE_AFTER}</p>"]
+    # Of several runs of a cell the last one's picture is shown.
+    looking = {
+        tuple(run.result[key] for key in ("distortion", "model", "transform")): run.pictures
+        for of_set in runs.values()
+        for run in of_set
+        if run.pictures and run.pictures.regions
+    }
+    for cell, pictures in looking.items():
+        picture, name = figures.png(figures.before_after(pictures)), " ".join(cell)
+        write_file(out / f"before_after_{name.replace(' ', '_')}.png", picture)
+        sections.append(html_figure(picture, f"What is read, {name}", name))
     report = out / "report.html"
     write_file(report, html_page(title, sections).encode())
     return report
@@ -157,6 +210,13 @@ def _protocol(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"Data and training: {'; or '.join(kinds)}."]
     if any(e["verdict"] is None and e["paper"] is not None for e in done):
         lines.append("The paper's numbers are of MNIST, these are not: no verdict.")
+    pairs, swapped = order(done)
+    if pairs:
+        lines.append(
+            f"Order: of {pairs} pairs of models of one set that the paper's numbers set apart by "
+            f"{_APART} points or more, {pairs - len(swapped)} stand the same way"
+            + (f"; not so {'; '.join(swapped)}." if swapped else ".")
+        )
     pending = len(entries) - len(done)
     if pending:
         lines.append(f"Pending: {pending} of {len(entries)} cells.")

@@ -1,6 +1,7 @@
 """The report's still pictures, drawn on the Agg canvas without matplotlib's global state."""
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -113,8 +114,9 @@ def before_after(pictures: Pictures) -> Figure:
             show_image(inputs[k], image)
             continue
         show_image(inputs[k], image, margin=MARGIN)
-        show_image(outputs[k], regions.outputs[-1, k])
-        visualize.draw_region(inputs[k], regions.transform, regions.theta[-1, k], image.shape[:2])
+        for row, output in zip(outputs, regions.outputs[-1, k], strict=True):
+            show_image(row[k], output)
+        visualize.draw_regions(inputs[k], regions.transform, regions.theta[-1, k], image.shape[:2])
     return figure
 
 
@@ -137,14 +139,15 @@ def samples(rows: Mapping[str, np.ndarray]) -> Figure:
 
 def picture_rows(
     pictures: Pictures, columns: int, *, dpi: int = 120
-) -> tuple[Figure, list[Axes], list[Axes]]:
-    """A figure with a row of inputs and, where there is a transformer, a row of its outputs."""
-    rows = 1 if pictures.regions is None else 2
-    figure = new_figure(1.1 * columns + 0.3, 1.15 * rows + 0.35, dpi=dpi)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for row, name in zip(axes, ("input", "output"), strict=False):
-        row[0].set_ylabel(name, color=_GREY)
-    return figure, list(axes[0]), list(axes[-1])
+) -> tuple[Figure, list[Axes], list[list[Axes]]]:
+    """A figure with a row of inputs and, for each parallel transform, a row of its outputs."""
+    number = 0 if pictures.regions is None else pictures.regions.theta.shape[2]
+    figure = new_figure(1.1 * columns + 0.3, 1.15 * (1 + number) + 0.35, dpi=dpi)
+    inputs, *outputs = figure.subplots(1 + number, columns, squeeze=False)
+    inputs[0].set_ylabel("input", color=_GREY)
+    for row, color in zip(outputs, itertools.cycle(visualize.COLORS), strict=False):
+        row[0].set_ylabel("output", color=_GREY if number == 1 else color)
+    return figure, list(inputs), [list(row) for row in outputs]
 
 
 def show_image(axes: Axes, image: np.ndarray, *, margin: float = 0.0) -> AxesImage:
@@ -159,7 +162,9 @@ def show_image(axes: Axes, image: np.ndarray, *, margin: float = 0.0) -> AxesIma
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
-    """Three channels as a colour image, any other number as the brightest of them in grey."""
+    """Three channels in their colours, two in red and cyan, any other number by the brightest."""
+    if image.shape[-1] == 2:
+        return image[..., [0, 1, 1]]
     return image if image.shape[-1] == 3 else image.max(axis=-1)
 
 

@@ -41,11 +41,12 @@ _PLAIN = (
     "Test images as the network sees them, with the true class → the class that it predicts at "
     "the end of training; wrong predictions are red. This model has no spatial transformer."
 )
-_BEFORE_AFTER = (
+BEFORE_AFTER = (
     "Top: test images as the network sees them, and in orange the region that the spatial "
     "transformer reads at the end of training; the thick side becomes the top of the output, and "
-    "the dot its top-left corner. Bottom: what the transformer passes on. Over each: the true "
-    "class → the predicted one, red where they differ."
+    "the dot its top-left corner. Bottom: what the transformer passes on; where it reads two "
+    "regions, a row for each, named in its colour. Two channels are red and cyan. Over each: the "
+    "true class → the predicted one, red where they differ."
 )
 _ANIMATION = (
     "The same during training. The caption counts the training batches and gives the transform's "
@@ -101,7 +102,7 @@ def build_report(
         sections.append(f"<h3>{html.escape(name)}</h3>")
         picture = figures.png(figures.before_after(pictures))
         files[_file_name("before_after", name, ".png", alone=len(followed) == 1)] = picture
-        explanation = _BEFORE_AFTER if pictures.regions else _PLAIN
+        explanation = BEFORE_AFTER if pictures.regions else _PLAIN
         sections.append(html_figure(picture, f"Test images, {name}", explanation))
         if pictures.regions:
             picture = animation.theta_animation(pictures, total_steps=run.result["steps"])

@@ -36,12 +36,12 @@ _METRIC_KEYS = ("seed", "step", "loss", "train_error")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Regions:
-    """What a spatial transformer reads and passes on.
+    """What a spatial transformer of N parallel transforms reads and passes on.
 
     Attributes:
       transform: The family of ``theta``.
-      theta: Parameters, ``[snapshots, images, num_params]``.
-      outputs: Warped images, uint8 ``[snapshots, images, out_height, out_width, channels]``.
+      theta: Parameters, ``[snapshots, images, N, num_params]``.
+      outputs: Warped images, uint8 ``[snapshots, images, N, out_height, out_width, channels]``.
     """
 
     transform: Transform
@@ -185,10 +185,13 @@ def _pictures(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Pi
     regions = None
     if "theta" in arrays:
         transform = transform_named(str(config["transform"]))
-        outputs = (*snapshots, *images, None, None, None)
-        _check("theta", arrays["theta"], (*snapshots, *images, transform.num_params))
-        _check("outputs", arrays["outputs"], outputs, np.uint8)
-        regions = Regions(transform=transform, theta=arrays["theta"], outputs=arrays["outputs"])
+        theta, outputs = arrays["theta"], arrays["outputs"]
+        if theta.ndim == 3:  # One transform has no axis of its own.
+            theta, outputs = theta[:, :, None], outputs[:, :, None]
+        number = theta.shape[2:3]
+        _check("theta", theta, (*snapshots, *images, *number, transform.num_params))
+        _check("outputs", outputs, (*snapshots, *images, *number, None, None, None), np.uint8)
+        regions = Regions(transform=transform, theta=theta, outputs=outputs)
     return Pictures(
         steps=arrays["steps"],
         inputs=arrays["inputs"],

@@ -306,7 +306,7 @@ def test_hash_is_of_rounded_pixels_of_every_copy(digits):
 TEST_SETS = {
     "R": ("1de505f716a0106c4ee4f6e3025b7edf18989d97370dfa1e9e0b9acbf19d6e08", 164.143),
     "RTS": ("3816a3d4e7343a1a80efb2f6a0d85758dcf3ad0eae105aee6110c3072ec794d9", 48.419),
-    "P": ("a8cf8c11c4f70751c717808631a063ee05520195e5358d79997ed340d959bdca", -191.046),
+    "P": ("7520771be45e022160c11cfd6c6c33916ddd9f5ea2c00aa955a0ee4c6bc8a65e", 50.898),
     "E": ("4ce768b65a6deef64b3b4083bca89059ad27e7d43acae7022824da9092c0a1d5", -163.027),
     "TC": ("b00754ac701baa2cfe7d33c544e543dacf34366364ce24a80662469eab52ce20", -253.316),
 }

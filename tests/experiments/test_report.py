@@ -293,7 +293,7 @@ def test_missing_entry_is_named(st_run: Path) -> None:
     [
         ({"labels": None}, "labels"),
         ({"outputs": None}, "outputs"),
-        ({"theta": np.zeros((SNAPSHOTS, IMAGES, 5))}, r"theta must have shape \[5, 4, 6\]"),
+        ({"theta": np.zeros((SNAPSHOTS, IMAGES, 5))}, r"theta must have shape \[5, 4, 1, 6\]"),
         ({"inputs": np.zeros((IMAGES, 8, 8, 1))}, "inputs must be uint8; got float64"),
         ({"steps": np.zeros(0, int)}, "steps must have shape"),
     ],

@@ -11,6 +11,7 @@ from flax import nnx
 
 from experiments import models, statistics, train
 from experiments.data.distortions import DISTORTIONS, distorted_shape, rotate
+from experiments.data.tasks import TASKS
 
 IN_SHAPE = (28, 28, 1)
 
@@ -153,7 +154,7 @@ def test_rotation_is_scipy_s(digits):
 @pytest.fixture(scope="module")
 def trainer():
     create = lambda rngs: models.build("st-fcn", "rigid", (10, 10, 1), 3, rngs=rngs)  # noqa: E731
-    return train.make_trainer(create, optax.adam(3e-3), DISTORTIONS["R"], batch_size=16)
+    return train.make_trainer(create, optax.adam(3e-3), TASKS["R"], batch_size=16)
 
 
 @pytest.fixture

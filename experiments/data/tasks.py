@@ -1,0 +1,40 @@
+"""What the networks are asked: how images are distorted, and which labels go with them."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data import distortions
+from experiments.data.distortions import Distortion
+
+TaskName = Literal[distortions.DistortionName, "addition"]
+Labels = TypeVar("Labels")
+
+
+class Task(NamedTuple):
+    """A distortion and the labels of what it makes.
+
+    Attributes:
+      distortion: Of one image, to which others are at hand.
+      targets: The label of each distorted image, from the labels ``[n]`` of a batch or a test set
+        whose images are distorted with those that follow as the others.
+      num_classes: How many classes there are, from how many the images have.
+    """
+
+    distortion: Distortion
+    targets: Callable[[Labels], Labels] = lambda labels: labels
+    num_classes: Callable[[int], int] = lambda number: number
+
+
+def sums(labels: Labels) -> Labels:
+    """Each label plus the next one; after the last comes the first."""
+    array = np if isinstance(labels, np.ndarray) else jnp
+    return labels + array.roll(labels, -1)
+
+
+TASKS: dict[str, Task] = {
+    **{name: Task(distortion) for name, distortion in distortions.DISTORTIONS.items()},
+    "addition": Task(distortions.pair, sums, lambda number: 2 * number - 1),
+}
