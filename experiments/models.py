@@ -3,8 +3,9 @@
 Layers follow the distorted-MNIST protocol of Jaderberg et al., arXiv:1506.02025, appendix A.4: FCN
 two hidden layers; CNN convolutions 9×9 and 7×7, each followed by 2×2 max-pooling; localization of
 ST-FCN three layers of 32 units, of ST-CNN two 5×5 convolutions of 20 filters and a layer of 20 on
-the halved input; in sets RTS and TC what the transformer passes on is averaged 2×2. The two transforms of a 2×ST-FCN
-are regressed by one localization network; each sees all channels and reads all of them.
+the halved input; in sets RTS and TC, and in the additions, what the transformer passes on is
+averaged 2×2. The two transforms of a 2×ST-FCN are regressed by one localization network, and each
+reads all channels.
 
 Deviations. The widths, 256 and 256 units or 32 and 64 filters at ``width=1``, are multiplied in the
 experiments by what :func:`width_for` finds for 400,000 parameters, localization network included:

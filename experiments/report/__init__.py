@@ -4,6 +4,7 @@ from experiments.report.comparison import (
     build_comparison,
     comparison_markdown,
     comparison_text,
+    order,
     verdict,
 )
 from experiments.report.page import build_report
@@ -15,6 +16,7 @@ __all__ = [
     "comparison_markdown",
     "comparison_text",
     "error_table",
+    "order",
     "text_table",
     "verdict",
 ]
