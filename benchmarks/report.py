@@ -96,6 +96,19 @@ def compilations(rows: list[Row]) -> str:
     return "\n\n".join(filter(None, [_table(header, *body), "\n".join(imports)]))
 
 
+def costs(rows: list[Row]) -> str:
+    """Models without and with a spatial transformer before the same classifier."""
+    header = ["model", "what", "batch", "plain, ms", "with a transformer, ms", "with / plain"]
+    body = []
+    for row in rows:
+        pair = row["model"], row["with a transformer"]
+        took = [milliseconds(row["seconds"][name]) for name in pair]
+        sizes = [f"{row['parameters'][name]:,}" for name in pair]
+        cells = [" / ".join(pair), row["what"], str(row["batch"]), *took]
+        body.append([*cells, times(row["ratios"][pair[1]]), " / ".join(sizes)])
+    return _table([*header, "parameters"], *body)
+
+
 def slopes(rows: list[Row]) -> str:
     """Slopes of logarithms, a column for each pass."""
     passes = list(dict.fromkeys(row["pass"] for row in rows))
@@ -114,6 +127,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
         "A training step",
         beside_peers(("model", "batch", "width", "steps per dispatch")),
     ),
+    "cost": ("What a spatial transformer costs", costs),
     "compile": ("Compiling and importing", compilations),
     "scaling": ("How the cost grows", slopes),
 }

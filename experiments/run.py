@@ -94,9 +94,14 @@ def check_settings(run: Run, folder: Path, *, but: Collection[str] = ()) -> None
         )
 
 
-def check_model(run: Run, dataset: Dataset) -> None:
-    """Raises a ``ValueError`` if the model cannot be built for these images; costs nothing."""
-    nnx.eval_shape(lambda: _create_model(run, dataset, nnx.Rngs(0)))
+def check_model(run: Run, dataset: Dataset) -> int:
+    """The number of parameters of the model; costs nothing.
+
+    Raises:
+      ValueError: If the model cannot be built for these images.
+    """
+    abstract: Any = nnx.eval_shape(lambda: _create_model(run, dataset, nnx.Rngs(0)))
+    return models.count_parameters(abstract)
 
 
 def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
@@ -107,20 +112,9 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
     """
     if (folder / "result.json").exists():
         return read_json(folder / "result.json")
-    create_model = functools.partial(_create_model, run, dataset)
-    trainer = train.make_trainer(
-        create_model,
-        make_optimizer(run),
-        TASKS[run.distortion],
-        run.batch_size,
-        penalty=run.identity_penalty,
-    )
+    trainer, groups = make_trainer(run, dataset), seed_groups(run)
     log = MetricsLog(folder / "metrics.jsonl")
-    groups = [
-        run.seeds[first : first + run.seeds_at_once]
-        for first in range(0, len(run.seeds), run.seeds_at_once)
-    ]
-    with _stop_signal() as stop:
+    with stop_signal() as stop:
         wrong = np.concatenate(
             [_train_seeds(run, folder, dataset, trainer, log, seeds, stop) for seeds in groups]
         )
@@ -133,7 +127,7 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
         "transform": run.transform if models.has_transformer(run.model) else None,
         "distortion": run.distortion,
         "dataset": dataset.name,
-        "num_parameters": models.count_parameters(create_model(nnx.Rngs(0))),
+        "num_parameters": check_model(run, dataset),
         "steps": run.steps,
         "batch_size": run.batch_size,
         "seeds": list(run.seeds),
@@ -152,6 +146,28 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
     }
     write_json(folder / "result.json", result)
     return result
+
+
+def make_trainer(run: Run, dataset: Dataset) -> train.Trainer:
+    """The functions that train and test the run's model."""
+    return train.make_trainer(
+        functools.partial(_create_model, run, dataset),
+        make_optimizer(run),
+        TASKS[run.distortion],
+        run.batch_size,
+        penalty=run.identity_penalty,
+    )
+
+
+def seed_groups(run: Run) -> list[tuple[int, ...]]:
+    """The seeds of a run, those that are trained at once together."""
+    starts = range(0, len(run.seeds), run.seeds_at_once)
+    return [run.seeds[first : first + run.seeds_at_once] for first in starts]
+
+
+def checkpoint_folder(folder: Path, seeds: Sequence[int]) -> Path:
+    """Where in a run's folder the checkpoints of some seeds trained at once lie."""
+    return folder / "checkpoints" / f"seed-{'-'.join(map(str, seeds))}"
 
 
 def make_optimizer(run: Run) -> optax.GradientTransformation:
@@ -212,7 +228,7 @@ def _train_seeds(
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     states = together.initial_state(seeds)
     name = f"{run.model} seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    checkpoints = Checkpoints(folder / "checkpoints" / f"seed-{'-'.join(map(str, seeds))}")
+    checkpoints = Checkpoints(checkpoint_folder(folder, seeds))
     followed = _Followed(folder / "pictures.npz", dataset, run, trainer, run.seeds[0] in seeds)
     try:
         step = checkpoints.latest() or 0
@@ -265,7 +281,7 @@ def _train_seeds(
 
 
 @contextmanager
-def _stop_signal() -> Iterator[dict[str, bool]]:
+def stop_signal() -> Iterator[dict[str, bool]]:
     """Turns the first Ctrl-C or termination into a request; a second one stops at once."""
     stop = {"requested": False}
 

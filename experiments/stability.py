@@ -1,6 +1,7 @@
 """Stability: the same spatial transformer trained plainly and with the training kit, seed by seed.
 
-``python -m experiments.stability --help`` lists the options.
+``python -m experiments.stability --help`` lists the options. The report draws the gradient norms of
+both networks and the errors against the step.
 
 An ST-CNN learns set R of the distorted digits at a high learning rate, at which the classifier by
 itself fares best and now and then a localization network runs away: once with one optimizer for
@@ -23,19 +24,28 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from experiments.command_line import run as run_command
 from experiments.config import Run, Training
 from experiments.files import environment, write_json
-from experiments.report import build_report, text_table
+from experiments.report import build_report, figures, text_table
+from experiments.report.page import html_figure, section, write_file
+from experiments.report.runs import read_run
 from experiments.run import execute, load_dataset, prepare_folder
 from stn_jax import nn as stnn
 
 # What is wrong with the maps themselves; a small gradient alone is no failure.
 FAILURES = ("distance", "scale", "coverage", "fold", "nonfinite", "gradient_nonfinite")
+_CURVES = (
+    "A column for each recipe, a line for each seed. Above: the norms of the loss's gradient with "
+    "respect to the localization network and to the classifier, means over the steps of a "
+    "dispatch, on a logarithmic scale. Below: the error in percent of training batches and, where "
+    "images are held out, of validation; a dot is the test error at the end."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(Training):
     """Train an ST-CNN seed by seed, plainly and with the training kit.
 
-    Leaves the folder of a run for each recipe, their report.html, and stability.json.
+    Leaves the folder of a run for each recipe, their report.html, training_stability.png, and
+    stability.json.
     """
 
     steps: int = 1000
@@ -146,8 +156,12 @@ def _compare(arguments: Arguments) -> None:
     about = {"dataset": dataset.name, "settings": settings, **environment()}
     write_json(arguments.out / "stability.json", {"rows": rows, **about})
     print(table(rows))
+    recipes, folders = list(runs), [folder for _, folder in runs.values()]
+    picture = figures.png(figures.training_stability([*map(read_run, folders)], recipes))
+    write_file(arguments.out / "training_stability.png", picture)
+    opening = section("Gradients and errors", html_figure(picture, "Training stability", _CURVES))
     report = build_report(
-        arguments.out, [folder for _, folder in runs.values()], "Stability of training"
+        arguments.out, folders, "Stability of training", names=recipes, opening=[opening]
     )
     print(f"report: {report}")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compile as compile_command
-from benchmarks import report, sampler, scaling, seeds, timing, train_step, transforms
+from benchmarks import cost, report, sampler, scaling, seeds, timing, train_step, transforms
 from benchmarks.peers import in_jax, in_torch, openmp
 from benchmarks.peers.cases import Case, Contender, Skipped, affine_operands, disagreement
 from benchmarks.rows import admitted
@@ -305,3 +305,19 @@ def test_seeds(capsys):
     assert set(row["seconds"]) == {seeds.APART, seeds.AT_ONCE}
     assert row["ratios"][seeds.APART]["median"] > 0
     assert seeds.AT_ONCE in capsys.readouterr().out
+
+
+def test_cost(capsys):
+    rows = cost.main(["--small", "--models", "fcn"])
+    assert [row["what"] for row in rows] == [cost.STEP, cost.BATCH]
+    # Three layers of 32 units on 28×28 pixels and six parameters, by hand.
+    localization = (28 * 28 + 1) * 32 + 2 * 33 * 32 + 33 * 6
+    for row in rows:
+        sizes = row["parameters"]
+        assert sizes["st-fcn"] - sizes["fcn"] == localization
+        assert set(row["ratios"]) == {"st-fcn"}
+    printed = capsys.readouterr().out
+    assert f"({sizes['st-fcn']:,} / {sizes['fcn']:,})" in printed
+    table = report.costs(rows).splitlines()
+    assert len(table) == 4
+    assert table[2].startswith("| fcn / st-fcn | training step | 8 |")

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,9 @@ def new_figure(width: float, height: float, *, dpi: int = 120) -> Figure:
     return figure
 
 
-def training_curves(runs: Sequence[Run]) -> Figure:
+def training_curves(runs: Sequence[Run], names: Sequence[str] | None = None) -> Figure:
     """Loss, and training and validation error, against the step: a colour a run, a line a seed."""
+    names = run_names([run.result for run in runs]) if names is None else names
     figure = new_figure(10.0, 4.2)
     loss_axes, error_axes = figure.subplots(1, 2)
     colors = _colors(runs)
@@ -64,15 +65,8 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     _style(loss_axes, xlabel="step", ylabel="training loss")
     _style(error_axes, xlabel="step", ylabel="error in %")
     loss_axes.set_yscale("log")
-    # Logarithmic from 1 % up, so that the last points can be told, and still able to show 0 %.
-    error_axes.set_yscale("symlog", linthresh=1, linscale=0.4)
-    error_axes.set(ylim=(0, 100), yticks=(ticks := [0, 1, 2, 5, 10, 20, 50, 100]))
-    error_axes.set_yticklabels([str(tick) for tick in ticks])
-    error_axes.minorticks_off()
-    names = run_names([run.result for run in runs])
-    handles = [
-        Line2D([], [], color=color, label=name) for name, color in zip(names, colors, strict=True)
-    ]
+    _show_errors(error_axes)
+    handles = _lines(colors, names)
     kinds = [
         Line2D([], [], color=_GREY, linewidth=0.9, alpha=0.5, label="training batch"),
         Line2D([], [], color=_GREY, linewidth=1.4, marker="o", markersize=3, label="validation"),
@@ -82,8 +76,64 @@ def training_curves(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def error_plot(results: Sequence[Mapping[str, Any]]) -> Figure:
+def training_stability(runs: Sequence[Run], names: Sequence[str]) -> Figure:
+    """A column for each run: gradient norms of both networks over errors, against the step.
+
+    Runs are of models with a spatial transformer. A line is one seed.
+    """
+    figure = new_figure(5.0 * len(runs), 6.4)
+    grid = figure.subplots(2, len(runs), squeeze=False, sharex="col", sharey="row")
+    localization, rest, validated, *_ = _COLORS
+    for (norms, errors), run, name in zip(grid.T, runs, names, strict=True):
+        for seed, test_error in zip(run.result["seeds"], run.result["test_errors"], strict=True):
+            lines = [line for line in run.metrics if line["seed"] == seed]
+            for key, color in (("gradient_rest", rest), ("gradient_localization", localization)):
+                norms.plot(*_series(lines, key), color=color, linewidth=0.8, alpha=0.6)
+            training, held_out = (_series(lines, f"{on}_error") for on in ("train", "validation"))
+            errors.plot(*training, color=_GREY, linewidth=0.8, alpha=0.5)
+            errors.plot(*held_out, color=validated, linewidth=1.2)
+            errors.plot(run.result["steps"], test_error, "k.", clip_on=False, zorder=3)
+        _style(norms, xlabel="", ylabel="")
+        _style(errors, xlabel="step", ylabel="")
+        norms.set_title(name)
+        norms.set_yscale("log", nonpositive="mask")
+        _show_errors(errors)
+    grid[0, 0].set_ylabel("norm of the gradient")
+    grid[1, 0].set_ylabel("error in %")
+    kinds = {"localization network": localization, "classifier": rest}
+    grid[0, -1].legend(handles=_lines(kinds.values(), kinds), frameon=False)
+    shown = {"training batch": _GREY}
+    if any(line.get("validation_error") is not None for run in runs for line in run.metrics):
+        shown["validation"] = validated
+    dot = Line2D([], [], color="black", marker=".", linestyle="", label="test, at the end")
+    grid[1, -1].legend(handles=[*_lines(shown.values(), shown), dot], frameon=False)
+    return figure
+
+
+def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.ndarray) -> Figure:
+    """Error against the angle of the images: a line for the mean over seeds, a band over them all.
+
+    Args:
+      names: Of the models.
+      angles: In degrees.
+      errors: In percent, ``[models, seeds, angles]``.
+    """
+    figure = new_figure(8.0, 4.4)
+    axes = figure.subplots()
+    for name, of_model, color in zip(names, errors, _colors(names), strict=True):
+        low, high = of_model.min(axis=0), of_model.max(axis=0)
+        axes.fill_between(angles, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(angles, of_model.mean(axis=0), color=color, marker=".", label=name)
+    _style(axes, xlabel="angle of the test images in degrees", ylabel="test error in %")
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 1.5, 3, 6, 9, 10]))
+    _show_errors(axes)
+    figure.legend(frameon=False, loc="outside upper center", ncols=len(names))
+    return figure
+
+
+def error_plot(results: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> Figure:
     """Test error: a dot and its interval for each run, small rings for its seeds."""
+    names = run_names(results) if names is None else names
     figure = new_figure(8.0, 1.1 + 0.45 * len(results))
     axes = figure.subplots()
     for row, (result, color) in enumerate(zip(results, _colors(results), strict=True)):
@@ -96,7 +146,7 @@ def error_plot(results: Sequence[Mapping[str, Any]]) -> Figure:
         )
     _style(axes, xlabel="test error in %", ylabel="")
     axes.grid(visible=False, axis="y")
-    axes.set(yticks=range(len(results)), yticklabels=run_names(results))
+    axes.set(yticks=range(len(results)), yticklabels=names)
     axes.set(ylim=(len(results) - 0.5, -0.5))
     axes.set_xlim(left=0)
     return figure
@@ -183,6 +233,20 @@ def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], li
 
 def _colors(runs: Sequence[object]) -> list[str]:
     return [_COLORS[index % len(_COLORS)] for index in range(len(runs))]
+
+
+def _lines(colors: Iterable[str], names: Iterable[str]) -> list[Line2D]:
+    """A legend of colours."""
+    pairs = zip(colors, names, strict=True)
+    return [Line2D([], [], color=color, label=name) for color, name in pairs]
+
+
+def _show_errors(axes: Axes) -> None:
+    """A scale of percent, logarithmic from 1 % up, so that small errors can be told, and 0 seen."""
+    axes.set_yscale("symlog", linthresh=1, linscale=0.4)
+    axes.set(ylim=(0, 100), yticks=(ticks := [0, 1, 2, 5, 10, 20, 50, 100]))
+    axes.set_yticklabels([str(tick) for tick in ticks])
+    axes.minorticks_off()
 
 
 def _style(axes: Axes, *, xlabel: str, ylabel: str) -> None:

@@ -56,7 +56,12 @@ _ANIMATION = (
 
 
 def build_report(
-    out: Path, runs: Sequence[Path], title: str = "Spatial transformer experiments"
+    out: Path,
+    runs: Sequence[Path],
+    title: str = "Spatial transformer experiments",
+    *,
+    names: Sequence[str] | None = None,
+    opening: Sequence[str] = (),
 ) -> Path:
     """Writes the report of some finished runs.
 
@@ -69,24 +74,30 @@ def build_report(
       out: Folder to write to; made if it does not exist.
       runs: Run folders, in the order in which they are shown.
       title: Heading of the page.
+      names: What the runs are called; their models, and what tells them apart, if ``None``.
+      opening: Sections of HTML that come first.
 
     Returns:
       The path of ``report.html``.
 
     Raises:
-      ValueError: If ``runs`` is empty, or a file of a run is missing or broken; names the file.
+      ValueError: If ``runs`` is empty, there are not as many ``names``, or a file of a run is
+        missing or broken; names the file.
     """
     if not runs:
         raise ValueError("runs must name at least one run folder; got none.")
+    if names is not None and len(names) != len(runs):
+        raise ValueError(f"names must be one for each of {len(runs)} runs; got {list(names)}.")
     read = [read_run(Path(folder)) for folder in runs]
     results = [run.result for run in read]
-    names = run_names(results)
+    named, names = names, run_names(results) if names is None else names
     files = {
-        "training_curves.png": figures.png(figures.training_curves(read)),
-        "errors.png": figures.png(figures.error_plot(results)),
+        "training_curves.png": figures.png(figures.training_curves(read, names)),
+        "errors.png": figures.png(figures.error_plot(results, names)),
     }
     sections = [
-        section("Test errors", tables.error_table_html(results)),
+        *opening,
+        section("Test errors", tables.error_table_html(results, named)),
         html_figure(files["errors.png"], "Dot plot of the test errors", _ERRORS),
         section("How they were measured", _protocols(names, results)),
         section("Training"),

@@ -6,7 +6,7 @@ from typing import Any
 
 _NONE = "–"
 # Headings of columns that hold no numbers.
-_WORDS = ("data", "set", "model", "recipe", "transform", "each seed", "verdict")
+_WORDS = ("run", "data", "set", "model", "recipe", "transform", "each seed", "verdict")
 
 
 def error_table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -36,9 +36,15 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def error_table_html(results: Sequence[Mapping[str, Any]]) -> str:
-    """The same table as HTML."""
-    return text_table_html(*_cells(results))
+def error_table_html(
+    results: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
+) -> str:
+    """The same table as HTML, after a column of names if there are any."""
+    headings, rows = _cells(results)
+    if names is not None:
+        headings = ["run", *headings]
+        rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
+    return text_table_html(headings, rows)
 
 
 def text_table_html(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import stability
+from experiments.report import figures
+from experiments.report.runs import read_run
 
 HEALTHY = {"distance": 0.3, "scale": 0.9, "coverage": 0.9, "fold": 0.0, "nonfinite": 0.0}
 
@@ -41,7 +43,9 @@ def test_table_and_report(finished, capsys):
         assert row["test_errors"] == result["test_errors"]
         assert row["worst"] == max(result["test_errors"])
         assert row["failed"] == sum(map(bool, row["findings"].values()))
-    assert (out / "report.html").exists()
+    page = (out / "report.html").read_text()
+    assert all(f'<td class="">{recipe}</td>' in page for recipe in ("plain", "kit"))
+    assert (out / "training_stability.png").read_bytes().startswith(b"\x89PNG")
     # Done is done: resuming prints the same table.
     assert stability.main([*arguments, "--resume"]) == 0
     printed = capsys.readouterr().out
@@ -62,6 +66,32 @@ def test_metrics_show_the_kit_at_work(finished):
         assert (row["distance"] == 0) == (row["step"] <= 4)
     assert all(row["gradient_localization"] > 0 for row in rows_of(out / "kit"))
     assert any(row["distance"] > 0 for row in rows_of(out / "plain") if row["step"] == 4)
+
+
+def test_figure_draws_what_was_logged(finished):
+    out, _ = finished
+    figure = figures.training_stability(
+        [read_run(out / "plain"), read_run(out / "kit")], ["a", "b"]
+    )
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "", ""]
+    for column, recipe in enumerate(("plain", "kit")):
+        norms, errors = (
+            [line.get_xydata().tolist() for line in figure.axes[column + below].lines]
+            for below in (0, 2)
+        )
+        assert (len(norms), len(errors)) == (4, 6)
+        result = json.loads((out / recipe / "result.json").read_text())
+        for seed in (0, 1):
+            rows = [row for row in rows_of(out / recipe) if row["seed"] == seed]
+            for key, lines in (
+                ("gradient_localization", norms),
+                ("gradient_rest", norms),
+                ("train_error", errors),
+            ):
+                assert [[row["step"], row[key]] for row in rows] in lines
+            assert [[8, result["test_errors"][seed]]] in errors
+    # Nothing was held out.
+    assert all(text.get_text() != "validation" for text in figure.axes[3].get_legend().texts)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""What a spatial transformer costs: ``python -m benchmarks.cost``.
+
+The models of ``experiments/models.py`` with and without an affine spatial transformer before the
+same classifier, at the width at which the plain one has 400,000 parameters: a training step, as
+``experiments/train.py`` runs it with Adam, and the predictions of a batch. Images are random and
+undistorted. To hold against: four transformers cost the network of Jaderberg et al.,
+arXiv:1506.02025, section 4.2, 6 % more time, on 64×64 pixels and far more layers than these.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import records, timing
+from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
+from experiments import models, train
+from experiments.data.tasks import TASKS
+from experiments.models import ModelName
+
+_IN_SHAPE = (28, 28, 1)
+PAIRS: dict[str, ModelName] = {"cnn": "st-cnn", "fcn": "st-fcn"}
+STEP, BATCH = "training step", "predictions of a batch"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(records.Options):
+    """What to measure.
+
+    Attributes:
+      models: Those to put a transformer before.
+      batch_size: Images in a step, and in a batch.
+      width: Factor on the filters and units of the classifier.
+      steps: Steps in one call.
+    """
+
+    models: tuple[Literal["cnn", "fcn"], ...] = ("cnn", "fcn")
+    batch_size: int = 128
+    width: float = 1.0
+    steps: int = 10
+
+
+def contenders(
+    name: ModelName, width: float, arguments: Arguments
+) -> tuple[int, dict[str, timing.Run]]:
+    """The number of parameters of a model, and what is timed of it; steps go on where they ended.
+
+    Args:
+      name: The model.
+      width: Of the classifier, in all.
+      arguments: What to measure.
+    """
+    batch_size, rng = arguments.batch_size, np.random.default_rng(arguments.seed)
+    images = jnp.asarray(rng.integers(0, 256, (4 * batch_size, *_IN_SHAPE), np.uint8))
+    labels = jnp.asarray(rng.integers(0, NUM_CLASSES, len(images)))
+    numbers, key = jnp.arange(batch_size), jax.random.key(arguments.seed)
+    trainer = train.make_trainer(
+        lambda rngs: models.build(name, "affine", _IN_SHAPE, NUM_CLASSES, width=width, rngs=rngs),
+        optax.adam(LEARNING_RATE),
+        TASKS["none"],
+        batch_size,
+    )
+    state = trainer.initial_state(arguments.seed)
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    fixed = jax.tree.map(jnp.copy, state)
+
+    def step() -> object:
+        nonlocal state
+        # The state that went in has been given away.
+        state, metrics = trainer.run(state, images, labels, key, arguments.steps)
+        return jax.block_until_ready((state, metrics))
+
+    def predict() -> object:
+        return jax.block_until_ready(trainer.predict(fixed, images, numbers))
+
+    return size, {STEP: step, BATCH: predict}
+
+
+def measure(arguments: Arguments) -> list[records.Row]:
+    """Two rows for each pair of models."""
+    if arguments.small:
+        arguments = dataclasses.replace(arguments, batch_size=8, width=0.05, steps=2)
+    rows = []
+    for plain in arguments.models:
+        full = models.width_for(models.PARAMETERS, plain, "affine", _IN_SHAPE, NUM_CLASSES)
+        pair = (plain, PAIRS[plain])
+        made = {name: contenders(name, arguments.width * full, arguments) for name in pair}
+        sizes = {name: size for name, (size, _) in made.items()}
+        for what, units in ((STEP, arguments.steps), (BATCH, 1)):
+            runs = {name: run[what] for name, (_, run) in made.items()}
+            seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
+            each = {name: values / units for name, values in seconds.items()}
+            row = {"model": plain, "with a transformer": PAIRS[plain], "what": what}
+            row |= {"batch": arguments.batch_size, "width": arguments.width, "parameters": sizes}
+            row |= timing.compare(each, plain)
+            rows.append(row)
+            print(_sentence(row), flush=True)
+    return rows
+
+
+def _sentence(row: records.Row) -> str:
+    plain, other = row["model"], row["with a transformer"]
+    took = {name: records.milliseconds(spread) for name, spread in row["seconds"].items()}
+    sizes = row["parameters"]
+    return (
+        f"{row['what']}, batch {row['batch']}: {plain} {took[plain]} ms, {other} {took[other]} ms, "
+        f"{records.times(row['ratios'][other])} times as long with "
+        f"{sizes[other] / sizes[plain]:.3f} times the parameters ({sizes[other]:,} / "
+        f"{sizes[plain]:,})"
+    )
+
+
+def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
+    """Prints the rows, and saves them if asked to."""
+    return records.run_command("cost", Arguments, __doc__, measure, command_line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What a finished run has trained, from its checkpoints."""
+
+from contextlib import closing
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from experiments import train
+from experiments.checkpoint import Checkpoints
+from experiments.config import Run
+from experiments.run import check_settings, checkpoint_folder, seed_groups
+
+
+def trained_states(run: Run, folder: Path, trainer: train.Trainer) -> train.State:
+    """The state of each seed after the last step.
+
+    Args:
+      run: What the folder holds.
+      folder: That of the finished run.
+      trainer: The run's, as :func:`experiments.run.make_trainer` gives it.
+
+    Returns:
+      A state with a leading axis, the seeds in the order of ``run.seeds``.
+
+    Raises:
+      ValueError: If the folder is not of this run, the run is not finished, or a checkpoint of its
+        last step is missing or cannot be read; names it.
+    """
+    if not (folder / "result.json").is_file():
+        raise ValueError(f"{folder} must hold a finished run; got no result.json. Finish it first.")
+    check_settings(run, folder)
+    initial_state = train.at_once(trainer).initial_state
+    groups = [
+        _last_state(checkpoint_folder(folder, seeds), run.steps, initial_state(seeds))
+        for seeds in seed_groups(run)
+    ]
+    return jax.tree.map(lambda *each: jnp.concatenate(each), *groups)
+
+
+def _last_state(folder: Path, steps: int, like: train.State) -> train.State:
+    # Orbax would make the folder.
+    step = None
+    if folder.is_dir():
+        with closing(Checkpoints(folder)) as checkpoints:
+            step = checkpoints.latest()
+            if step == steps:
+                return checkpoints.restore(step, like)
+    raise ValueError(
+        f"{folder} must hold a checkpoint of step {steps}; the last is of {step}. Delete the run "
+        "and train it again."
+    )
