@@ -12,8 +12,10 @@ images' experiments on three views of the volume, along its depth, height and wi
 without a transformer see the whole volume, flattened. All have 400,000 parameters. Images of other
 sizes than 28×28 lie in volumes in proportion, and are read in their own.
 
-A volume holds 216,000 voxels, so drawing one takes most of a training step; steps are of 32 images
-here, unless more are asked for, and what is held out is small, since it is looked at 20 times.
+A volume holds as many numbers as 275 images, so steps are of 32 volumes here unless more are asked
+for, and few images are held out, since they are looked at 20 times. No model asks for a gradient
+with respect to the volume, and drawing it reads the digit's image alone. On the CPU the plain CNN
+is the slowest, by its convolutions on 60×60 pixels; behind a transformer they see 28×28.
 """
 
 import dataclasses
