@@ -7,6 +7,10 @@ the halved input; in sets RTS and TC, and in the additions, what the transformer
 averaged 2×2. The two transforms of a 2×ST-FCN are regressed by one localization network, and each
 reads all channels.
 
+A volume is flattened along its depth before the classifier; a spatial transformer before that is
+one of 3-D, and reads no more voxels than the digit's own cube has, 28³ of 60³. Its localization
+network is the same as for images; it sees the volume from three sides, halved.
+
 Deviations. The widths, 256 and 256 units or 32 and 64 filters at ``width=1``, are multiplied in the
 experiments by what :func:`width_for` finds for 400,000 parameters, localization network included:
 the paper has about as many, equal in all models, with fewer units and filters than that takes
@@ -25,8 +29,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 import stn_jax as stn
+from experiments.data import volumes
+from experiments.layers import average_pool, convolve, max_pool
 from stn_jax import nn as stnn
-from stn_jax._loops import apart
 
 PARAMETERS = 400_000
 # Height and width of what the classifier sees behind a transformer, if it is averaged 2×2.
@@ -34,8 +39,6 @@ CROPS: dict[str, tuple[int, int]] = {"RTS": (28, 28), "TC": (30, 30), "addition"
 _UNITS = 256
 _FILTERS = 64
 _MOST_UNITS = 8192
-# Columns of a convolution that are computed in one matrix product.
-_COLUMNS_AT_ONCE = 10
 
 ModelName = Literal["fcn", "cnn", "st-fcn", "st-cnn", "2xst-fcn", "2xst-cnn"]
 TransformName = Literal[
@@ -48,7 +51,7 @@ TransformName = Literal[
     "thin_plate_spline",
 ]
 
-TRANSFORMS: dict[str, Callable[[], stn.Transform]] = {
+TRANSFORMS: dict[str, Callable[..., stn.Transform]] = {
     "translation": stn.translation,
     "rigid": stn.rigid,
     "similarity": stn.similarity,
@@ -57,6 +60,7 @@ TRANSFORMS: dict[str, Callable[[], stn.Transform]] = {
     "projective": stn.projective,
     "thin_plate_spline": stn.thin_plate_spline,
 }
+IN_3D = ("translation", "rigid", "similarity", "attention", "affine")
 
 
 class FullyConnectedClassifier(nnx.Module):
@@ -120,11 +124,24 @@ class ConvolutionalClassifier(nnx.Module):
         return self.logits(maps.reshape(len(maps), -1))
 
 
+class ThreeSidedLocalization(nnx.Module):
+    """A localization network of images that is shown volumes, from three sides and halved."""
+
+    def __init__(self, localization: Callable[[Array], Array]) -> None:
+        self.localization = localization
+
+    def __call__(
+        self, cubes: Float[Array, "batch side side side c"]
+    ) -> Float[Array, "batch *parallel params"]:
+        """Theta of each volume."""
+        return self.localization(average_pool(volumes.three_views(cubes)))
+
+
 class Model(nnx.Module):
     """A classifier, and the spatial transformer that its input passes first, if it has one.
 
     What parallel transforms pass on is stacked along the channels. Between the two there may be 2×2
-    average-pooling.
+    average-pooling, and volumes are flattened.
     """
 
     def __init__(
@@ -133,17 +150,19 @@ class Model(nnx.Module):
         transformer: stnn.SpatialTransformer | None = None,
         *,
         pooled: bool = False,
+        flat: bool = False,
     ) -> None:
         self.classifier = classifier
         self.transformer = transformer
         self.pooled = pooled
+        self.flat = flat
 
-    def __call__(self, images: Float[Array, "batch h w c"]) -> Float[Array, "batch classes"]:
+    def __call__(self, images: Float[Array, "batch *space c"]) -> Float[Array, "batch classes"]:
         """Logits of each image."""
         return self.look(images)[0]
 
     def look(
-        self, images: Float[Array, "batch h w c"]
+        self, images: Float[Array, "batch *space c"]
     ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch ..."] | None]:
         """Logits and theta of each image; no theta without a spatial transformer."""
         theta = None
@@ -155,12 +174,15 @@ class Model(nnx.Module):
         """Logits of images that have passed the spatial transformer.
 
         Args:
-          images: ``[batch, h, w, c]``, or ``[batch, N, h, w, c]`` of N > 1 transforms.
+          images: ``[batch, h, w, c]``, or ``[batch, N, h, w, c]`` of N > 1 transforms; of volumes
+            with their depth before the height.
         """
+        if self.flat:
+            images = volumes.flatten(images)
         if images.ndim == 5:
             images = jnp.moveaxis(images, 1, -2)
             images = images.reshape(*images.shape[:-2], -1)
-        return self.classifier(_in_windows(images).mean(axis=(2, 4)) if self.pooled else images)
+        return self.classifier(average_pool(images) if self.pooled else images)
 
 
 def build(
@@ -170,7 +192,7 @@ def build(
     num_classes: int,
     *,
     width: float = 1.0,
-    crop: tuple[int, int] | None = None,
+    crop: tuple[int, ...] | None = None,
     rngs: nnx.Rngs,
 ) -> Model:
     """A model by name.
@@ -178,13 +200,17 @@ def build(
     Args:
       name: With or without a spatial transformer, fully connected or convolutional.
       transform: That of the spatial transformer, if the model has one.
-      in_shape: Height, width and channels of an image.
+      in_shape: Height, width and channels of an image; of a volume the depth before them.
       num_classes: Number of classes.
       width: Factor on the filters and units of the classifier.
       crop: Height and width of what the classifier sees behind a spatial transformer, which reads
         twice as many pixels along each axis, averaged 2×2. If ``None`` it reads as many as the
-        image has, and the classifier sees them all.
+        image has, and the classifier sees them all. Of volumes depth, height and width of what the
+        transformer reads, which is flattened and not averaged.
       rngs: Flax random state.
+
+    Raises:
+      ValueError: If images are too small for the network, or the transform is not one of volumes.
     """
     classifier: nnx.Module
     seen = _seen_shape(name, in_shape, crop)
@@ -194,16 +220,18 @@ def build(
     else:
         hidden = math.ceil(_UNITS * width)
         classifier = FullyConnectedClassifier(seen, num_classes, hidden=hidden, rngs=rngs)
+    solid = _is_solid(in_shape)
     if not has_transformer(name):
-        return Model(classifier)
-    shape = None if crop is None else (2 * crop[0], 2 * crop[1])
+        return Model(classifier, flat=solid)
+    pooled = crop is not None and not solid
+    shape = (2 * crop[0], 2 * crop[1]) if crop is not None and pooled else crop
     transformer = stnn.SpatialTransformer(
         _localization(name, transform, in_shape, rngs),
-        TRANSFORMS[transform](),
+        _family(transform, in_shape),
         output_shape=shape,
         num_transforms=num_transforms(name),
     )
-    return Model(classifier, transformer, pooled=crop is not None)
+    return Model(classifier, transformer, pooled=pooled, flat=solid)
 
 
 def width_for(
@@ -213,7 +241,7 @@ def width_for(
     in_shape: tuple[int, ...],
     num_classes: int,
     *,
-    crop: tuple[int, int] | None = None,
+    crop: tuple[int, ...] | None = None,
 ) -> float:
     """The width at which :func:`build` gives a model as near as can be to a size.
 
@@ -236,24 +264,49 @@ def width_for(
     return float(units[np.abs(sizes - parameters).argmin()] / base)
 
 
+def crop_of(task: str, image_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What :func:`build` takes as ``crop``, by a task and its undistorted images' shape."""
+    return volumes.cube_shape(image_shape) if task == "volumes" else CROPS.get(task)
+
+
 def _seen_shape(
-    name: ModelName, in_shape: tuple[int, ...], crop: tuple[int, int] | None
+    name: ModelName, in_shape: tuple[int, ...], crop: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     """Height, width and channels of what the classifier sees."""
+    *space, channels = in_shape
     if not has_transformer(name):
-        return in_shape
-    return (*(crop or in_shape[:-1]), num_transforms(name) * in_shape[-1])
+        return (*space[-2:], channels)
+    return (*(crop or space)[-2:], num_transforms(name) * channels)
+
+
+def _is_solid(in_shape: tuple[int, ...]) -> bool:
+    """Whether a shape is that of a volume, not of an image."""
+    return len(in_shape) == 4
+
+
+def _family(transform: TransformName, in_shape: tuple[int, ...]) -> stn.Transform:
+    if not _is_solid(in_shape):
+        return TRANSFORMS[transform]()
+    if transform not in IN_3D:
+        raise ValueError(f"transform must be {' | '.join(IN_3D)} for volumes; got {transform!r}.")
+    return TRANSFORMS[transform](ndim=3)
 
 
 def _localization(
     name: ModelName, transform: TransformName, in_shape: tuple[int, ...], rngs: nnx.Rngs
-) -> stnn.ConvolutionalLocalization | stnn.FullyConnectedLocalization:
-    family, number = TRANSFORMS[transform](), num_transforms(name)
+) -> stnn.ConvolutionalLocalization | stnn.FullyConnectedLocalization | ThreeSidedLocalization:
+    family, solid = _family(transform, in_shape), _is_solid(in_shape)
+    if solid:
+        side = in_shape[0] // 2
+        in_shape = (side, side, 3 * in_shape[-1])
+    options: dict[str, Any] = {"num_transforms": num_transforms(name), "rngs": rngs}
+    network: stnn.ConvolutionalLocalization | stnn.FullyConnectedLocalization
     if is_convolutional(name):
-        return stnn.ConvolutionalLocalization(in_shape, family, num_transforms=number, rngs=rngs)
-    return stnn.FullyConnectedLocalization(
-        in_shape, family, hidden=(32, 32, 32), num_transforms=number, rngs=rngs
-    )
+        downsample = 1 if solid else 2
+        network = stnn.ConvolutionalLocalization(in_shape, family, downsample=downsample, **options)
+    else:
+        network = stnn.FullyConnectedLocalization(in_shape, family, hidden=(32, 32, 32), **options)
+    return ThreeSidedLocalization(network) if solid else network
 
 
 def _size_of_fully_connected(
@@ -292,69 +345,3 @@ def num_transforms(name: ModelName) -> int:
 def count_parameters(model: nnx.Module) -> int:
     """Number of trained numbers in a model."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-
-
-@jax.custom_jvp
-def max_pool(maps: Float[Array, "batch h w c"]) -> Float[Array, "batch h//2 w//2 c"]:
-    """2×2 max-pooling, in the form whose gradient XLA runs fast on the CPU.
-
-    Of equal pixels the first has the gradient, as in PyTorch.
-    """
-    return _in_windows(maps).max(axis=(2, 4))
-
-
-@max_pool.defjvp
-def _max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    windows = _in_windows(primals[0])
-    a, b, c, d = (windows[:, :, y, :, x] for y in range(2) for x in range(2))
-    upper, lower = jnp.maximum(a, b), jnp.maximum(c, d)
-    first = jnp.where(lower > upper, jnp.where(d > c, 3, 2), jnp.where(b > a, 1, 0))
-
-    def chosen(tangent: Array, first: Array) -> Array:
-        place = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1)
-        here = first[:, :, None, :, None] == place
-        return jnp.where(here, _in_windows(tangent), 0).sum(axis=(2, 4))
-
-    # Its transpose would otherwise be computed anew in each of the two products that use it.
-    tangent = apart(chosen, tangents[0], first.astype(jnp.int8))
-    return jnp.maximum(upper, lower), tangent
-
-
-def _in_windows(maps: Array) -> Array:
-    """``[batch, rows, 2, columns, 2, channels]``; odd rows and columns at the end are left out."""
-    batch, height, width, channels = maps.shape
-    maps = maps[:, : height // 2 * 2, : width // 2 * 2]
-    return maps.reshape(batch, height // 2, 2, width // 2, 2, channels)
-
-
-def convolve(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
-    """``lax.conv_general_dilated``, on the CPU as one matrix product for a few columns at once.
-
-    XLA on the CPU runs the input gradient of a convolution with a large kernel through a naive
-    loop; the product's gradient is another product. A product for each column by itself would
-    need every pixel as often as the kernel is wide; one for some neighbouring columns multiplies
-    by zeros instead, which is faster. Only for plain convolutions without padding.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.lax.conv_general_dilated(inputs, kernel, *args, **options)
-    size_y, size_x, channels, filters = kernel.shape
-    batch, *space, _ = inputs.shape
-    height, width = space[0] - size_y + 1, space[1] - size_x + 1
-    tiles = math.ceil(width / _COLUMNS_AT_ONCE)
-    columns = math.ceil(width / tiles)
-    span = columns + size_x - 1
-    # Without the barrier XLA computes whatever made the inputs anew for every window.
-    rows = jax.lax.optimization_barrier(inputs)
-    rows = jnp.pad(rows, [(0, 0), (0, 0), (0, tiles * columns - width), (0, 0)])
-    tiled = jnp.stack([rows[:, :, x * columns :][:, :, :span] for x in range(tiles)], axis=2)
-    tiled = tiled.reshape(batch, -1, tiles, span * channels)
-    windows = jnp.concatenate([tiled[:, y : y + height] for y in range(size_y)], axis=-1)
-    # Which of the kernel's columns weighs which of the window's for which of the outputs.
-    place = np.arange(span)[:, None, None] == (
-        np.arange(columns)[:, None] + np.arange(size_x)[None, :]
-    )
-    matrix = jnp.einsum(
-        "sok,ykif->ysiof", place.astype(kernel.dtype), kernel, precision=jax.lax.Precision.HIGHEST
-    )
-    outputs = windows @ matrix.reshape(-1, columns * filters)
-    return outputs.reshape(batch, height, tiles * columns, filters)[:, :, :width]

@@ -28,7 +28,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import Recipe, Run
 from experiments.data.distortions import distort_test_images, distorted_shape, hash_test_images
 from experiments.data.sources import Dataset, load, split_validation
-from experiments.data.tasks import TASKS
+from experiments.data.tasks import TASKS, as_pictures
 from experiments.files import environment, is_partial, read_json, write_atomically, write_json
 from stn_jax import nn as stnn
 
@@ -203,7 +203,7 @@ _OPTIMIZERS: dict[str, Callable[[float, int], optax.GradientTransformation]] = {
 def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:
     task = TASKS[run.distortion]
     in_shape = distorted_shape(task.distortion, dataset.image_shape)
-    crop = models.CROPS.get(run.distortion)
+    crop = models.crop_of(run.distortion, dataset.image_shape)
     kind = run.model, run.transform, in_shape, task.num_classes(dataset.num_classes)
     width = run.width * models.width_for(models.PARAMETERS, *kind, crop=crop)
     return models.build(*kind, width=width, crop=crop, rngs=rngs)
@@ -352,7 +352,8 @@ class _Followed:
         # The first test image of each class, as far as there are that many.
         chosen = np.unique(labels, return_index=True)[1][:_FOLLOWED_IMAGES]
         self._labels = labels[chosen]
-        distort = functools.partial(distort_test_images, TASKS[run.distortion].distortion)
+        self._task = TASKS[run.distortion]
+        distort = functools.partial(distort_test_images, self._task.distortion)
         self._inputs = jax.jit(distort)(jnp.asarray(dataset.test.images), jnp.asarray(chosen))
         self._looks: list[dict[str, np.ndarray]] = []
 
@@ -363,7 +364,7 @@ class _Followed:
             seen = self._trainer.follow(state, self._inputs)
             look = {name: np.asarray(value) for name, value in seen.items()}
             if "outputs" in look:
-                look["outputs"] = _to_uint8(look["outputs"])
+                look["outputs"] = self._shown(look["outputs"])
             self._looks.append({"steps": np.asarray(state.step)} | look)
 
     def save(self) -> None:
@@ -372,7 +373,7 @@ class _Followed:
             arrays: dict[str, Any] = {
                 name: np.stack([look[name] for look in self._looks]) for name in self._looks[0]
             }
-            arrays |= {"inputs": _to_uint8(self._inputs), "labels": self._labels}
+            arrays |= {"inputs": self._shown(self._inputs), "labels": self._labels}
             write_atomically(self._path, lambda path: np.savez_compressed(path, **arrays))
 
     def forget_after(self, step: int) -> None:
@@ -387,6 +388,6 @@ class _Followed:
                 if at <= step
             ]
 
-
-def _to_uint8(images: Any) -> np.ndarray:
-    return np.asarray(jnp.clip(jnp.round(images * 255), 0, 255).astype(jnp.uint8))
+    def _shown(self, images: Any) -> np.ndarray:
+        pictures = as_pictures(self._task, jnp.asarray(images))
+        return np.asarray(jnp.clip(jnp.round(pictures * 255), 0, 255).astype(jnp.uint8))

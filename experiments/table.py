@@ -19,7 +19,7 @@ from experiments import models, statistics
 from experiments.config import PicturesArguments, Recipe, Run, TableArguments
 from experiments.data.distortions import distort_test_images
 from experiments.data.sources import Dataset, load
-from experiments.data.tasks import TASKS, TaskName
+from experiments.data.tasks import TASKS, TaskName, as_pictures
 from experiments.files import read_json, write_atomically, write_json
 from experiments.models import ModelName, TransformName
 from experiments.report import (
@@ -188,13 +188,17 @@ def make_pictures(arguments: PicturesArguments) -> Path:
 def distortion_samples(
     dataset: Dataset, distortions: Sequence[TaskName], number: int = 10
 ) -> bytes:
-    """The first images of each distorted test set, a row for each, as a PNG file."""
+    """The first images of each distorted test set, a row for each, as a PNG file.
+
+    Volumes are flattened.
+    """
     images = jnp.asarray(dataset.test.images)
     numbers = jnp.arange(min(number, len(images)))
     rows: dict[str, np.ndarray] = {}
     for name in distortions:
         distort = jax.jit(functools.partial(distort_test_images, TASKS[name].distortion))
-        rows[name] = np.rint(255 * np.asarray(distort(images, numbers))).astype(np.uint8)
+        pictures = np.asarray(as_pictures(TASKS[name], distort(images, numbers)))
+        rows[name] = np.rint(255 * pictures.clip(0, 1)).astype(np.uint8)
     return figures.png(figures.samples(rows))
 
 

@@ -17,7 +17,7 @@ from stn_jax import nn as stnn
 
 _EVALUATION_BATCH = 256
 # A coarse lattice shows what a map does as well as that of the output.
-_MONITORED_SHAPE = (8, 8)
+_MONITORED_SIDE = 8
 
 
 class State(NamedTuple):
@@ -119,7 +119,8 @@ def make_trainer(
 
     @jax.jit
     def monitor(theta: Array) -> dict[str, Array]:
-        return stnn.monitor(abstract.transformer.composition, theta, _MONITORED_SHAPE)
+        transform = abstract.transformer.composition
+        return stnn.monitor(transform, theta, transform.ndim * (_MONITORED_SIDE,))
 
     @jax.jit
     def predict(state: State, images: Array, numbers: Array) -> Array:

@@ -162,8 +162,8 @@ DISTORTIONS: dict[str, Distortion] = {
 }
 
 
-def distorted_shape(distortion: Distortion, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Height, width and channels of a distorted image.
+def distorted_shape(distortion: Distortion, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Height, width and channels of a distorted image; of a volume its depth before them.
 
     Args:
       distortion: One of :data:`DISTORTIONS`.
@@ -174,13 +174,13 @@ def distorted_shape(distortion: Distortion, shape: tuple[int, ...]) -> tuple[int
     """
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
     others = jax.ShapeDtypeStruct((PATCHES, *shape), jnp.float32)
-    height, width, channels = jax.eval_shape(distortion, jax.random.key(0), image, others).shape
-    return height, width, channels
+    distorted: Array = jax.eval_shape(distortion, jax.random.key(0), image, others)
+    return distorted.shape
 
 
 def distort_batch(
     distortion: Distortion, key: PRNGKeyArray, images: Array
-) -> Float[Array, "batch H W channels"]:
+) -> Float[Array, "batch *space channels"]:
     """Distorts a batch of uint8 images with a fresh draw each; pixels in [0, 1].
 
     Clutter is cut from the images that follow in the batch.
@@ -193,7 +193,7 @@ def distort_test_images(
     distortion: Distortion,
     images: UInt8[Any, "n h w c"],
     numbers: Integer[Array, " batch"] | None = None,
-) -> Float[Array, "batch H W channels"]:
+) -> Float[Array, "batch *space channels"]:
     """Distorts images of a test set by draws that depend on nothing but each image's number.
 
     Args:

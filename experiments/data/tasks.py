@@ -5,11 +5,12 @@ from typing import Literal, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from experiments.data import distortions
+from experiments.data import distortions, volumes
 from experiments.data.distortions import Distortion
 
-TaskName = Literal[distortions.DistortionName, "addition"]
+TaskName = Literal[distortions.DistortionName, "addition", "volumes"]
 Labels = TypeVar("Labels")
 
 
@@ -21,11 +22,20 @@ class Task(NamedTuple):
       targets: The label of each distorted image, from the labels ``[n]`` of a batch or a test set
         whose images are distorted with those that follow as the others.
       num_classes: How many classes there are, from how many the images have.
+      ndim: Number of spatial axes of what the distortion makes.
     """
 
     distortion: Distortion
     targets: Callable[[Labels], Labels] = lambda labels: labels
     num_classes: Callable[[int], int] = lambda number: number
+    ndim: int = 2
+
+
+def as_pictures(
+    task: Task, images: Float[Array, "batch *space c"]
+) -> Float[Array, "batch *parallel h w c"]:
+    """Distorted images, or what a spatial transformer makes of them; volumes are flattened."""
+    return volumes.flatten(images) if task.ndim == 3 else images
 
 
 def sums(labels: Labels) -> Labels:
@@ -37,4 +47,5 @@ def sums(labels: Labels) -> Labels:
 TASKS: dict[str, Task] = {
     **{name: Task(distortion) for name, distortion in distortions.DISTORTIONS.items()},
     "addition": Task(distortions.pair, sums, lambda number: 2 * number - 1),
+    "volumes": Task(volumes.extrude, ndim=3),
 }

@@ -8,7 +8,6 @@ from PIL import Image
 
 from experiments.report import figures
 from experiments.report.runs import Pictures
-from stn_jax import visualize
 
 _DPI = 90
 _FRAME_MS = 150
@@ -16,6 +15,8 @@ _LAST_FRAME_MS = 3000
 _MAX_BYTES = 2_000_000
 # A caption says no more numbers than these; a thin plate spline has dozens.
 _MAX_NUMBERS = 12
+# How many numbers the rows of a matrix hold: affine and projective, and affine in 3-D.
+_ROWS = {6: 3, 8: 3, 12: 4}
 
 
 def theta_animation(
@@ -44,7 +45,7 @@ def theta_animation(
     title = figure.suptitle(" ", x=0.01, horizontalalignment="left", family="monospace")
     title.set_fontsize(9)
     for k in range(columns):
-        figures.show_image(inputs[k], pictures.inputs[k], margin=figures.MARGIN)
+        figures.show_input(inputs[k], pictures, k)
     shown = [
         [figures.show_image(axes, output) for axes, output in zip(row, of_row, strict=False)]
         for row, of_row in zip(outputs, np.moveaxis(regions.outputs[0], 1, 0), strict=True)
@@ -59,9 +60,7 @@ def theta_animation(
             for row, output in zip(shown, regions.outputs[snapshot, k], strict=True):
                 row[k].set_data(figures.displayable(output))
             figures.show_prediction(inputs[k], pictures, snapshot, k)
-            theta, shape = regions.theta[snapshot, k], pictures.inputs.shape[1:3]
-            for drawn in visualize.draw_regions(inputs[k], regions.transform, theta, shape):
-                lines += drawn
+            lines += figures.draw_regions(inputs[k], pictures, snapshot, k)
         frames.append(Image.fromarray(figures.pixels(figure)))
         for line in lines:
             line.remove()
@@ -81,7 +80,7 @@ def theta_caption(step: int, total_steps: int, theta: np.ndarray) -> str:
     """
     # Adding 0 turns −0 into 0.
     numbers = [f"{round(float(number), 2) + 0.0:.2f}" for number in theta[:_MAX_NUMBERS]]
-    width = 3 if len(theta) in (6, 8) else len(numbers)
+    width = _ROWS.get(len(theta), len(numbers))
     rows = [" ".join(numbers[start : start + width]) for start in range(0, len(numbers), width)]
     more = " …" if len(theta) > len(numbers) else ""
     return f"batch = {step}/{total_steps}, theta = [{' / '.join(rows)}{more}]"

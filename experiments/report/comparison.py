@@ -10,6 +10,7 @@ from experiments.report import figures, tables
 from experiments.report.page import (
     BEFORE_AFTER,
     CURVES,
+    explanation,
     html_figure,
     html_page,
     section,
@@ -125,7 +126,6 @@ def build_comparison(
         picture = figures.png(figures.training_curves(of_set))
         write_file(out / f"training_curves_{name}.png", picture)
         sections.append(html_figure(picture, f"Training curves, {name}", f"Set {name}. {CURVES}"))
-    sections += [section("What the spatial transformers do"), f"<p>{BEFORE_AFTER}</p>"]
     # Of several runs of a cell the last one's picture is shown.
     looking = {
         tuple(run.result[key] for key in ("distortion", "model", "transform")): run.pictures
@@ -133,6 +133,9 @@ def build_comparison(
         for run in of_set
         if run.pictures and run.pictures.regions
     }
+    texts = dict.fromkeys(map(explanation, looking.values())) or [BEFORE_AFTER]
+    paragraphs = "\n".join(f"<p>{text}</p>" for text in texts)
+    sections.append(section("What the spatial transformers do", paragraphs))
     for cell, pictures in looking.items():
         picture, name = figures.png(figures.before_after(pictures)), " ".join(cell)
         write_file(out / f"before_after_{name.replace(' ', '_')}.png", picture)
@@ -210,6 +213,8 @@ def _protocol(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"Data and training: {'; or '.join(kinds)}."]
     if any(e["verdict"] is None and e["paper"] is not None for e in done):
         lines.append("The paper's numbers are of MNIST, these are not: no verdict.")
+    if all(entry["paper"] is None for entry in entries):
+        lines.append("The paper gives no number for any of these.")
     pairs, swapped = order(done)
     if pairs:
         lines.append(

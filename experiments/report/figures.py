@@ -153,20 +153,21 @@ def error_plot(results: Sequence[Mapping[str, Any]], names: Sequence[str] | None
 
 
 def before_after(pictures: Pictures) -> Figure:
-    """Inputs with the region that is read, over what the transformer passes on at the end."""
+    """Inputs with the region that is read, over what the transformer passes on at the end.
+
+    Of volumes the region, which is one of space, is not drawn.
+    """
     columns = min(len(pictures.labels), _MAX_COLUMNS)
     regions = pictures.regions
     figure, inputs, outputs = picture_rows(pictures, columns)
     for k in range(columns):
-        image = pictures.inputs[k]
         show_prediction(inputs[k], pictures, -1, k)
+        show_input(inputs[k], pictures, k)
         if regions is None:
-            show_image(inputs[k], image)
             continue
-        show_image(inputs[k], image, margin=MARGIN)
         for row, output in zip(outputs, regions.outputs[-1, k], strict=True):
             show_image(row[k], output)
-        visualize.draw_regions(inputs[k], regions.transform, regions.theta[-1, k], image.shape[:2])
+        draw_regions(inputs[k], pictures, -1, k)
     return figure
 
 
@@ -209,6 +210,22 @@ def show_image(axes: Axes, image: np.ndarray, *, margin: float = 0.0) -> AxesIma
     axes.set_ylim(height - 0.5 + margin * height, -0.5 - margin * height)
     axes.spines[:].set_visible(False)
     return shown
+
+
+def show_input(axes: Axes, pictures: Pictures, image: int) -> None:
+    """Shows an input, with a margin where the regions of a transformer are to be drawn."""
+    drawn = pictures.regions is not None and pictures.regions.transform.ndim == 2
+    show_image(axes, pictures.inputs[image], margin=MARGIN if drawn else 0.0)
+
+
+def draw_regions(axes: Axes, pictures: Pictures, snapshot: int, image: int) -> list[Line2D]:
+    """Draws what is read of an input; nothing of a volume."""
+    regions = pictures.regions
+    if regions is None or regions.transform.ndim == 3:
+        return []
+    theta, shape = regions.theta[snapshot, image], pictures.inputs.shape[1:3]
+    drawn = visualize.draw_regions(axes, regions.transform, theta, shape)
+    return list(itertools.chain.from_iterable(drawn))
 
 
 def displayable(image: np.ndarray) -> np.ndarray:

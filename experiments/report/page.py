@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report import animation, figures, tables
-from experiments.report.runs import read_run, run_names
+from experiments.report.runs import Pictures, read_run, run_names
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -47,6 +47,12 @@ BEFORE_AFTER = (
     "the dot its top-left corner. Bottom: what the transformer passes on; where it reads two "
     "regions, a row for each, named in its colour. Two channels are red and cyan. Over each: the "
     "true class → the predicted one, red where they differ."
+)
+_VOLUMES = (
+    "Top: test volumes, flattened along their depth. Bottom: what the spatial transformer passes "
+    "on at the end of training, flattened too, as the classifier sees it; where it reads two "
+    "regions, a row for each. They are regions of space, and not drawn. Over each: the true class "
+    "→ the predicted one, red where they differ."
 )
 _ANIMATION = (
     "The same during training. The caption counts the training batches and gives the transform's "
@@ -113,8 +119,7 @@ def build_report(
         sections.append(f"<h3>{html.escape(name)}</h3>")
         picture = figures.png(figures.before_after(pictures))
         files[_file_name("before_after", name, ".png", alone=len(followed) == 1)] = picture
-        explanation = BEFORE_AFTER if pictures.regions else _PLAIN
-        sections.append(html_figure(picture, f"Test images, {name}", explanation))
+        sections.append(html_figure(picture, f"Test images, {name}", explanation(pictures)))
         if pictures.regions:
             picture = animation.theta_animation(pictures, total_steps=run.result["steps"])
             files[_file_name("theta", name, ".gif", alone=len(animated) == 1)] = picture
@@ -128,6 +133,13 @@ def build_report(
     report = out / "report.html"
     write_file(report, html_page(title, sections).encode())
     return report
+
+
+def explanation(pictures: Pictures) -> str:
+    """What one sees on the pictures of a run."""
+    if pictures.regions is None:
+        return _PLAIN
+    return BEFORE_AFTER if pictures.regions.transform.ndim == 2 else _VOLUMES
 
 
 def html_page(title: str, sections: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import stn_jax
+from experiments.data.tasks import TASKS
 from stn_jax import Transform
 
 _RESULT_KEYS = (
@@ -41,7 +42,8 @@ class Regions:
     Attributes:
       transform: The family of ``theta``.
       theta: Parameters, ``[snapshots, images, N, num_params]``.
-      outputs: Warped images, uint8 ``[snapshots, images, N, out_height, out_width, channels]``.
+      outputs: Warped images, uint8 ``[snapshots, images, N, out_height, out_width, channels]``;
+        volumes flattened.
     """
 
     transform: Transform
@@ -55,7 +57,7 @@ class Pictures:
 
     Attributes:
       steps: Step of each snapshot, ``[snapshots]``.
-      inputs: Distorted inputs, uint8 ``[images, height, width, channels]``.
+      inputs: Distorted inputs, volumes flattened, uint8 ``[images, height, width, channels]``.
       labels: True classes, ``[images]``.
       predictions: Predicted classes, ``[snapshots, images]``.
       regions: What the spatial transformer does with them; ``None`` for a model without one.
@@ -109,12 +111,14 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def transform_named(name: str) -> Transform:
-    """The family that a configuration names."""
+def transform_named(name: str, ndim: int = 2) -> Transform:
+    """The family that a configuration names, for images or for volumes."""
     try:
-        transform: Transform = getattr(stn_jax, name)()
+        family = getattr(stn_jax, name)
+        transform: Transform = family() if ndim == 2 else family(ndim=ndim)
     except (AttributeError, TypeError):
-        raise ValueError(f"stn_jax has no family of transforms called {name!r}") from None
+        where = "" if ndim == 2 else f" in {ndim}-D"
+        raise ValueError(f"stn_jax has no family of transforms called {name!r}{where}") from None
     return transform
 
 
@@ -184,7 +188,8 @@ def _pictures(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Pi
     _check("inputs", arrays["inputs"], (*images, None, None, None), np.uint8)
     regions = None
     if "theta" in arrays:
-        transform = transform_named(str(config["transform"]))
+        task = TASKS.get(str(config.get("distortion")))
+        transform = transform_named(str(config["transform"]), 2 if task is None else task.ndim)
         theta, outputs = arrays["theta"], arrays["outputs"]
         if theta.ndim == 3:  # One transform has no axis of its own.
             theta, outputs = theta[:, :, None], outputs[:, :, None]
