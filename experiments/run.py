@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class Interrupted(Exception):  # noqa: N818
     """The run was asked to stop; its state is saved."""
 
 
+@runtime_checkable
 class Settings(Protocol):
     """What determines the content of a folder."""
 

@@ -135,6 +135,8 @@ def test_a_row_counts_detections():
     assert row["canvases"] == 4
     both = colocalisation.row_of("TC", [3, 4], [[first], [second]])
     assert (both["mean"], both["canvases"], both["paper"]) == (75, 8, [75, 94])
+    embedded = colocalisation.row_of("TC", [3], [[first]], comparable=False)
+    assert embedded["paper"] is None
 
 
 @pytest.fixture(scope="module")
