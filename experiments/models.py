@@ -117,11 +117,18 @@ class ConvolutionalClassifier(nnx.Module):
 
     def __call__(self, images: Float[Array, "batch h w c"]) -> Float[Array, "batch classes"]:
         """Logits of each image."""
-        maps = images
+        return self.activations(images)[-1]
+
+    def activations(
+        self, images: Float[Array, "batch h w c"]
+    ) -> list[Float[Array, "batch features"]]:
+        """What each of the three layers makes of images, flattened; the last are the logits."""
+        maps, flat = images, []
         for convolution in self.convolutions:
             # The other way round the numbers are the same, and four times as many.
             maps = nnx.relu(max_pool(convolution(maps)))
-        return self.logits(maps.reshape(len(maps), -1))
+            flat.append(maps.reshape(len(maps), -1))
+        return [*flat, self.logits(flat[-1])]
 
 
 class ThreeSidedLocalization(nnx.Module):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,14 @@ class Interrupted(Exception):  # noqa: N818
     """The run was asked to stop; its state is saved."""
 
 
+@runtime_checkable
+class Settings(Protocol):
+    """What determines the content of a folder."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+
+
 def load_dataset(recipe: Recipe) -> Dataset:
     """The data of a recipe, with the held-out images in place of the test set if it says so."""
     dataset = split_validation(load(recipe.data), recipe.validation)
@@ -50,7 +58,7 @@ def load_dataset(recipe: Recipe) -> Dataset:
     return dataclasses.replace(dataset, name=f"{dataset.name}, held out", test=dataset.validation)
 
 
-def prepare_folder(run: Run, folder: Path, *, resume: bool, overwrite: bool) -> None:
+def prepare_folder(run: Settings, folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Makes the run's folder, or checks that it holds this very run.
 
     Raises:
@@ -77,7 +85,7 @@ def prepare_folder(run: Run, folder: Path, *, resume: bool, overwrite: bool) -> 
     write_json(config_file, run.to_json())
 
 
-def check_settings(run: Run, folder: Path, *, but: Collection[str] = ()) -> None:
+def check_settings(run: Settings, folder: Path, *, but: Collection[str] = ()) -> None:
     """Checks that a run's folder is of this run, or of one that differs in some settings alone.
 
     Raises:
@@ -300,10 +308,15 @@ def stop_signal() -> Iterator[dict[str, bool]]:
 
 
 class MetricsLog:
-    """``metrics.jsonl``: a line of JSON for every dispatch."""
+    """``metrics.jsonl``: a line of JSON for every dispatch.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+      path: The file; lines that are there already are read.
+      key: The entry that tells trainings apart, here called seeds whatever it is.
+    """
+
+    def __init__(self, path: Path, *, key: str = "seed") -> None:
+        self._path, self._key = path, key
         self._rows = _read_rows(path) if path.exists() else []
 
     def append(self, row: dict[str, Any]) -> None:
@@ -312,20 +325,28 @@ class MetricsLog:
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def forget_after(self, seeds: Sequence[int], step: int) -> None:
+    def forget_after(self, seeds: Sequence[int | str], step: int) -> None:
         """Drops what came after the checkpoint that a run resumes from."""
-        kept = [row for row in self._rows if row["seed"] not in seeds or row["step"] <= step]
+        kept = [row for row in self._rows if row[self._key] not in seeds or row["step"] <= step]
         self._rows = kept
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self._path, lambda path: path.write_text(text))
 
-    def seconds(self, seed: int) -> float:
+    def seconds(self, seed: int | str) -> float:
         """Time that the training of a seed has taken so far."""
-        return max((row["seconds"] for row in self._rows if row["seed"] == seed), default=0.0)
+        return max((row["seconds"] for row in self.rows(seed)), default=0.0)
 
-    def last(self, seed: int) -> dict[str, Any]:
+    def total_seconds(self) -> float:
+        """Time that all trainings have taken so far, one after the other."""
+        return sum(map(self.seconds, {row[self._key] for row in self._rows}))
+
+    def last(self, seed: int | str) -> dict[str, Any]:
         """The last line of a seed."""
-        return [row for row in self._rows if row["seed"] == seed][-1]
+        return self.rows(seed)[-1]
+
+    def rows(self, seed: int | str) -> list[dict[str, Any]]:
+        """All lines of a seed."""
+        return [row for row in self._rows if row[self._key] == seed]
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -125,15 +125,31 @@ def clutter(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Arr
     """
     if others is None:
         raise ValueError("others must hold the images that clutter is cut from; got None.")
+    return scatter(key, image, others, TC_CANVAS)[0]
+
+
+def scatter(
+    key: PRNGKeyArray, image: Image, others: Float[Array, "others h w c"], canvas: tuple[int, int]
+) -> tuple[Float[Array, "H W c"], Integer[Array, " 2"]]:
+    """An image at a random place of a black canvas, among a patch cut from each of the others.
+
+    Places are as in :func:`clutter`; without others there is no clutter.
+
+    Returns:
+      The canvas, and the place ``(x, y)`` of the image's first pixel on it.
+
+    Raises:
+      ValueError: If the image is larger than the canvas.
+    """
     place_key, cut_key, paste_key = jax.random.split(key, 3)
-    place = _whole_place(place_key, _room(image.shape, TC_CANVAS))
-    canvas = _read_from(image, -place, TC_CANVAS)
+    place = _whole_place(place_key, _room(image.shape, canvas))
+    scene = _read_from(image, -place, canvas)
     number = len(others)
     cut = _whole_place(cut_key, _room(PATCH, image.shape), number)
     patches = jax.vmap(lambda other, corner: _read_from(other, corner, PATCH))(others, cut)
-    paste = _whole_place(paste_key, _room(PATCH, TC_CANVAS), number)
+    paste = _whole_place(paste_key, _room(PATCH, canvas), number)
     columns, rows = paste[:, :1] + np.arange(PATCH[1]), paste[:, 1:] + np.arange(PATCH[0])
-    return canvas.at[rows[:, :, None], columns[:, None, :]].max(patches)
+    return scene.at[rows[:, :, None], columns[:, None, :]].max(patches), place
 
 
 def pair(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Array, "H W 2*c"]:

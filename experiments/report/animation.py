@@ -66,10 +66,10 @@ def theta_animation(
             line.remove()
         # The layout is found once and then kept, so that nothing jumps and drawing is quick.
         figure.set_layout_engine("none")
-    gif = _gif(frames)
+    gif = animate(frames)
     while len(gif) > _MAX_BYTES and len(frames) > 2:
         frames = frames[:-1:2] + frames[-1:]
-        gif = _gif(frames)
+        gif = animate(frames)
     return gif
 
 
@@ -92,7 +92,7 @@ def frame_indices(snapshots: int, max_frames: int) -> list[int]:
     return [round(index) for index in np.linspace(0, last, frames)]
 
 
-def _gif(frames: list[Image.Image]) -> bytes:
+def animate(frames: list[Image.Image]) -> bytes:
     """The frames as a GIF with one palette, so that colours do not flicker."""
     sample = Image.new("RGB", (frames[0].width, 2 * frames[0].height))
     sample.paste(frames[0])

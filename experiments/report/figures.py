@@ -18,7 +18,7 @@ from stn_jax import visualize
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
-_WRONG = "#c62828"
+WRONG = "#c62828"
 _GREY = "#666666"
 _OUTSIDE = "#e4e4e4"
 _MAX_COLUMNS = 10
@@ -238,7 +238,7 @@ def displayable(image: np.ndarray) -> np.ndarray:
 def show_prediction(axes: Axes, pictures: Pictures, snapshot: int, image: int) -> None:
     """Writes the true and the predicted class over an image, in red where they differ."""
     label, prediction = pictures.labels[image], pictures.predictions[snapshot, image]
-    color = "black" if label == prediction else _WRONG
+    color = "black" if label == prediction else WRONG
     axes.set_title(f"{label} → {prediction}", color=color, fontsize=10)
 
 
