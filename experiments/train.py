@@ -1,6 +1,5 @@
 """The training loop: one jitted function runs many steps; all else is bookkeeping around it."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from experiments.data.distortions import distort_batch, distort_test_images
 from experiments.data.tasks import Task
+from experiments.parallel import Parallel, make_parallel
 from stn_jax import nn as stnn
 
 _EVALUATION_BATCH = 256
@@ -32,11 +32,13 @@ class Trainer(NamedTuple):
     """The pure functions of a training, made once and compiled at their first call."""
 
     initial_state: Callable[[int], State]
+    steps: Callable[[State, Array, Array, PRNGKeyArray, int], tuple[State, dict[str, Array]]]
     run: Callable[[State, Array, Array, PRNGKeyArray, int], tuple[State, dict[str, Array]]]
     monitor: Callable[[Array], dict[str, Array]]
     predict: Callable[[State, Array, Array], Array]
     follow: Callable[[State, Array], dict[str, Array]]
     targets: Callable[[np.ndarray], np.ndarray]
+    parallel: Parallel
 
 
 class SeedsAtOnce(NamedTuple):
@@ -56,6 +58,7 @@ def make_trainer(
     batch_size: int,
     *,
     penalty: float = 0.0,
+    parallel: Parallel | None = None,
 ) -> Trainer:
     """The functions that train and test a model.
 
@@ -65,9 +68,11 @@ def make_trainer(
       task: Its distortion is drawn afresh for every image of every step.
       batch_size: Images in a step, drawn with replacement.
       penalty: Weight in the loss of the distance of maps from the identity.
+      parallel: How steps are spread over devices; over all in one program if ``None``.
 
     Returns:
-      ``initial_state(seed)``; ``run(state, images, labels, key, num_steps)``, which gives the new
+      ``initial_state(seed)``; ``run(state, images, labels, key, num_steps)``, the compiled form of
+      ``steps``, on what ``parallel.place`` placed, which gives the new
       state and means over those steps: the loss, the error in percent and, with a spatial
       transformer, the gradients' norms, beside the ``theta`` of the last batch;
       ``monitor(theta)``, what :func:`stn_jax.nn.diagnose` judges of it; ``predict(state, images,
@@ -77,6 +82,7 @@ def make_trainer(
     """
     abstract: Any = nnx.eval_shape(lambda: create_model(nnx.Rngs(0)))
     graph = nnx.graphdef(abstract)
+    parallel = make_parallel("jit", batch_size) if parallel is None else parallel
 
     def initial_state(seed: int) -> State:
         params = nnx.state(create_model(nnx.Rngs(seed)))
@@ -94,19 +100,22 @@ def make_trainer(
                 loss += penalty * stnn.identity_penalty(transform, theta).mean()
         return loss, metrics
 
-    @functools.partial(jax.jit, static_argnames="num_steps", donate_argnames="state")
-    def run(
+    def steps(
         state: State, images: Array, labels: Array, key: PRNGKeyArray, num_steps: int
     ) -> tuple[State, dict[str, Array]]:
         def step(state: State, _: None) -> tuple[State, dict[str, Array]]:
             # The draw depends on the step alone, so a resumed run sees the same batches.
             batch_key, distortion_key = jax.random.split(jax.random.fold_in(key, state.step))
             chosen = jax.random.randint(batch_key, (batch_size,), 0, len(images))
-            batch = distort_batch(task.distortion, distortion_key, images[chosen])
-            grads, metrics = jax.grad(loss_and_error, has_aux=True)(
-                state.params, batch, task.targets(labels[chosen])
+            batch = distort_batch(
+                task.distortion, distortion_key, images, chosen, part=parallel.part
             )
-            if "theta" in metrics:
+            targets = parallel.part(task.targets(labels[chosen]))
+            grads, metrics = jax.grad(loss_and_error, has_aux=True)(state.params, batch, targets)
+            theta = metrics.pop("theta", None)
+            grads, metrics = parallel.mean((grads, metrics))
+            if theta is not None:
+                metrics["theta"] = theta
                 metrics |= stnn.gradient_norms(grads, stnn.localization_labels)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -136,7 +145,8 @@ def make_trainer(
         predictions = model.classify(outputs).argmax(-1)
         return {"theta": theta, "outputs": outputs, "predictions": predictions}
 
-    return Trainer(initial_state, run, monitor, predict, follow, task.targets)
+    run = parallel.compile(steps)
+    return Trainer(initial_state, steps, run, monitor, predict, follow, task.targets, parallel)
 
 
 def at_once(trainer: Trainer) -> SeedsAtOnce:
@@ -149,11 +159,10 @@ def at_once(trainer: Trainer) -> SeedsAtOnce:
     def initial_state(seeds: Sequence[int]) -> State:
         return jax.tree.map(lambda *each: jnp.stack(each), *map(trainer.initial_state, seeds))
 
-    @functools.partial(jax.jit, static_argnames="num_steps", donate_argnames="states")
-    def run(
+    def steps(
         states: State, images: Array, labels: Array, keys: Array, num_steps: int
     ) -> tuple[State, dict[str, Array]]:
-        one = lambda state, key: trainer.run(state, images, labels, key, num_steps)  # noqa: E731
+        one = lambda state, key: trainer.steps(state, images, labels, key, num_steps)  # noqa: E731
         if len(keys) > 1:
             return jax.vmap(one)(states, keys)
         # A product that is batched, be it by one, is slower than a plain one on the CPU.
@@ -162,6 +171,7 @@ def at_once(trainer: Trainer) -> SeedsAtOnce:
 
     monitor = jax.jit(jax.vmap(trainer.monitor))
     predict = jax.jit(jax.vmap(trainer.predict, in_axes=(0, None, None)))
+    run = trainer.parallel.compile(steps)
     return SeedsAtOnce(initial_state, run, monitor, predict, trainer.targets)
 
 

@@ -195,14 +195,27 @@ def distorted_shape(distortion: Distortion, shape: tuple[int, ...]) -> tuple[int
 
 
 def distort_batch(
-    distortion: Distortion, key: PRNGKeyArray, images: Array
+    distortion: Distortion,
+    key: PRNGKeyArray,
+    images: Array,
+    numbers: Array | None = None,
+    *,
+    part: Callable[[Any], Any] = lambda batch: batch,
 ) -> Float[Array, "batch *space channels"]:
     """Distorts a batch of uint8 images with a fresh draw each; pixels in [0, 1].
 
-    Clutter is cut from the images that follow in the batch.
+    Args:
+      distortion: One of :data:`DISTORTIONS`.
+      key: Of the batch.
+      images: What the batch is taken from.
+      numbers: Which of them are in the batch, all of them if ``None``. The other images of each are
+        those that follow in the batch.
+      part: Takes a part of the batch, of which alone images are read.
     """
-    keys = jax.random.split(key, len(images))
-    return _distort(distortion, keys, images, images, np.arange(len(images)))
+    numbers = jnp.arange(len(images)) if numbers is None else numbers
+    rows = _with_others(np.arange(len(numbers)), len(numbers))
+    keys, rows = part((jax.random.split(key, len(numbers)), numbers[rows]))
+    return _distort(distortion, keys, images, rows)
 
 
 def distort_test_images(
@@ -223,8 +236,8 @@ def distort_test_images(
     """
     numbers = jnp.arange(len(images)) if numbers is None else numbers
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(_TEST_SEED), numbers)
-    images, numbers = jnp.asarray(images), numbers % len(images)
-    return _distort(distortion, keys, images[numbers], images, numbers)
+    rows = _with_others(numbers % len(images), len(images))
+    return _distort(distortion, keys, jnp.asarray(images), rows)
 
 
 def hash_test_images(
@@ -245,14 +258,16 @@ def hash_test_images(
     return digest.hexdigest()
 
 
-def _distort(
-    distortion: Distortion, keys: Array, images: Array, pool: Array, numbers: Array | np.ndarray
-) -> Array:
-    """Distorts uint8 images, each by its own key, given their numbers in the pool of others."""
+def _with_others(numbers: Any, total: int) -> Any:
+    """Each number of so many, and those of the other images for it: ``[batch, 1 + PATCHES]``."""
     # Those that follow, and never the image itself where there are two or more.
-    steps = 1 + np.arange(PATCHES) % max(len(pool) - 1, 1)
-    others = pool[(numbers[:, None] + steps) % len(pool)]
-    scaled = (each.astype(jnp.float32) / 255 for each in (images, others))
+    steps = np.append(0, 1 + np.arange(PATCHES) % max(total - 1, 1))
+    return (numbers[:, None] + steps) % total
+
+
+def _distort(distortion: Distortion, keys: Array, images: Array, rows: Array) -> Array:
+    """Distorts uint8 images, each by its own key, given their numbers and those of the others."""
+    scaled = (images[rows[:, at]].astype(jnp.float32) / 255 for at in (0, slice(1, None)))
     return jax.vmap(distortion)(keys, *scaled)
 
 
