@@ -65,10 +65,12 @@ from experiments.command_line import run as run_command
 from experiments.config import Recipe
 from experiments.data.sources import Dataset
 from experiments.files import environment, read_json, write_json
+from experiments.interruption import Interrupted, stop_signal
+from experiments.metrics import MetricsLog
 from experiments.report import text_table
 from experiments.report.detections import Followed, build_detections
 from experiments.report.tables import format_duration
-from experiments.run import Interrupted, MetricsLog, load_dataset, prepare_folder, stop_signal
+from experiments.run import load_dataset, prepare_folder
 
 # Percent correct, the least and the greatest of the ten classes.
 PAPER: dict[SetName, tuple[float, float]] = {"T": (100.0, 100.0), "TC": (75.0, 94.0)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from experiments.run import Interrupted
+from experiments.interruption import Interrupted
 
 
 def run(

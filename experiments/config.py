@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from experiments.data.tasks import TaskName
 from experiments.models import ModelName, TransformName
+from experiments.parallel import ParallelName
 
 RecipeName = Literal["adam", "paper"]
 # Images in a step, and the rate at the start.
@@ -51,6 +52,9 @@ class Recipe:
     """Seeds that are trained together in one compiled program."""
     steps_per_dispatch: int = 50
     """Steps in one compiled call, and between two lines of metrics."""
+    parallel: ParallelName = "jit"
+    """How a step is spread over all devices: jit, one program over a mesh | pmap, the classic form.
+    Both end alike up to rounding."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "steps_per_dispatch", "test_copies", "seeds_at_once"):

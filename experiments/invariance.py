@@ -39,19 +39,12 @@ from experiments.command_line import run as run_command
 from experiments.config import Recipe, Run
 from experiments.data.sources import Dataset, Split
 from experiments.files import environment, read_json, write_json
+from experiments.interruption import Interrupted, stop_signal
 from experiments.models import TransformName
 from experiments.report import build_report, figures, text_table
 from experiments.report.page import html_figure, section, write_file
 from experiments.report.tables import text_table_html
-from experiments.run import (
-    Interrupted,
-    check_model,
-    execute,
-    load_dataset,
-    make_trainer,
-    prepare_folder,
-    stop_signal,
-)
+from experiments.run import check_model, execute, load_dataset, make_trainer, prepare_folder
 from experiments.trained import trained_states
 
 _BATCH = 256

@@ -6,14 +6,10 @@ goes on from its last checkpoint and ends with the same numbers as one that neve
 
 import dataclasses
 import functools
-import json
 import shutil
-import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -30,15 +26,14 @@ from experiments.data.distortions import distort_test_images, distorted_shape, h
 from experiments.data.sources import Dataset, load, split_validation
 from experiments.data.tasks import TASKS, as_pictures
 from experiments.files import environment, is_partial, read_json, write_atomically, write_json
+from experiments.interruption import Interrupted, stop_signal
+from experiments.metrics import MetricsLog
+from experiments.parallel import make_parallel
 from stn_jax import nn as stnn
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30
 _VALIDATIONS = 20
 _FOLLOWED_IMAGES = 10
-
-
-class Interrupted(Exception):  # noqa: N818
-    """The run was asked to stop; its state is saved."""
 
 
 @runtime_checkable
@@ -88,10 +83,15 @@ def prepare_folder(run: Settings, folder: Path, *, resume: bool, overwrite: bool
 def check_settings(run: Settings, folder: Path, *, but: Collection[str] = ()) -> None:
     """Checks that a run's folder is of this run, or of one that differs in some settings alone.
 
+    A setting that is newer than the folder was at its default.
+
     Raises:
       ValueError: If it is not; names what differs.
     """
-    before, now = read_json(folder / "config.json"), run.to_json()
+    now = run.to_json()
+    fields = dataclasses.fields(run) if dataclasses.is_dataclass(run) else ()
+    usual = {field.name: field.default for field in fields if field.name in now}
+    before = usual | read_json(folder / "config.json")
     keys = (before.keys() | now.keys()) - set(but)
     changed = sorted(key for key in keys if before.get(key) != now.get(key))
     if changed:
@@ -106,8 +106,10 @@ def check_model(run: Run, dataset: Dataset) -> int:
     """The number of parameters of the model; costs nothing.
 
     Raises:
-      ValueError: If the model cannot be built for these images.
+      ValueError: If the model cannot be built for these images, or the batch does not divide over
+        the devices.
     """
+    make_parallel(run.parallel, run.batch_size)
     abstract: Any = nnx.eval_shape(lambda: _create_model(run, dataset, nnx.Rngs(0)))
     return models.count_parameters(abstract)
 
@@ -164,6 +166,7 @@ def make_trainer(run: Run, dataset: Dataset) -> train.Trainer:
         TASKS[run.distortion],
         run.batch_size,
         penalty=run.identity_penalty,
+        parallel=make_parallel(run.parallel, run.batch_size),
     )
 
 
@@ -222,7 +225,7 @@ def _train_seeds(
     folder: Path,
     dataset: Dataset,
     trainer: train.Trainer,
-    log: "MetricsLog",
+    log: MetricsLog,
     seeds: Sequence[int],
     stop: dict[str, bool],
 ) -> np.ndarray:
@@ -231,9 +234,10 @@ def _train_seeds(
     Returns:
       ``[seeds, copies, images]``.
     """
-    together = train.at_once(trainer)
+    together, parallel = train.at_once(trainer), trainer.parallel
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    images, labels, keys = parallel.place((images, labels, keys))
     states = together.initial_state(seeds)
     name = f"{run.model} seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     checkpoints = Checkpoints(checkpoint_folder(folder, seeds))
@@ -246,6 +250,7 @@ def _train_seeds(
         followed.forget_after(step)
         if step == 0:
             followed.look(states)
+        resident = parallel.place(states)
         elapsed_before, started = log.seconds(seeds[0]), time.perf_counter()
         saved_at = started
         validations = max(1, run.steps // run.steps_per_dispatch // _VALIDATIONS)
@@ -253,7 +258,8 @@ def _train_seeds(
             while step < run.steps:
                 count = min(run.steps_per_dispatch, run.steps - step)
                 tick = time.perf_counter()
-                states, metrics = together.run(states, images, labels, keys, count)
+                resident, metrics = together.run(resident, images, labels, keys, count)
+                states, metrics = parallel.fetch((resident, metrics))
                 if "theta" in metrics:
                     metrics |= together.monitor(metrics.pop("theta"))
                 columns = {key: np.asarray(values) for key, values in metrics.items()}
@@ -286,80 +292,6 @@ def _train_seeds(
         checkpoints.close()
     test = dataset.test
     return train.misread(together, states, test.images, test.labels, copies=run.test_copies)
-
-
-@contextmanager
-def stop_signal() -> Iterator[dict[str, bool]]:
-    """Turns the first Ctrl-C or termination into a request; a second one stops at once."""
-    stop = {"requested": False}
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop["requested"]:
-            raise KeyboardInterrupt
-        stop["requested"] = True
-        tqdm.write("stopping after this dispatch; once more to stop at once, unsaved")
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class MetricsLog:
-    """``metrics.jsonl``: a line of JSON for every dispatch.
-
-    Args:
-      path: The file; lines that are there already are read.
-      key: The entry that tells trainings apart, here called seeds whatever it is.
-    """
-
-    def __init__(self, path: Path, *, key: str = "seed") -> None:
-        self._path, self._key = path, key
-        self._rows = _read_rows(path) if path.exists() else []
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Adds a line."""
-        self._rows.append(row)
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def forget_after(self, seeds: Sequence[int | str], step: int) -> None:
-        """Drops what came after the checkpoint that a run resumes from."""
-        kept = [row for row in self._rows if row[self._key] not in seeds or row["step"] <= step]
-        self._rows = kept
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_atomically(self._path, lambda path: path.write_text(text))
-
-    def seconds(self, seed: int | str) -> float:
-        """Time that the training of a seed has taken so far."""
-        return max((row["seconds"] for row in self.rows(seed)), default=0.0)
-
-    def total_seconds(self) -> float:
-        """Time that all trainings have taken so far, one after the other."""
-        return sum(map(self.seconds, {row[self._key] for row in self._rows}))
-
-    def last(self, seed: int | str) -> dict[str, Any]:
-        """The last line of a seed."""
-        return self.rows(seed)[-1]
-
-    def rows(self, seed: int | str) -> list[dict[str, Any]]:
-        """All lines of a seed."""
-        return [row for row in self._rows if row[self._key] == seed]
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines; a last line that a kill cut short is dropped."""
-    rows = []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}, is not valid JSON: {error}.") from error
-    return rows
 
 
 class _Followed:

@@ -1,0 +1,63 @@
+"""What a training writes while it runs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.files import write_atomically
+
+
+class MetricsLog:
+    """``metrics.jsonl``: a line of JSON for every dispatch.
+
+    Args:
+      path: The file; lines that are there already are read.
+      key: The entry that tells trainings apart, here called seeds whatever it is.
+    """
+
+    def __init__(self, path: Path, *, key: str = "seed") -> None:
+        self._path, self._key = path, key
+        self._rows = _read_rows(path) if path.exists() else []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a line."""
+        self._rows.append(row)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def forget_after(self, seeds: Sequence[int | str], step: int) -> None:
+        """Drops what came after the checkpoint that a run resumes from."""
+        kept = [row for row in self._rows if row[self._key] not in seeds or row["step"] <= step]
+        self._rows = kept
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self._path, lambda path: path.write_text(text))
+
+    def seconds(self, seed: int | str) -> float:
+        """Time that the training of a seed has taken so far."""
+        return max((row["seconds"] for row in self.rows(seed)), default=0.0)
+
+    def total_seconds(self) -> float:
+        """Time that all trainings have taken so far, one after the other."""
+        return sum(map(self.seconds, {row[self._key] for row in self._rows}))
+
+    def last(self, seed: int | str) -> dict[str, Any]:
+        """The last line of a seed."""
+        return self.rows(seed)[-1]
+
+    def rows(self, seed: int | str) -> list[dict[str, Any]]:
+        """All lines of a seed."""
+        return [row for row in self._rows if row[self._key] == seed]
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The whole lines; a last line that a kill cut short is dropped."""
+    rows = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+    return rows
