@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -89,7 +89,9 @@ def check_settings(run: Settings, folder: Path, *, but: Collection[str] = ()) ->
       ValueError: If it is not; names what differs.
     """
     now = run.to_json()
-    fields = dataclasses.fields(run) if dataclasses.is_dataclass(run) else ()
+    fields: Iterable[dataclasses.Field[Any]] = (
+        dataclasses.fields(run) if dataclasses.is_dataclass(run) else ()
+    )
     usual = {field.name: field.default for field in fields if field.name in now}
     before = usual | read_json(folder / "config.json")
     keys = (before.keys() | now.keys()) - set(but)
