@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -18,7 +15,7 @@ import scipy.stats
 from flax import nnx
 
 import stn_jax as stn
-from experiments import models
+from experiments import models, run
 from experiments import volumes as command
 from experiments.data import volumes
 from experiments.data.distortions import distort_test_images, distorted_shape
@@ -26,8 +23,8 @@ from experiments.data.tasks import TASKS
 from experiments.report import animation
 from experiments.report.runs import read_run, transform_named
 
-ROOT = Path(__file__).parent.parent.parent
 IMAGE_SHAPE, SIDE = (8, 8, 1), 17
+RUN = Path("volumes", "st-fcn-affine", "seeds-0")
 
 
 def lattice(*shape):
@@ -182,10 +179,10 @@ def data(tmp_path_factory):
     return f"npz:{path}"
 
 
-def arguments(data, out, *more, steps=6):
+def arguments(data, out, *more):
     return [
         *("--models", "fcn", "st-fcn", "--data", data, "--out", str(out), "--seeds", "0"),
-        *("--steps", str(steps), "--steps-per-dispatch", "2", "--batch-size", "4"),
+        *("--steps", "6", "--steps-per-dispatch", "2", "--batch-size", "4"),
         *("--validation", "0.1", "--width", "0.1", *more),
     ]
 
@@ -210,13 +207,12 @@ def test_what_the_command_leaves(finished):
     assert "flattened along their depth" in page
     # No region is drawn, so none is explained.
     assert "in orange the region" not in page
-    read = read_run(finished / "volumes" / "st-fcn-affine" / "seeds-0")
+    read = read_run(finished / RUN)
     pictures = read.pictures
     assert pictures.inputs.shape == (2, SIDE, SIDE, 1)
     assert pictures.regions.outputs.shape == (4, 2, 1, 8, 8, 1)
     assert pictures.regions.transform is stn.affine(ndim=3)
     np.testing.assert_array_equal(pictures.regions.theta[0, 0, 0], np.eye(3, 4).ravel())
-    # What is done is not done again.
     gif = animation.theta_animation(pictures, total_steps=6, max_images=2)
     assert gif.startswith(b"GIF")
 
@@ -235,21 +231,26 @@ def test_bad_input(data, tmp_path, capsys, more, error):
     assert not out.exists()
 
 
-@pytest.mark.slow
-def test_a_killed_command_goes_on_to_the_same_numbers(data, finished, tmp_path):
-    out = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "experiments.volumes", *arguments(data, out)]
-    first = subprocess.Popen(words, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    metrics = out / "volumes" / "st-fcn-affine" / "seeds-0" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not metrics.exists() and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    assert not (metrics.parent / "result.json").exists()
-    assert command.main(arguments(data, out)) == 0
-    assert (out / "table.json").read_text() == (finished / "table.json").read_text()
+def test_a_stopped_command_goes_on_to_the_same_numbers(data, finished, tmp_path, monkeypatch):
+    words = arguments(data, tmp_path / "stopped", "--models", "st-fcn")
+    append = run.MetricsLog.append
+
+    def terminated(log, row):
+        append(log, row)
+        if row["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.MetricsLog, "append", terminated)
+        assert command.main(words) == 130
+    folder = tmp_path / "stopped" / RUN
+    assert not (folder / "result.json").exists()
+    assert command.main(words) == 0
+    [entry] = json.loads((tmp_path / "stopped" / "table.json").read_text())
+    assert entry == json.loads((finished / "table.json").read_text())[1]
+    looks = [read_run(each).pictures.regions for each in (folder, finished / RUN)]
+    for name in ("theta", "outputs"):
+        np.testing.assert_array_equal(*(getattr(look, name) for look in looks))
 
 
 def test_the_same_command_again_changes_nothing(data, finished):
