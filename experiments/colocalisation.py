@@ -33,14 +33,12 @@ Choices and deviations:
 Settings were chosen on class 3 of MNIST's held-out training digits (``--on validation``).
 """
 
-import dataclasses
 import functools
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -57,12 +55,11 @@ from experiments.colocaliser import (
     Scenes,
     SetName,
     State,
-    TargetsName,
     Trainer,
     measure,
 )
 from experiments.command_line import run as run_command
-from experiments.config import Recipe
+from experiments.config import CoLocalisation, CoLocalisationArguments
 from experiments.data.sources import Dataset
 from experiments.files import environment, read_json, write_json
 from experiments.interruption import Interrupted, stop_signal
@@ -81,91 +78,14 @@ _FOLLOWED = 6
 _ENCODER_BATCH = 64
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """What determines a result."""
-
-    data: str = "digits"
-    """digits (embedded) | idx:FOLDER | npz:FILE | tfds | tfds:DATA_DIR"""
-    validation: float = 0.1
-    """Share of the training images held out."""
-    on: Literal["test", "validation"] = "test"
-    """Whose digits the canvases that are measured are made of; to choose settings, the held-out."""
-    sets: tuple[SetName, ...] = ("T", "TC")
-    """T: digits at a random place | TC: with clutter cut from other digits."""
-    digits: tuple[int, ...] | None = None
-    """Classes to co-localise, one training for each; all unless given."""
-    steps: int = 400
-    """Training steps for each set, class and seed."""
-    batch_size: int = 32
-    """Canvases in a step, each paired with all others."""
-    learning_rate: float = 2e-3
-    """Adam's rate at the start; it falls to zero along a cosine."""
-    random_crops: int = 2
-    """Random crops of each canvas."""
-    targets: TargetsName = "constant"
-    """Whether the second crop of a pair is held constant in the loss or moves, too."""
-    encoder_steps: int = 600
-    """Training steps of the encoder, at the same rate."""
-    seeds: tuple[int, ...] = (0,)
-    """One encoder, and one training for each set and class, for each seed."""
-    steps_per_dispatch: int = 20
-    """Steps in one compiled call, and between two lines of metrics."""
-
-    def __post_init__(self) -> None:
-        least = {"batch_size": 2}
-        for name in ("steps", "batch_size", "random_crops", "encoder_steps", "steps_per_dispatch"):
-            if getattr(self, name) < least.get(name, 1):
-                raise ValueError(
-                    f"{name} must be at least {least.get(name, 1)}; got {getattr(self, name)}."
-                )
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be positive; got {self.learning_rate}.")
-        for name in ("sets", "digits", "seeds"):
-            values = getattr(self, name)
-            if values is not None and (not values or len(set(values)) < len(values)):
-                raise ValueError(f"{name} must be one or more different ones; got {values}.")
-        # What data and held-out images may be is checked where a recipe is.
-        self.recipe()
-
-    def recipe(self) -> Recipe:
-        """The part that says which data."""
-        return Recipe(data=self.data, validation=self.validation, on=self.on)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        names = [field.name for field in dataclasses.fields(Experiment)]
-        values = {name: getattr(self, name) for name in names}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(Experiment):
-    """Find the digits of one class on canvases without being told where they are.
-
-    Leaves config.json, metrics.jsonl, result.json, checkpoints, pictures and report.html in the
-    output folder.
-    """
-
-    out: Path = Path("runs/colocalisation")
-    """Output folder."""
-    resume: bool = False
-    """Go on with the run in the output folder."""
-    overwrite: bool = False
-    """Delete the run in the output folder first."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.resume and self.overwrite:
-            raise ValueError("--resume and --overwrite exclude each other.")
-
-
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
-    return run_command("python -m experiments.colocalisation", Arguments, _colocalise, command_line)
+    return run_command(
+        "python -m experiments.colocalisation", CoLocalisationArguments, _colocalise, command_line
+    )
 
 
-def classes_of(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
+def classes_of(experiment: CoLocalisation, dataset: Dataset) -> tuple[int, ...]:
     """The classes to co-localise.
 
     Raises:
@@ -181,7 +101,7 @@ def classes_of(experiment: Experiment, dataset: Dataset) -> tuple[int, ...]:
     return digits
 
 
-def _colocalise(arguments: Arguments) -> None:
+def _colocalise(arguments: CoLocalisationArguments) -> None:
     """Trains what is not trained yet; measures, reports and prints the table."""
     dataset = load_dataset(arguments.recipe())
     digits = classes_of(arguments, dataset)
@@ -211,7 +131,7 @@ def _colocalise(arguments: Arguments) -> None:
 
 
 def _train_all(
-    experiment: Experiment,
+    experiment: CoLocalisation,
     dataset: Dataset,
     digits: Sequence[int],
     encoder: Trainer,
@@ -246,7 +166,7 @@ def _train_all(
 
 
 def _result(
-    experiment: Experiment, dataset: Dataset, found: Found, errors: Sequence[float]
+    experiment: CoLocalisation, dataset: Dataset, found: Found, errors: Sequence[float]
 ) -> dict[str, Any]:
     """What ``result.json`` holds but for time and place."""
     digits = {name: [d for n, d in found if n == name] for name in experiment.sets}
@@ -299,7 +219,9 @@ def row_of(
     }
 
 
-def _trainers(experiment: Experiment, dataset: Dataset) -> tuple[Trainer, dict[SetName, Trainer]]:
+def _trainers(
+    experiment: CoLocalisation, dataset: Dataset
+) -> tuple[Trainer, dict[SetName, Trainer]]:
     """Those of the encoder, and of each set; images that are too small are refused here."""
     kind = dataset.image_shape, dataset.num_classes
     shared = {name: getattr(experiment, name) for name in ("batch_size", "learning_rate")}
@@ -321,7 +243,7 @@ def _trainers(experiment: Experiment, dataset: Dataset) -> tuple[Trainer, dict[S
 
 
 def _train(
-    arguments: Arguments,
+    arguments: CoLocalisationArguments,
     log: MetricsLog,
     stop: dict[str, bool],
     name: str,

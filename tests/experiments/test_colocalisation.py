@@ -199,10 +199,13 @@ def test_what_a_run_leaves(data, finished, capsys):
     assert f"{result['sets'][0]['mean']:.1f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same(data, finished, tmp_path):
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "experiments.colocalisation", *arguments(data, out)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.DEVNULL)
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}
+    environment = os.environ | cache
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     log = out / "metrics.jsonl"
     deadline = time.monotonic() + 300
     # Somewhere in the training of the first class.
