@@ -95,7 +95,8 @@ def measure(arguments: Arguments) -> list[records.Row]:
             seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
             each = {name: values / units for name, values in seconds.items()}
             row = {"model": plain, "with a transformer": PAIRS[plain], "what": what}
-            row |= {"batch": arguments.batch_size, "width": arguments.width, "parameters": sizes}
+            row |= {"batch": arguments.batch_size, "width": arguments.width, "steps": units}
+            row |= {"parameters": sizes}
             row |= timing.compare(each, plain)
             rows.append(row)
             print(_sentence(row), flush=True)

@@ -125,7 +125,7 @@ def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.nd
         axes.fill_between(angles, low, high, color=color, alpha=0.2, linewidth=0)
         axes.plot(angles, of_model.mean(axis=0), color=color, marker=".", label=name)
     _style(axes, xlabel="angle of the test images in degrees", ylabel="test error in %")
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 1.5, 3, 6, 9, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 1.5, 3, 6, 9, 10]))
     _show_errors(axes)
     figure.legend(frameon=False, loc="outside upper center", ncols=len(names))
     return figure
