@@ -35,7 +35,7 @@ def main(form: str, task_name: str, steps: int) -> None:
     kind = "st-fcn", "affine", in_shape, task.num_classes(4)
     create = lambda rngs: models.build(*kind, width=0.05, rngs=rngs)  # noqa: E731
     spread = parallel.make_parallel(form, BATCH)
-    trainer = train.make_trainer(create, optax.sgd(0.05), task, BATCH, parallel=spread)
+    trainer = train.make_trainer(create, optax.sgd(0.01), task, BATCH, parallel=spread)
     state, *data = map(
         spread.place,
         (trainer.initial_state(0), jnp.asarray(images), jnp.asarray(labels), jax.random.key(0)),

@@ -121,6 +121,7 @@ def test_two_transforms_are_stacked_along_the_channels(name, rng):
     np.testing.assert_array_equal(seen[1][..., :2], seen[0][..., :2])
 
 
+@pytest.mark.slow
 def test_the_command_trains_goes_on_and_shows_what_is_read(tmp_path, capsys):
     out = tmp_path / "addition"
     options = [

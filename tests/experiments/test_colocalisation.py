@@ -174,6 +174,7 @@ def finished(data, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(data, finished, capsys):
     result = json.loads((finished / "result.json").read_text())
     assert [(row["set"], row["digits"]) for row in result["rows"]] == [("TC", [0]), ("TC", [1])]
@@ -220,6 +221,7 @@ def test_killed_and_resumed_is_the_same(data, finished, tmp_path):
     assert kept(out) == kept(finished)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_the_same(data, finished, tmp_path, monkeypatch, capsys):
     out = tmp_path / "stopped"
     append = colocalisation.MetricsLog.append

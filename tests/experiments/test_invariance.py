@@ -76,6 +76,7 @@ def record_of(out):
     return json.loads((out / "invariance.json").read_text())
 
 
+@pytest.mark.slow
 def test_restored_states_misread_what_the_run_misread(grouped):
     settings, folder, dataset = grouped
     trainer = run.make_trainer(settings, dataset)
@@ -92,6 +93,7 @@ def test_restored_states_misread_what_the_run_misread(grouped):
     assert not any(np.array_equal(first, other) for other in others)
 
 
+@pytest.mark.slow
 def test_states_of_what_is_not_finished_are_refused(grouped, tmp_path):
     settings, folder, dataset = grouped
     trainer = run.make_trainer(settings, dataset)
@@ -112,6 +114,7 @@ def test_states_of_what_is_not_finished_are_refused(grouped, tmp_path):
         trained.trained_states(settings, copy, trainer)
 
 
+@pytest.mark.slow
 def test_what_the_command_leaves(finished):
     record = record_of(finished)
     assert [model["name"] for model in record["models"]] == NAMES
@@ -128,6 +131,7 @@ def test_what_the_command_leaves(finished):
     assert (finished / "invariance.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_models_differ_in_what_is_compared_alone(finished):
     upright, turned, transformed = (
         json.loads((finished / name / "config.json").read_text()) for name in FOLDERS
@@ -136,6 +140,7 @@ def test_the_models_differ_in_what_is_compared_alone(finished):
     assert {key for key in turned if turned[key] != transformed[key]} == {"model", "width"}
 
 
+@pytest.mark.slow
 def test_a_quarter_turn_is_that_of_numpy(finished, data):
     arguments = invariance.Arguments(
         **{"data": data, "width": 0.25, "seeds": (0, 1), "steps": 6, "steps_per_dispatch": 3},
@@ -157,6 +162,7 @@ def test_a_quarter_turn_is_that_of_numpy(finished, data):
     assert len(seen) > 2
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_kept_and_what_is_not_is_measured(
     finished, data, tmp_path, monkeypatch, capsys
 ):

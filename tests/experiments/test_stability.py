@@ -34,6 +34,7 @@ def rows_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_table_and_report(finished, capsys):
     out, arguments = finished
     rows = json.loads((out / "stability.json").read_text())["rows"]
@@ -52,6 +53,7 @@ def test_table_and_report(finished, capsys):
     assert stability.table(rows) in printed
 
 
+@pytest.mark.slow
 def test_recipes_differ_in_the_localization_network_alone(finished):
     out, _ = finished
     plain, kit = (json.loads((out / name / "config.json").read_text()) for name in ("plain", "kit"))
@@ -59,6 +61,7 @@ def test_recipes_differ_in_the_localization_network_alone(finished):
     assert differing == {"localization_rate", "localization_frozen_steps", "identity_penalty"}
 
 
+@pytest.mark.slow
 def test_metrics_show_the_kit_at_work(finished):
     out, _ = finished
     for row in rows_of(out / "kit"):
@@ -68,6 +71,7 @@ def test_metrics_show_the_kit_at_work(finished):
     assert any(row["distance"] > 0 for row in rows_of(out / "plain") if row["step"] == 4)
 
 
+@pytest.mark.slow
 def test_figure_draws_what_was_logged(finished):
     out, _ = finished
     figure = figures.training_stability(

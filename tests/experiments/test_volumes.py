@@ -195,6 +195,7 @@ def finished(data, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_what_the_command_leaves(finished):
     entries = json.loads((finished / "table.json").read_text())
     assert [(entry["model"], entry["transform"]) for entry in entries] == [
@@ -231,6 +232,7 @@ def test_bad_input(data, tmp_path, capsys, more, error):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_command_goes_on_to_the_same_numbers(data, finished, tmp_path, monkeypatch):
     words = arguments(data, tmp_path / "stopped", "--models", "st-fcn")
     append = run.MetricsLog.append
@@ -253,6 +255,7 @@ def test_a_stopped_command_goes_on_to_the_same_numbers(data, finished, tmp_path,
         np.testing.assert_array_equal(*(getattr(look, name) for look in looks))
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing(data, finished):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("result.json")}
     table = (finished / "table.json").read_bytes()
