@@ -230,6 +230,7 @@ def entry_of(arguments: TableArguments, cell: Cell) -> dict[str, Any]:
     wrong = np.stack([seed.wrong for seed in each])
     errors, interval = 100 * wrong.mean(axis=(1, 2)), statistics.interval(wrong)
     mean, result = float(errors.mean()), each[0].result
+    settings = cell.run(arguments, arguments.seeds).to_json()
     # Embedded digits are not MNIST, and the paper's numbers say nothing of them.
     paper = None if result["dataset"].startswith("digits") else cell.paper
     return {
@@ -241,7 +242,8 @@ def entry_of(arguments: TableArguments, cell: Cell) -> dict[str, Any]:
         "seeds": list(arguments.seeds),
         "test_errors": errors.tolist(),
         "validation_errors": [seed.validation_error for seed in each],
-        "recipe": arguments.recipe,
+        # Which data, not where they lie.
+        "settings": {name: value for name, value in settings.items() if name != "data"},
         **{name: result[name] for name in _MADE},
     }
 

@@ -200,8 +200,10 @@ def _protocol(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     if not done:
         return ["Nothing is done yet."]
     kinds = dict.fromkeys(
-        f"{e['dataset']}, {e['test_images']:,} images to measure on; recipe {e['recipe']}, "
+        f"{e['dataset']}, {e['test_images']:,} images to measure on; recipe "
+        f"{e['settings']['recipe']} from a rate of {e['settings']['learning_rate']:g}, "
         f"{e['steps']:,} steps of {e['batch_size']} images; seeds {', '.join(map(str, e['seeds']))}"
+        + (f"; width {e['settings']['width']:g}" if e["settings"]["width"] != 1 else "")
         for e in done
     )
     environments = dict.fromkeys(

@@ -188,7 +188,9 @@ def test_a_recipe_is_chosen_on_held_out_images(finished, data, tmp_path):
     assert entry["test_errors"] == entry["validation_errors"]
     assert entry["test_images"] == 8
     assert entry["dataset"] == "noise, held out"
-    assert (entry["recipe"], entry["batch_size"]) == ("paper", 16)
+    assert (entry["settings"]["recipe"], entry["batch_size"]) == ("paper", 16)
+    assert entry["settings"]["learning_rate"] == 0.01
+    assert "data" not in entry["settings"]
     (before,) = json.loads((finished / "table.json").read_text())[:1]
     assert entry["test_sha256"] != before["test_sha256"]
 
@@ -215,6 +217,9 @@ def test_rates_of_the_recipes():
     assert (given.batch_size, given.learning_rate) == (8, 0.1)
 
 
+SETTINGS = {"recipe": "adam", "learning_rate": 0.001, "width": 1.0}
+
+
 def entry(distortion, model, transform, mean, paper, interval):
     """A cell as in table.json."""
     return {
@@ -222,7 +227,7 @@ def entry(distortion, model, transform, mean, paper, interval):
         **{"mean": mean, "interval": interval, "interval_method": "Wilson", "seeds": [0, 1]},
         "verdict": None if paper is None else verdict(mean, interval, paper),
         **{"test_errors": [mean - 0.05, mean + 0.05], "validation_errors": [None, mean]},
-        **{"num_parameters": 399_999, "recipe": "adam", "dataset": "mnist", "steps": 5000},
+        **{"num_parameters": 399_999, "settings": SETTINGS, "dataset": "mnist", "steps": 5000},
         **{"test_images": 10_000, "batch_size": 128, "versions": {"jax": "1.2"}, "device": "<tpu>"},
         "test_sha256": 64 * distortion[0].lower(),
     }
@@ -254,6 +259,8 @@ def test_table_as_text():
     assert rows[3][:6] == ["E", "st-cnn", "affine", "1.2", "…", "…"]
     rest = "\n".join(lines[6:])
     assert "mnist, 10,000 images" in rest
+    assert "recipe adam from a rate of 0.001, 5,000 steps of 128 images" in rest
+    assert "width" not in rest
     assert "Pending: 1 of 4 cells." in rest
     assert "R rrrrrrrrrrrrrrrr, E eeeeeeeeeeeeeeee" in rest
     assert "jax 1.2 on <tpu>" in rest
