@@ -22,7 +22,7 @@ class Recipe:
     """What determines a result, whichever the distortion and the model."""
 
     data: str = "digits"
-    """digits (embedded) | idx:FOLDER | npz:FILE | tfds | tfds:DATA_DIR"""
+    """digits (embedded) | idx:FOLDER | npz:FILE | gtsrb:FOLDER | tfds | tfds:DATA_DIR"""
     validation: float = 0.1
     """Share of the training images held out for the validation curve."""
     on: Literal["test", "validation"] = "test"
@@ -187,7 +187,7 @@ class PicturesArguments:
     """Draw some test digits under each distortion, as distortions.png."""
 
     data: str = "digits"
-    """digits (embedded) | idx:FOLDER | npz:FILE | tfds | tfds:DATA_DIR"""
+    """digits (embedded) | idx:FOLDER | npz:FILE | gtsrb:FOLDER | tfds | tfds:DATA_DIR"""
     distortions: tuple[TaskName, ...] = ("none", "R", "RTS", "P", "E", "TC")
     """One or more distortions."""
     images: int = 10
@@ -206,7 +206,7 @@ class CoLocalisation:
     """What determines a result."""
 
     data: str = "digits"
-    """digits (embedded) | idx:FOLDER | npz:FILE | tfds | tfds:DATA_DIR"""
+    """digits (embedded) | idx:FOLDER | npz:FILE | gtsrb:FOLDER | tfds | tfds:DATA_DIR"""
     validation: float = 0.1
     """Share of the training images held out."""
     on: Literal["test", "validation"] = "test"

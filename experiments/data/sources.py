@@ -5,6 +5,7 @@ gives anything. Whatever is wrong with a file is a :class:`DataError` that names
 """
 
 import dataclasses
+import functools
 import gzip
 import math
 import os
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import stn_jax as stn
+from experiments.data import signs
 
 
 class DataError(ValueError):
@@ -30,10 +32,15 @@ class DataError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images ``[n, height, width, channels]`` with values 0 to 255, and labels ``[n]``."""
+    """Images ``[n, height, width, channels]`` with values 0 to 255, and labels ``[n]``.
+
+    Images of one of the ``groups`` ``[n]``, if there are any, are nearly alike, such as the frames
+    of a camera's track; all of one group have one label.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
+    groups: NDArray[np.int32] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +66,11 @@ def load(spec: str) -> Dataset:
     Args:
       spec: ``digits`` (1,797 real handwritten digits, installed with scikit-learn),
         ``idx:FOLDER`` (the four original MNIST files), ``npz:FILE`` (``x_train``, ``y_train``,
-        ``x_test``, ``y_test`` and perhaps ``x_val``, ``y_val``), ``tfds`` or ``tfds:DATA_DIR``
-        (MNIST as prepared by TensorFlow Datasets). ``~`` stands for the home folder.
+        ``x_test``, ``y_test`` and perhaps ``x_val``, ``y_val``, and ``track_train``, the number
+        of each training image's track within its class, or several numbers with that first),
+        ``gtsrb:FOLDER`` or ``gtsrb-roi:FOLDER`` (the German traffic signs as published, whole or
+        cut to their regions of interest), ``tfds`` or ``tfds:DATA_DIR`` (MNIST as prepared by
+        TensorFlow Datasets). ``~`` stands for the home folder.
 
     Returns:
       The data set.
@@ -80,8 +90,10 @@ def load(spec: str) -> Dataset:
 def split_validation(dataset: Dataset, fraction: float) -> Dataset:
     """Holds out the end of the training images for validation, if nothing is held out yet.
 
-    The last ``round(fraction * n)`` training images become the validation split. Nothing is
-    shuffled, so the same data give the same splits on every machine.
+    The last ``round(fraction * n)`` training images become the validation split; where images are
+    in groups, the last ``round(fraction * groups)`` groups of every class, so that no image that
+    is held out has its like in training. Nothing is shuffled, so the same data give the same splits
+    on every machine.
 
     Args:
       dataset: The data set.
@@ -98,13 +110,31 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
         raise ValueError(f"fraction: expected a number in [0, 1); got {fraction}")
     if dataset.validation is not None or fraction == 0:
         return dataset
-    images, labels = dataset.train.images, dataset.train.labels
-    kept = len(labels) - round(fraction * len(labels))
-    if not 0 < kept < len(labels):
-        got = f"{fraction} of {len(labels)} images, which keeps {kept}"
+    held_out = _held_out(dataset.train, fraction)
+    if not 0 < held_out.sum() < len(held_out):
+        got = f"{fraction} of {len(held_out)} images, which keeps {len(held_out) - held_out.sum()}"
         raise ValueError(f"fraction: expected to leave images in both splits; got {got}")
-    train, held_out = Split(images[:kept], labels[:kept]), Split(images[kept:], labels[kept:])
-    return dataclasses.replace(dataset, train=train, validation=held_out)
+    train, validation = (_chosen(dataset.train, chosen) for chosen in (~held_out, held_out))
+    return dataclasses.replace(dataset, train=train, validation=validation)
+
+
+def _held_out(split: Split, fraction: float) -> NDArray[np.bool_]:
+    if split.groups is None:
+        return np.arange(len(split.labels)) >= len(split.labels) - round(
+            fraction * len(split.labels)
+        )
+    groups, first = np.unique(split.groups, return_index=True)
+    of_label = split.labels[first]
+    last = []
+    for label in np.unique(of_label):
+        own = groups[of_label == label]
+        last.append(own[len(own) - round(fraction * len(own)) :])
+    return np.isin(split.groups, np.concatenate(last))
+
+
+def _chosen(split: Split, chosen: NDArray[np.bool_]) -> Split:
+    groups = None if split.groups is None else split.groups[chosen]
+    return Split(split.images[chosen], split.labels[chosen], groups)
 
 
 def _error(where: object, expected: str, got: object, remedy: str) -> DataError:
@@ -185,6 +215,8 @@ def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
+# Which track of its class each training image belongs to.
+_TRACKS = "track_train"
 # The names an NPZ file may give to each split; its arrays are x_NAME and y_NAME.
 _NPZ_NAMES = {"train": ("train",), "test": ("test",), "validation": ("val", "valid", "validation")}
 
@@ -196,6 +228,7 @@ def _load_npz(argument: str) -> Dataset:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             keys = [key for key in archive.files if key.lower() in known]
             arrays = {key.lower(): np.asarray(archive[key]) for key in keys}
+            tracks = np.asarray(archive[_TRACKS]) if _TRACKS in archive.files else None
             found = ", ".join(archive.files) or "no arrays"
     except _UNREADABLE as error:
         remedy = "save it again with numpy.savez, without object arrays"
@@ -210,7 +243,31 @@ def _load_npz(argument: str) -> Dataset:
     if arrays or len(keys) != 2 * len(splits) or not splits.keys() >= {"train", "test"}:
         expected = "x_train, y_train, x_test, y_test and perhaps one pair x_val, y_val, each once"
         raise _error(path, f"{expected} and in upper or lower case", found, "rename the arrays")
-    return _dataset(path.stem, splits)
+    return _with_tracks(_dataset(path.stem, splits), tracks, f"{path} ({_TRACKS})")
+
+
+def _load_signs(folder: str, *, cut: bool = False) -> Dataset:
+    try:
+        found = signs.read(Path(folder), cut=cut)
+    except signs.SignsError as error:
+        raise _error(error.where, error.expected, error.got, error.remedy) from error
+    splits = {name: (each.images, each.labels, folder) for name, each in found.items()}
+    return _with_tracks(_dataset("gtsrb", splits), found["train"].tracks, folder)
+
+
+def _with_tracks(dataset: Dataset, tracks: NDArray[Any] | None, where: str) -> Dataset:
+    """The data set with its training images grouped by their class and track."""
+    if tracks is None:
+        return dataset
+    labels = dataset.train.labels
+    tracks = tracks.reshape(len(tracks), -1)[:, :1]
+    if len(tracks) != len(labels) or tracks.dtype.kind not in "iu":
+        got = f"{tracks.dtype} of {len(tracks)} tracks"
+        raise _error(where, f"a whole number for each of {len(labels)} images", got, "mend it")
+    pairs = np.column_stack([labels, tracks])
+    groups = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int32)
+    train = dataclasses.replace(dataset.train, groups=groups)
+    return dataclasses.replace(dataset, train=train)
 
 
 def _load_tfds(data_dir: str) -> Dataset:
@@ -243,6 +300,8 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
     "digits": _load_digits,
     "idx:FOLDER": _load_idx,
     "npz:FILE": _load_npz,
+    "gtsrb:FOLDER": _load_signs,
+    "gtsrb-roi:FOLDER": functools.partial(_load_signs, cut=True),
     "tfds": _load_tfds,
     "tfds:DATA_DIR": _load_tfds,
 }
