@@ -30,6 +30,7 @@ from jaxtyping import Array, Float
 
 import stn_jax as stn
 from experiments.data import volumes
+from experiments.deep import DeepClassifier
 from experiments.layers import average_pool, convolve, max_pool
 from stn_jax import nn as stnn
 
@@ -40,7 +41,17 @@ _UNITS = 256
 _FILTERS = 64
 _MOST_UNITS = 8192
 
-ModelName = Literal["fcn", "cnn", "st-fcn", "st-cnn", "2xst-fcn", "2xst-cnn"]
+ModelName = Literal[
+    "fcn",
+    "cnn",
+    "st-fcn",
+    "st-cnn",
+    "2xst-fcn",
+    "2xst-cnn",
+    "deep-cnn",
+    "st-deep-cnn",
+    "st-deep-st-cnn",
+]
 TransformName = Literal[
     "translation",
     "rigid",
@@ -221,7 +232,11 @@ def build(
     """
     classifier: nnx.Module
     seen = _seen_shape(name, in_shape, crop)
-    if is_convolutional(name):
+    if is_deep(name):
+        inner = TRANSFORMS[transform]() if "deep-st" in name else None
+        options: dict[str, Any] = {"width": width, "transform": inner, "rngs": rngs}
+        classifier = DeepClassifier(seen, num_classes, **options)
+    elif is_convolutional(name):
         features = (math.ceil(_FILTERS / 2 * width), math.ceil(_FILTERS * width))
         classifier = ConvolutionalClassifier(seen, num_classes, features=features, rngs=rngs)
     else:
@@ -257,8 +272,11 @@ def width_for(
       name, transform, in_shape, num_classes, crop: As in :func:`build`.
 
     Returns:
-      A width at which all numbers of units and filters are whole.
+      A width at which all numbers of units and filters are whole; 1 for deep networks, which have
+      the size that they have.
     """
+    if is_deep(name):
+        return 1.0
     if has_transformer(name):
         create = lambda: _localization(name, transform, in_shape, nnx.Rngs(0))  # noqa: E731
         parameters -= count_parameters(nnx.eval_shape(create))
@@ -339,9 +357,14 @@ def is_convolutional(name: ModelName) -> bool:
     return name.endswith("cnn")
 
 
+def is_deep(name: ModelName) -> bool:
+    """Whether a model's classifier is that of photographs."""
+    return "deep" in name
+
+
 def has_transformer(name: ModelName) -> bool:
-    """Whether a model holds a spatial transformer."""
-    return "st-" in name
+    """Whether a spatial transformer is what a model's input passes first."""
+    return name.startswith(("st-", "2xst-"))
 
 
 def num_transforms(name: ModelName) -> int:

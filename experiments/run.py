@@ -148,7 +148,7 @@ def execute(run: Run, folder: Path, dataset: Dataset) -> dict[str, Any]:
         "test_images": len(dataset.test.labels),
         "test_copies": run.test_copies,
         "test_sha256": hash_test_images(
-            TASKS[run.distortion].distortion, dataset.test.images, copies=run.test_copies
+            TASKS[run.distortion].measured, dataset.test.images, copies=run.test_copies
         ),
         "mean": float(errors.mean()),
         "interval": list(statistics.interval(wrong)),
@@ -308,7 +308,7 @@ class _Followed:
         chosen = np.unique(labels, return_index=True)[1][:_FOLLOWED_IMAGES]
         self._labels = labels[chosen]
         self._task = TASKS[run.distortion]
-        distort = functools.partial(distort_test_images, self._task.distortion)
+        distort = functools.partial(distort_test_images, self._task.measured)
         self._inputs = jax.jit(distort)(jnp.asarray(dataset.test.images), jnp.asarray(chosen))
         self._looks: list[dict[str, np.ndarray]] = []
 

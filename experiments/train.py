@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, Bool, Integer, PRNGKeyArray
 
 from experiments.data.distortions import distort_batch, distort_test_images
 from experiments.data.tasks import Task
@@ -133,7 +133,7 @@ def make_trainer(
 
     @jax.jit
     def predict(state: State, images: Array, numbers: Array) -> Array:
-        distorted = distort_test_images(task.distortion, images, numbers)
+        distorted = distort_test_images(task.measured, images, numbers)
         return nnx.merge(graph, state.params)(distorted).argmax(-1)
 
     @jax.jit
@@ -184,11 +184,19 @@ def misread(
     copies: int = 1,
 ) -> Bool[np.ndarray, "*seeds copies images"]:
     """Whether each distorted copy of each undistorted, labelled uint8 test image is misread."""
-    resident, total = jnp.asarray(images), copies * len(labels)
+    read = predictions(trainer, state, images, copies=copies)
+    wrong = read != np.tile(trainer.targets(labels), copies)
+    return wrong.reshape(*wrong.shape[:-1], copies, len(labels))
+
+
+def predictions(
+    trainer: Trainer | SeedsAtOnce, state: State, images: np.ndarray, *, copies: int = 1
+) -> Integer[np.ndarray, "*seeds total"]:
+    """What each distorted copy of each undistorted uint8 test image is taken for."""
+    resident, total = jnp.asarray(images), copies * len(images)
     parts = [
         # Always as many, so that there is one compilation; what is too much is left out.
         np.asarray(trainer.predict(state, resident, first + jnp.arange(_EVALUATION_BATCH)))
         for first in range(0, total, _EVALUATION_BATCH)
     ]
-    wrong = np.concatenate(parts, axis=-1)[..., :total] != np.tile(trainer.targets(labels), copies)
-    return wrong.reshape(*wrong.shape[:-1], copies, len(labels))
+    return np.concatenate(parts, axis=-1)[..., :total]

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,15 @@ import jax.numpy as jnp
 from experiments import train
 from experiments.checkpoint import Checkpoints
 from experiments.config import Run
+from experiments.files import read_json
 from experiments.run import check_settings, checkpoint_folder, seed_groups
+
+
+def run_of(folder: Path) -> Run:
+    """The run that a folder holds, from its ``config.json``."""
+    config: dict[str, Any] = read_json(folder / "config.json")
+    config["seeds"] = tuple(config["seeds"])
+    return Run(**config)
 
 
 def trained_states(run: Run, folder: Path, trainer: train.Trainer) -> train.State:

@@ -152,6 +152,26 @@ def scatter(
     return scene.at[rows[:, :, None], columns[:, None, :]].max(patches), place
 
 
+def vary(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
+    """Photographs of the same thing, made of one: the augmentation of the traffic signs.
+
+    Chosen here: rotation U(−10°, 10°), scale U(0.9, 1.1) and shift U(−8 %, 8 %) of the image along
+    each axis in one resampling that repeats the border; contrast U(0.7, 1.3) around the mean, and
+    brightness U(−0.1, 0.1). Signs are not mirrored: left is not right.
+    """
+    del others
+    angle_key, scale_key, shift_key, contrast_key, light_key = jax.random.split(key, 5)
+    angle = jax.random.uniform(angle_key, minval=-math.pi / 18, maxval=math.pi / 18)
+    scale = jax.random.uniform(scale_key, minval=0.9, maxval=1.1)
+    shift = jax.random.uniform(shift_key, (2,), minval=-0.16, maxval=0.16)
+    theta = jnp.concatenate([jnp.stack([1 / scale, angle]), shift])
+    seen = stn.warp(image, stn.similarity(), theta, padding="border")
+    contrast = jax.random.uniform(contrast_key, minval=0.7, maxval=1.3)
+    light = jax.random.uniform(light_key, minval=-0.1, maxval=0.1)
+    mean = seen.mean()
+    return jnp.clip(mean + contrast * (seen - mean) + light, 0, 1)
+
+
 def pair(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Array, "H W 2*c"]:
     """Set of the additions: two digits, each distorted as in set RTS, a channel for each (a).
 

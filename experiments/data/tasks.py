@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from experiments.data import distortions, volumes
 from experiments.data.distortions import Distortion
 
-TaskName = Literal[distortions.DistortionName, "addition", "volumes"]
+TaskName = Literal[distortions.DistortionName, "addition", "volumes", "signs"]
 Labels = TypeVar("Labels")
 
 
@@ -23,12 +23,19 @@ class Task(NamedTuple):
         whose images are distorted with those that follow as the others.
       num_classes: How many classes there are, from how many the images have.
       ndim: Number of spatial axes of what the distortion makes.
+      held_out: The distortion of images to measure on, if it is another than in training.
     """
 
     distortion: Distortion
     targets: Callable[[Labels], Labels] = lambda labels: labels
     num_classes: Callable[[int], int] = lambda number: number
     ndim: int = 2
+    held_out: Distortion | None = None
+
+    @property
+    def measured(self) -> Distortion:
+        """The distortion of images to measure on."""
+        return self.distortion if self.held_out is None else self.held_out
 
 
 def as_pictures(
@@ -48,4 +55,5 @@ TASKS: dict[str, Task] = {
     **{name: Task(distortion) for name, distortion in distortions.DISTORTIONS.items()},
     "addition": Task(distortions.pair, sums, lambda number: 2 * number - 1),
     "volumes": Task(volumes.extrude, ndim=3),
+    "signs": Task(distortions.vary, held_out=distortions.keep),
 }

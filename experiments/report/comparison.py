@@ -96,6 +96,8 @@ def build_comparison(
     runs: Mapping[str, Sequence[Run]],
     samples: bytes,
     title: str = "Distorted MNIST",
+    *,
+    closing: Sequence[str] = (),
 ) -> Path:
     """Writes ``report.html`` and its pictures.
 
@@ -105,6 +107,7 @@ def build_comparison(
       runs: The runs of each distortion.
       samples: PNG of distorted images.
       title: Heading of the page.
+      closing: Sections of HTML that come last.
 
     Returns:
       The path of ``report.html``.
@@ -118,7 +121,7 @@ def build_comparison(
         f"<p>{_LEGEND}</p>\n{protocol}",
         section("Cell by cell", tables.text_table_html(*_rows(entries))),
         section("The sets"),
-        html_figure(samples, "Distorted digits", _SAMPLES),
+        html_figure(samples, "Images of each set", _SAMPLES),
         section("Training"),
     ]
     write_file(out / "distortions.png", samples)
@@ -141,7 +144,7 @@ def build_comparison(
         write_file(out / f"before_after_{name.replace(' ', '_')}.png", picture)
         sections.append(html_figure(picture, f"What is read, {name}", name))
     report = out / "report.html"
-    write_file(report, html_page(title, sections).encode())
+    write_file(report, html_page(title, [*sections, *closing]).encode())
     return report
 
 
@@ -156,7 +159,7 @@ def _rows(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[st
                 entry["distortion"],
                 entry["model"],
                 entry["transform"] or _NONE,
-                _number(entry["paper"], 1),
+                _as_published(entry["paper"]),
                 _number(entry["mean"], 2) if "mean" in entry else _PENDING,
                 f"{low:.2f} to {high:.2f}" if "mean" in entry else _PENDING,
                 entry.get("verdict") or _NONE,
@@ -182,12 +185,17 @@ def _matrix(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
 
 def _cell(entry: Mapping[str, Any]) -> str:
     if "mean" not in entry:
-        return _PENDING if entry["paper"] is None else f"{_PENDING} {entry['paper']:.1f}"
+        return _PENDING if entry["paper"] is None else f"{_PENDING} {_as_published(entry['paper'])}"
     low, high = entry["interval"]
     ours = f"{entry['mean']:.2f} ({low:.2f}–{high:.2f})"
     if entry["paper"] is None:
         return ours
-    return f"{ours} {_SIGNS.get(entry['verdict'], '|')} {entry['paper']:.1f}"
+    return f"{ours} {_SIGNS.get(entry['verdict'], '|')} {_as_published(entry['paper'])}"
+
+
+def _as_published(error: float | None) -> str:
+    """With one decimal, or two where there are two."""
+    return _number(error, 1 if error is None or round(error, 1) == error else 2)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -6,7 +6,18 @@ from typing import Any
 
 _NONE = "–"
 # Headings of columns that hold no numbers.
-_WORDS = ("run", "data", "set", "model", "recipe", "transform", "each seed", "verdict")
+_WORDS = (
+    "run",
+    "data",
+    "set",
+    "model",
+    "recipe",
+    "transform",
+    "each seed",
+    "verdict",
+    "class",
+    "taken for",
+)
 
 
 def error_table(results: Sequence[Mapping[str, Any]]) -> str:
