@@ -261,9 +261,7 @@ def _train(
     state, key = trainer.initial_state(seed), jax.random.key(seed)
     checkpoints = Checkpoints(arguments.out / "checkpoints" / name)
     try:
-        step = checkpoints.latest() or 0
-        if step:
-            state = checkpoints.restore(step, state)
+        step, state = checkpoints.resume(state) or (0, state)
         log.forget_after([name], step)
         before, started = log.seconds(name), time.perf_counter()
         saved_at = started

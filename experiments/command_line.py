@@ -34,7 +34,7 @@ def run(
     except Interrupted as stopped:
         print(f"stopped at {stopped}; the same command {goes_on}", file=sys.stderr)
         return 130
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # Such as a disk that is full.
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

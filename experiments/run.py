@@ -245,9 +245,7 @@ def _train_seeds(
     checkpoints = Checkpoints(checkpoint_folder(folder, seeds))
     followed = _Followed(folder / "pictures.npz", dataset, run, trainer, run.seeds[0] in seeds)
     try:
-        step = checkpoints.latest() or 0
-        if step:
-            states = checkpoints.restore(step, states)
+        step, states = checkpoints.resume(states) or (0, states)
         log.forget_after(seeds, step)
         followed.forget_after(step)
         if step == 0:
