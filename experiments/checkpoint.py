@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from tqdm import tqdm
@@ -39,7 +40,7 @@ class Checkpoints:
           CheckpointError: If this checkpoint or the one before it cannot be written.
         """
         # Copies, since the training gives the memory of its state away to its next one.
-        copied = jax.tree.map(np.array, state)
+        copied = jax.tree.map(_copy, state)
         items = {
             "state": ocp.args.StandardSave(copied),
             "digest": ocp.args.JsonSave({"sha256": _digest(copied)}),
@@ -129,6 +130,14 @@ class Checkpoints:
         )
 
 
+def _copy(leaf: Any) -> Any:
+    return jnp.copy(leaf) if _is_key(leaf) else np.array(leaf)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
 def _brief(error: Exception) -> str:
     """What an error says first; TensorStore's go on for a page."""
     return textwrap.shorten(str(error).partition("\n")[0], 160)
@@ -138,7 +147,7 @@ def _digest(state: Any) -> str:
     """Of all numbers, their kinds, shapes and places."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        array = np.asarray(leaf)
+        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
