@@ -12,6 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from tqdm import tqdm
 
+from experiments.parallel import is_first, of_first
+
 State = TypeVar("State")
 
 
@@ -23,14 +25,22 @@ class Checkpoints:
     """The checkpoints of one training, the last two kept, written while the training goes on.
 
     A checkpoint is written beside its place and renamed into it, so a half-written one is never
-    taken for whole. It carries a digest of its numbers, so a damaged one is not either.
+    taken for whole. It carries a digest of its numbers, so a damaged one is not either. Of several
+    processes the first writes and reads.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        if not is_first():
+            return
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2,
+                cleanup_tmp_directories=True,
+                **({"multiprocessing_options": alone} if jax.process_count() > 1 else {}),
+            ),
         )
 
     def save(self, step: int, state: State) -> None:
@@ -39,6 +49,8 @@ class Checkpoints:
         Raises:
           CheckpointError: If this checkpoint or the one before it cannot be written.
         """
+        if not is_first():
+            return
         # Copies, since the training gives the memory of its state away to its next one.
         copied = jax.tree.map(_copy, state)
         items = {
@@ -77,11 +89,16 @@ class Checkpoints:
     def resume(self, like: State) -> tuple[int, State] | None:
         """The step and the state of the last checkpoint that is whole; ``None`` if there is none.
 
-        What is broken is set aside, beside it, and told of.
+        What is broken is set aside, beside it, and told of. Every process gets the first one's.
 
         Raises:
           CheckpointError: If there are checkpoints and not one of them is whole; names them.
         """
+        found = self._last_whole(like) if is_first() else None
+        step, state = of_first(found or (-1, like))
+        return None if step < 0 else (int(step), state)
+
+    def _last_whole(self, like: State) -> tuple[int, State] | None:
         broken: list[CheckpointError] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -111,6 +128,8 @@ class Checkpoints:
         Raises:
           CheckpointError: If the last checkpoint cannot be written.
         """
+        if not is_first():
+            return
         try:
             self._manager.wait_until_finished()
         except Exception as error:
@@ -135,7 +154,7 @@ def _copy(leaf: Any) -> Any:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _brief(error: Exception) -> str:

@@ -38,6 +38,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -110,7 +111,7 @@ def _colocalise(arguments: CoLocalisationArguments) -> None:
     result_file, report = arguments.out / "result.json", arguments.out / "report.html"
     if not result_file.exists():
         log = MetricsLog(arguments.out / "metrics.jsonl", key="training")
-        with stop_signal() as stop:
+        with closing(log), stop_signal() as stop:
             train = functools.partial(_train, arguments, log, stop)
             found, errors = _train_all(arguments, dataset, digits, encoder, localizers, train)
         result = _result(arguments, dataset, found, errors) | {

@@ -1,11 +1,15 @@
 """What the commands have in common: options from a record, and how they end."""
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import tyro
 
+from experiments import parallel
 from experiments.interruption import Interrupted
 
 
@@ -30,7 +34,14 @@ def run(
         arguments = tyro.cli(
             arguments_type, prog=program, args=words, config=(tyro.conf.FlagCreatePairsOff,)
         )
-        body(arguments)
+        if getattr(arguments, "coordinator", None):
+            parallel.start(arguments.coordinator, arguments.num_processes, arguments.process)
+        with contextlib.ExitStack() as stack:
+            if not parallel.is_first():
+                # Every process does the same; one is heard.
+                silence = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(contextlib.redirect_stdout(silence))
+            body(arguments)
     except Interrupted as stopped:
         print(f"stopped at {stopped}; the same command {goes_on}", file=sys.stderr)
         return 130

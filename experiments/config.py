@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.colocaliser import SetName, TargetsName
-from experiments.data.tasks import TaskName
-from experiments.models import ModelName, TransformName
+from experiments.data.tasks import TASKS, Task, TaskName
+from experiments.models import ModelName, PrecisionName, TransformName
 from experiments.parallel import ParallelName
 
 RecipeName = Literal["adam", "paper"]
@@ -56,6 +56,14 @@ class Recipe:
     parallel: ParallelName = "jit"
     """How a step is spread over all devices: jit, one program over a mesh | pmap, the classic form.
     Both end alike up to rounding."""
+    accumulate: int = 1
+    """Parts in which a step works through its batch, one after the other: the same gradient up to
+    rounding, for less memory."""
+    precision: PrecisionName = "float32"
+    """What the networks compute in; parameters, theta, coordinates and logits are float32."""
+    early_stopping: int | None = None
+    """A training ends when the error on the held-out images has not fallen for so many of its
+    measurements, of which there are about twenty; the state with the least is what is tested."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "steps_per_dispatch", "test_copies", "seeds_at_once"):
@@ -63,6 +71,12 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {self.batch_size}.")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise ValueError(f"early_stopping must be at least 1; got {self.early_stopping}.")
+        if self.accumulate < 1 or (self.batch_size or self.accumulate) % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide the batch size, {self.batch_size}; got {self.accumulate}."
+            )
         for name in ("learning_rate", "width"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -83,6 +97,34 @@ class Recipe:
             name: usual[name] if value is None and name in usual else value
             for name, value in values.items()
         }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How trainings are run, which changes nothing in what comes of them."""
+
+    profile: bool = False
+    """Write a trace of the second dispatch of each run to profile/ in its folder, for TensorBoard
+    or Perfetto."""
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 is reached, where several processes train together. Each is
+    started with the same options but --process, and sees the same output folder."""
+    num_processes: int = 1
+    """How many processes train together."""
+    process: int = 0
+    """Which of them this is."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.process < self.num_processes:
+            raise ValueError(
+                f"process must be from 0 to {self.num_processes - 1}, one less than num_processes; "
+                f"got {self.process}."
+            )
+        if (self.coordinator is None) != (self.num_processes == 1):
+            raise ValueError(
+                "coordinator and num_processes go together; got coordinator "
+                f"{self.coordinator} and num_processes {self.num_processes}."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,6 +153,11 @@ class Run(Training):
                 f"image of a batch for each of its own; got {self.batch_size}."
             )
 
+    @property
+    def task(self) -> Task:
+        """What its models learn."""
+        return TASKS[self.distortion]
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
@@ -120,7 +167,7 @@ class Run(Training):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(Training):
+class Arguments(Training, Launch):
     """Train classifiers on distorted digits, with and without a spatial transformer.
 
     Leaves config.json, metrics.jsonl, result.json, checkpoints, pictures and report.html in the
@@ -138,6 +185,7 @@ class Arguments(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        Launch.__post_init__(self)
         _check_different("model", self.model)
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other.")
@@ -155,7 +203,7 @@ class Arguments(Training):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TableArguments(Recipe):
+class TableArguments(Recipe, Launch):
     """Train models on distortions, and hold their errors against the paper's.
 
     What is done is skipped, and what was killed goes on, by the same command again. Leaves a run's
@@ -178,6 +226,7 @@ class TableArguments(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        Launch.__post_init__(self)
         for name in ("models", "distortions", "transforms"):
             _check_different(name, getattr(self, name))
 

@@ -48,7 +48,7 @@ def _train(arguments: Arguments) -> None:
         check_model(run, dataset)
     for run, folder in runs:
         prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
-    results = [execute(run, folder, dataset) for run, folder in runs]
+    results = [execute(run, folder, dataset, profile=arguments.profile) for run, folder in runs]
     print(error_table(results))
     report = build_report(arguments.out, [folder for _, folder in runs])
     print(f"report: {report}")

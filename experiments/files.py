@@ -10,11 +10,18 @@ from typing import Any
 
 import jax
 
+from experiments.parallel import is_first
+
 _PARTIAL = ".partial"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write`` on a file beside ``path``, then renames it into place."""
+    """Calls ``write`` on a file beside ``path``, then renames it into place.
+
+    Of several processes the first does; the others write nothing.
+    """
+    if not is_first():
+        return
     partial = path.with_name(f".{path.stem}{_PARTIAL}{path.suffix}")
     try:
         write(partial)

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.files import write_atomically
+from experiments.parallel import is_first
 
 
 class MetricsLog:
-    """``metrics.jsonl``: a line of JSON for every dispatch.
+    """``metrics.jsonl``, a line of JSON for every dispatch, and the same as TensorBoard's events.
+
+    The events lie in ``tensorboard``, beside the file. Of several processes the first writes.
 
     Args:
       path: The file; lines that are there already are read.
@@ -19,19 +22,45 @@ class MetricsLog:
     def __init__(self, path: Path, *, key: str = "seed") -> None:
         self._path, self._key = path, key
         self._rows = _read_rows(path) if path.exists() else []
+        self._events: dict[int | str, Any] = {}
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line."""
         self._rows.append(row)
+        if not is_first():
+            return
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        which, step = row[self._key], row["step"]
+        if which not in self._events:
+            self._open_events(which, 0)
+        for name, value in row.items():
+            if name not in (self._key, "step"):
+                self._events[which].add_scalar(name, value, step)
 
     def forget_after(self, seeds: Sequence[int | str], step: int) -> None:
         """Drops what came after the checkpoint that a run resumes from."""
+        for which in seeds if is_first() else ():
+            self._open_events(which, step + 1)
         kept = [row for row in self._rows if row[self._key] not in seeds or row["step"] <= step]
         self._rows = kept
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self._path, lambda path: path.write_text(text))
+
+    def close(self) -> None:
+        """Writes the last events."""
+        while self._events:
+            self._events.popitem()[1].close()
+
+    def _open_events(self, which: int | str, purged: int) -> None:
+        """Begins a file of events, which takes the place of all earlier ones from a step on."""
+        # Imported here: where PyTorch is installed it takes seconds.
+        from tensorboardX import SummaryWriter
+
+        if which in self._events:
+            self._events[which].close()
+        folder = self._path.parent / "tensorboard" / f"{self._key}-{which}"
+        self._events[which] = SummaryWriter(str(folder), purge_step=purged)
 
     def seconds(self, seed: int | str) -> float:
         """Time that the training of a seed has taken so far."""

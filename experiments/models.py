@@ -61,6 +61,7 @@ TransformName = Literal[
     "projective",
     "thin_plate_spline",
 ]
+PrecisionName = Literal["float32", "bfloat16"]
 
 TRANSFORMS: dict[str, Callable[..., stn.Transform]] = {
     "translation": stn.translation,
@@ -350,6 +351,23 @@ def _size_of_convolutional(
     pixels = math.prod(((side - 8) // 2 - 6) // 2 for side in (height, width))
     convolutions = (9 * 9 * channels + 1) * first + (7 * 7 * first + 1) * filters
     return convolutions + (max(pixels, 0) * filters + 1) * num_classes
+
+
+def compute_in(model: nnx.Module, precision: PrecisionName) -> None:
+    """Makes the layers of a model compute in a precision, but those that give theta and logits.
+
+    Parameters, and what layers without parameters compute of float32 values, stay float32.
+    """
+    if precision == "float32":
+        return
+    for path, module in nnx.iter_modules(model):
+        regresses = any(isinstance(part, str) and part in _REGRESSIONS for part in path)
+        if isinstance(module, nnx.Linear | nnx.Conv) and not regresses:
+            module.dtype = jnp.dtype(precision)
+
+
+# What the layers that give theta and logits are called.
+_REGRESSIONS = ("head", "logits")
 
 
 def is_convolutional(name: ModelName) -> bool:

@@ -16,7 +16,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 ParallelName = Literal["jit", "pmap"]
 AXIS = "data"
@@ -34,7 +36,8 @@ class Parallel(NamedTuple):
       compile: Of a step ``(state, *arrays, number)``, which gives a state and metrics, with the
         static number last, the compiled one; its first argument is donated.
       place: Puts state or data where the compiled step takes them.
-      fetch: What :attr:`place` placed, or the compiled step returned, as on one device.
+      fetch: What :attr:`place` placed, or the compiled step returned, as on one device; of what
+        lies in parts on the devices of several processes, a part.
     """
 
     devices: int
@@ -73,6 +76,29 @@ def start(coordinator: str, num_processes: int, process: int) -> None:
     jax.distributed.initialize(coordinator, num_processes, process)
 
 
+def is_first() -> bool:
+    """Whether this process is the one that writes files and is heard, of several or alone."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Returns once every process has come to the place named ``what``."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def of_first(tree: Tree) -> Tree:
+    """What the first process holds, in every process; arrays or numbers of one structure."""
+    return multihost_utils.broadcast_one_to_all(tree) if jax.process_count() > 1 else tree
+
+
+def in_any(here: bool) -> bool:
+    """Whether something is so in any process."""
+    if jax.process_count() == 1:
+        return here
+    return bool(multihost_utils.process_allgather(np.asarray(here)).any())
+
+
 def _mesh_of_all(devices: int) -> Parallel:
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     sharded = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -90,7 +116,10 @@ def _mesh_of_all(devices: int) -> Parallel:
         # device_put refuses random keys on a mesh of several processes.
         return jax.jit(_same, out_shardings=replicated)(tree)
 
-    return Parallel(devices, part if devices > 1 else _same, _same, compile_, place, _same)
+    def fetch(tree: Tree) -> Tree:
+        return jax.tree.map(lambda a: a if a.is_fully_addressable else _local(a), tree)
+
+    return Parallel(devices, part if devices > 1 else _same, _same, compile_, place, fetch)
 
 
 def _program_for_each(devices: int) -> Parallel:
@@ -114,9 +143,14 @@ def _program_for_each(devices: int) -> Parallel:
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (local, *np.shape(a))), tree)
 
     def fetch(tree: Tree) -> Tree:
-        return jax.tree.map(lambda a: a[0], tree)
+        return jax.tree.map(lambda a: _local(a)[0], tree)
 
     return Parallel(devices, part, mean, compile_, place, fetch)
+
+
+def _local(array: Array) -> Array:
+    """What the first of this process's devices holds of an array."""
+    return array.addressable_data(0)
 
 
 def _same(tree: Tree) -> Tree:

@@ -170,7 +170,7 @@ def make_table(
         prepare_folder(run, folder, resume=True, overwrite=False)
     for number, (cell, run, folder) in enumerate(jobs, start=1):
         print(f"{number} of {len(jobs)}: {cell.folder}", flush=True)
-        execute(run, folder, dataset)
+        execute(run, folder, dataset, profile=arguments.profile)
         _write(arguments, [entry_of(arguments, cell) for cell in cells])
     entries = [entry_of(arguments, cell) for cell in cells]
     _write(arguments, entries)

@@ -58,6 +58,7 @@ def make_trainer(
     batch_size: int,
     *,
     penalty: float = 0.0,
+    accumulate: int = 1,
     parallel: Parallel | None = None,
 ) -> Trainer:
     """The functions that train and test a model.
@@ -68,6 +69,7 @@ def make_trainer(
       task: Its distortion is drawn afresh for every image of every step.
       batch_size: Images in a step, drawn with replacement.
       penalty: Weight in the loss of the distance of maps from the identity.
+      accumulate: Parts in which a step works through its batch, which they divide.
       parallel: How steps are spread over devices; over all in one program if ``None``.
 
     Returns:
@@ -100,6 +102,26 @@ def make_trainer(
                 loss += penalty * stnn.identity_penalty(transform, theta).mean()
         return loss, metrics
 
+    def gradients(params: Any, batch: Array, targets: Array) -> tuple[Any, dict[str, Array]]:
+        one = jax.grad(loss_and_error, has_aux=True)
+        if accumulate == 1:
+            return one(params, batch, targets)
+
+        def add(total: Any, part: tuple[Array, Array]) -> tuple[Any, dict[str, Array]]:
+            grads, metrics = one(params, *part)
+            return jax.tree.map(jnp.add, total, grads), metrics
+
+        # Every so-manieth image, so that a part lies on the devices that the batch lies on.
+        parts = jax.tree.map(
+            lambda a: jnp.moveaxis(a.reshape(-1, accumulate, *a.shape[1:]), 1, 0), (batch, targets)
+        )
+        total, metrics = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)
+        theta = metrics.pop("theta", None)
+        grads, metrics = jax.tree.map(lambda a: a / accumulate, total), _means(metrics)
+        if theta is not None:
+            metrics["theta"] = jnp.moveaxis(theta, 0, 1).reshape(-1, *theta.shape[2:])
+        return grads, metrics
+
     def steps(
         state: State, images: Array, labels: Array, key: PRNGKeyArray, num_steps: int
     ) -> tuple[State, dict[str, Array]]:
@@ -111,7 +133,7 @@ def make_trainer(
                 task.distortion, distortion_key, images, chosen, part=parallel.part
             )
             targets = parallel.part(task.targets(labels[chosen]))
-            grads, metrics = jax.grad(loss_and_error, has_aux=True)(state.params, batch, targets)
+            grads, metrics = gradients(state.params, batch, targets)
             theta = metrics.pop("theta", None)
             grads, metrics = parallel.mean((grads, metrics))
             if theta is not None:
@@ -123,7 +145,7 @@ def make_trainer(
 
         state, metrics = jax.lax.scan(step, state, length=num_steps)
         theta = metrics.pop("theta", None)
-        means = jax.tree.map(jnp.mean, metrics)
+        means = _means(metrics)
         return state, means if theta is None else means | {"theta": theta[-1]}
 
     @jax.jit
@@ -147,6 +169,10 @@ def make_trainer(
 
     run = parallel.compile(steps)
     return Trainer(initial_state, steps, run, monitor, predict, follow, task.targets, parallel)
+
+
+def _means(metrics: dict[str, Array]) -> dict[str, Array]:
+    return jax.tree.map(jnp.mean, metrics)
 
 
 def at_once(trainer: Trainer) -> SeedsAtOnce:

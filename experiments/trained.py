@@ -11,6 +11,7 @@ from experiments import train
 from experiments.checkpoint import Checkpoints
 from experiments.config import Run
 from experiments.files import read_json
+from experiments.loop import Progress, initial_progress
 from experiments.run import check_settings, checkpoint_folder, seed_groups
 
 
@@ -22,7 +23,7 @@ def run_of(folder: Path) -> Run:
 
 
 def trained_states(run: Run, folder: Path, trainer: train.Trainer) -> train.State:
-    """The state of each seed after the last step.
+    """The state of each seed that the run is measured by, mostly that after the last step.
 
     Args:
       run: What the folder holds.
@@ -30,7 +31,7 @@ def trained_states(run: Run, folder: Path, trainer: train.Trainer) -> train.Stat
       trainer: The run's, as :func:`experiments.run.make_trainer` gives it.
 
     Returns:
-      A state with a leading axis, the seeds in the order of ``run.seeds``.
+      The state that is tested, with a leading axis, the seeds in the order of ``run.seeds``.
 
     Raises:
       ValueError: If the folder is not of this run, the run is not finished, or a checkpoint of its
@@ -39,23 +40,24 @@ def trained_states(run: Run, folder: Path, trainer: train.Trainer) -> train.Stat
     if not (folder / "result.json").is_file():
         raise ValueError(f"{folder} must hold a finished run; got no result.json. Finish it first.")
     check_settings(run, folder)
-    initial_state = train.at_once(trainer).initial_state
     groups = [
-        _last_state(checkpoint_folder(folder, seeds), run.steps, initial_state(seeds))
+        _last(checkpoint_folder(folder, seeds), run, initial_progress(run, trainer, seeds)).tested
         for seeds in seed_groups(run)
     ]
     return jax.tree.map(lambda *each: jnp.concatenate(each), *groups)
 
 
-def _last_state(folder: Path, steps: int, like: train.State) -> train.State:
+def _last(folder: Path, run: Run, like: Progress) -> Progress:
     # Orbax would make the folder.
     step = None
     if folder.is_dir():
         with closing(Checkpoints(folder)) as checkpoints:
             step = checkpoints.latest()
-            if step == steps:
-                return checkpoints.restore(step, like)
+            if step is not None:
+                progress = checkpoints.restore(step, like)
+                if progress.is_done(run, step):
+                    return progress
     raise ValueError(
-        f"{folder} must hold a checkpoint of step {steps}; the last is of {step}. Delete the run "
-        "and train it again."
+        f"{folder} must hold a checkpoint of step {run.steps}; the last is of {step}. Delete the "
+        "run and train it again."
     )

@@ -2,12 +2,12 @@
 
 import base64
 import html
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.files import write_atomically
 from experiments.report import animation, figures, tables
 from experiments.report.runs import Pictures, read_run, run_names
 
@@ -211,9 +211,4 @@ def _file_name(stem: str, run: str, suffix: str, *, alone: bool) -> str:
 
 def write_file(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all, also where the program is killed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, lambda partial: partial.write_bytes(content))
