@@ -240,7 +240,7 @@ def _with_best(
     active = waited < patience
     better: Bool[np.ndarray, " seeds"] = active & (errors < np.asarray(progress.best.errors))
 
-    def chosen(new: Array, old: Array) -> np.ndarray:
+    def chosen(new: Array | np.ndarray, old: Array | np.ndarray) -> np.ndarray:
         return np.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
     states = jax.tree.map(chosen, progress.states, progress.best.states)
