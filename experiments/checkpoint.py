@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from tqdm import tqdm
 
-from experiments.parallel import is_first, of_first
+from experiments.parallel import are_several, is_first, of_first
 
 State = TypeVar("State")
 
@@ -33,13 +33,13 @@ class Checkpoints:
         self._folder = folder
         if not is_first():
             return
+        folder.mkdir(parents=True, exist_ok=True)
         alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+        several = {"multiprocessing_options": alone} if are_several() else {}
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=2,
-                cleanup_tmp_directories=True,
-                **({"multiprocessing_options": alone} if jax.process_count() > 1 else {}),
+                max_to_keep=2, cleanup_tmp_directories=True, create=False, **several
             ),
         )
 

@@ -47,5 +47,8 @@ def run(
         return 130
     except (ValueError, OSError) as error:  # Such as a disk that is full.
         print(f"error: {error}", file=sys.stderr)
+        if parallel.are_several():
+            # The others wait for this one, and would it for them at its end.
+            os._exit(2)
         return 2
     return 0

@@ -24,7 +24,7 @@ from experiments.data.sources import Dataset
 from experiments.followed import Followed
 from experiments.interruption import Interrupted
 from experiments.metrics import MetricsLog
-from experiments.parallel import in_any, is_first
+from experiments.parallel import in_any, is_first, wait_for_all
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30
 _VALIDATIONS = 20
@@ -121,6 +121,8 @@ def train_seeds(
             followed.forget_after(step)
             if step == 0:
                 followed.keep(followed.look(states))
+        # Their first exchange waits half a minute for all and no longer.
+        wait_for_all(name)
         resident = parallel.place(states)
         before, started = log.seconds(seeds[0]), time.perf_counter()
         saved_at = started

@@ -81,20 +81,25 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def are_several() -> bool:
+    """Whether this process trains together with others."""
+    return jax.process_count() > 1
+
+
 def wait_for_all(what: str) -> None:
     """Returns once every process has come to the place named ``what``."""
-    if jax.process_count() > 1:
+    if are_several():
         multihost_utils.sync_global_devices(what)
 
 
 def of_first(tree: Tree) -> Tree:
     """What the first process holds, in every process; arrays or numbers of one structure."""
-    return multihost_utils.broadcast_one_to_all(tree) if jax.process_count() > 1 else tree
+    return multihost_utils.broadcast_one_to_all(tree) if are_several() else tree
 
 
 def in_any(here: bool) -> bool:
     """Whether something is so in any process."""
-    if jax.process_count() == 1:
+    if not are_several():
         return here
     return bool(multihost_utils.process_allgather(np.asarray(here)).any())
 
