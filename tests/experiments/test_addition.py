@@ -20,6 +20,9 @@ from experiments.data.distortions import (
 )
 from experiments.data.tasks import TASKS, sums
 
+# Whole commands, trained again and again.
+pytestmark = pytest.mark.slow
+
 ADDITION = TASKS["addition"]
 
 

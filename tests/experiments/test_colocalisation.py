@@ -17,6 +17,9 @@ import pytest
 import stn_jax as stn
 from experiments import colocalisation, colocaliser
 
+# Whole commands, trained again and again.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 TIMING = ("seconds", "wall_time_s")
 

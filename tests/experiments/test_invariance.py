@@ -15,6 +15,9 @@ from experiments.config import Run
 from experiments.data.sources import Dataset, Split
 from experiments.report import build_report, figures
 
+# Whole commands, trained again and again.
+pytestmark = pytest.mark.slow
+
 NAMES = ["CNN, upright digits", "CNN, turned digits", "ST-CNN, turned digits"]
 FOLDERS = ["cnn-upright", "cnn-turned", "st-cnn-turned"]
 

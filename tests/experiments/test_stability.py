@@ -9,6 +9,9 @@ from experiments import stability
 from experiments.report import figures
 from experiments.report.runs import read_run
 
+# Whole commands, trained again and again.
+pytestmark = pytest.mark.slow
+
 HEALTHY = {"distance": 0.3, "scale": 0.9, "coverage": 0.9, "fold": 0.0, "nonfinite": 0.0}
 
 

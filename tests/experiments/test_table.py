@@ -19,6 +19,9 @@ from experiments import distorted_mnist, run, statistics, table
 from experiments.config import TableArguments
 from experiments.report import comparison_markdown, comparison_text, order, verdict
 
+# Whole commands, trained again and again.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 # All but the runs' folders.
 TABLE = ("table.json", "table.txt", "table.md", "report.html")

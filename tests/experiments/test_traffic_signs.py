@@ -14,6 +14,9 @@ from experiments import models, traffic_signs
 from experiments.data import distortions
 from experiments.deep import standardised
 
+# Whole commands, trained again and again.
+pytestmark = pytest.mark.slow
+
 IN_SHAPE = (32, 32, 3)
 # Counted by hand from the layers that experiments.deep states: 32 → 28 → 14 → 10 → 5 → 3.
 PLAIN = (

@@ -23,6 +23,9 @@ from experiments.data.tasks import TASKS
 from experiments.report import animation
 from experiments.report.runs import read_run, transform_named
 
+# Whole commands, trained again and again.
+pytestmark = pytest.mark.slow
+
 IMAGE_SHAPE, SIDE = (8, 8, 1), 17
 RUN = Path("volumes", "st-fcn-affine", "seeds-0")
 
