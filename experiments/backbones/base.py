@@ -1,0 +1,61 @@
+"""What every backbone is, and the layers that they share."""
+
+import abc
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+class Backbone(nnx.Module):
+    """A network from images to maps of features, and by their mean to a description.
+
+    Parameters and statistics are float32; a backbone computes in its ``dtype``. It normalises
+    images itself, as its published weights want them.
+
+    Attributes:
+      num_features: Number of maps, and length of a description.
+      stride: Side of an image over that of its maps; sides of images are multiples of it.
+      dtype: That of the convolutions, and of the maps.
+    """
+
+    num_features: ClassVar[int]
+    stride: ClassVar[int]
+    dtype: Any
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch features"]:
+        """The mean of each map, float32, of RGB images with pixels in [0, 1]."""
+        return self.features(images).mean(axis=(1, 2), dtype=jnp.float32)
+
+    @abc.abstractmethod
+    def features(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch rows columns features"]:
+        """The maps before the last pooling, of RGB images with pixels in [0, 1]."""
+
+    def tensor_name(self, path: tuple[str, ...]) -> str:
+        """What files of published weights call the variable at a path of this module."""
+        *modules, variable = path
+        return ".".join([*modules, _TENSORS[variable]])
+
+    def check_images(self, images: Float[Array, "batch height width 3"]) -> None:
+        """Raises a ``ValueError`` for images of other shapes than this backbone takes."""
+        _, height, width, _ = images.shape
+        if height % self.stride or width % self.stride:
+            raise ValueError(
+                f"images must have sides that are multiples of {self.stride}, the stride of "
+                f"{type(self).__name__}; got {height}×{width}. Give another image or crop size."
+            )
+
+
+# Flax's names of variables, and PyTorch's.
+_TENSORS = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "variance": "running_var",
+}

@@ -1,0 +1,185 @@
+"""A classifier of photographs that looks at parts, each cropped by a spatial transformer.
+
+The architecture is that of Jaderberg et al., arXiv:1506.02025, section 4.3 and appendix A, for
+birds. One localization network is shared by all N transformers: a backbone without its last
+pooling, a 1×1 convolution to 128 maps, a fully connected layer of 128 units and the regression of
+the N centres. The crops have a fixed scale, half of the image, and at first tile it. Each is
+described by a backbone of its own; the descriptions are concatenated, and a linear layer follows.
+
+Choices where the paper's summaries do not say: the localization network sees the whole image
+reduced to the size of a crop, so that its maps are 7×7 where crops have 224×224 pixels, and
+``relu`` follows its 1×1 convolution; dropout is of the concatenated descriptions.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+import stn_jax as stn
+from experiments.backbones import BACKBONES, Backbone, BackboneName
+from stn_jax import nn as stnn
+
+SCALE = 0.5
+DROPOUT = 0.7
+# Maps and units of the localization network behind its backbone.
+_UNITS = 128
+
+
+class PartModel(nnx.Module):
+    """A backbone for each of N crops and one for their localization; or one, for the image.
+
+    Args:
+      backbone: Name of the backbone that all of them are.
+      image_size: Side of the square images, in pixels.
+      num_classes: Number of classes.
+      num_transforms: Number N of crops; with 0 the image itself, reduced, is described.
+      crop_size: Side of what a backbone reads, in pixels; half the image's when ``None``.
+      scale: Side of a crop as a share of the image's.
+      dropout: Share of the descriptions' numbers that are left out in training.
+      dtype: That of the convolutions; parameters, theta and the warp are float32.
+      remat: Whether the backward pass computes each backbone anew: about a third more time, for
+        the memory of one backbone's activations in place of those of all.
+      rngs: Flax random state.
+
+    Raises:
+      ValueError: If a number is out of range, or the backbone does not take crops of that size.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneName,
+        image_size: int,
+        num_classes: int,
+        *,
+        num_transforms: int,
+        crop_size: int | None = None,
+        scale: float = SCALE,
+        dropout: float = DROPOUT,
+        dtype: Any = jnp.float32,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if num_transforms < 0:
+            raise ValueError(f"num_transforms must not be negative; got {num_transforms}.")
+        if not 0 < scale <= 1:
+            raise ValueError(f"scale must be in (0, 1]; got {scale!r}.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1); got {dropout!r}.")
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone must be {' | '.join(BACKBONES)}; got {backbone!r}.")
+        create = lambda: BACKBONES[backbone](rngs, dtype=dtype)  # noqa: E731
+        self.image_size = image_size
+        self.crop_size = image_size // 2 if crop_size is None else crop_size
+        self.dropout = dropout
+        self.remat = remat
+        self.describers = nnx.List([create() for _ in range(max(num_transforms, 1))])
+        transformer = None
+        if num_transforms:
+            transform = stn.fixed(stn.attention(), {0: scale})
+            maps = ReducedMaps(create(), self.crop_size, remat=remat, rngs=rngs)
+            localization = stnn.FeatureLocalization(
+                maps,
+                maps.num_features,
+                transform,
+                hidden=(_UNITS,),
+                num_transforms=num_transforms,
+                initial_theta=stnn.tiled(scale=scale),
+                rngs=rngs,
+            )
+            transformer = stnn.SpatialTransformer(
+                localization,
+                transform,
+                output_shape=(self.crop_size, self.crop_size),
+                num_transforms=num_transforms,
+                antialias=scale * image_size > self.crop_size,
+            )
+        self.transformer = transformer
+        num_features = len(self.describers) * self.describers[0].num_features
+        self.logits = nnx.Linear(num_features, num_classes, rngs=rngs)
+
+    @property
+    def backbones(self) -> list[Backbone]:
+        """All backbones, that of the localization network among them, to load weights into."""
+        return [each for _, each in nnx.iter_modules(self) if isinstance(each, Backbone)]
+
+    def __call__(
+        self,
+        images: Float[Array, "batch height width 3"],
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch classes"]:
+        """Logits of each image."""
+        return self.look(images, key)[0]
+
+    def look(
+        self,
+        images: Float[Array, "batch height width 3"],
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch transforms 2"] | None]:
+        """Logits and the centres ``(x, y)`` of the crops of each image.
+
+        Args:
+          images: RGB with pixels in [0, 1].
+          key: Of the dropout; there is none without a key.
+
+        Returns:
+          Logits, and theta of each crop; ``None`` in place of theta without crops.
+
+        Raises:
+          ValueError: If images are of another size.
+        """
+        theta = None
+        if self.transformer is None:
+            crops = [reduce(images, self.crop_size)]
+        else:
+            read, theta = self.transformer(images, return_theta=True)
+            crops = [read] if len(self.describers) == 1 else list(jnp.moveaxis(read, 1, 0))
+            theta = theta.reshape(len(images), -1, 2)
+        describe = nnx.remat(Backbone.__call__) if self.remat else Backbone.__call__
+        pairs = zip(self.describers, crops, strict=True)
+        described = jnp.concatenate([describe(*each) for each in pairs], axis=-1)
+        if key is not None:
+            described = drop(key, described, self.dropout)
+        return self.logits(described), theta
+
+
+class ReducedMaps(nnx.Module):
+    """What the localization network's fully connected layers see of images."""
+
+    def __init__(self, backbone: Backbone, size: int, *, remat: bool, rngs: nnx.Rngs) -> None:
+        self.backbone = backbone
+        self.size = size
+        self.remat = remat
+        self.reduction = nnx.Conv(backbone.num_features, _UNITS, (1, 1), rngs=rngs)
+        self.num_features = (size // backbone.stride) ** 2 * _UNITS
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch rows columns maps"]:
+        """Maps of each image, after it is reduced."""
+        features = type(self.backbone).features
+        if self.remat:
+            features = nnx.remat(features)
+        maps = features(self.backbone, reduce(images, self.size)).astype(jnp.float32)
+        return nnx.relu(self.reduction(maps))
+
+
+def reduce(
+    images: Float[Array, "batch height width c"], size: int
+) -> Float[Array, "batch size size c"]:
+    """Images of another size, antialiased; the same bit for bit where they have it already."""
+    whole = stn.attention()
+    shrink = lambda image: stn.warp(  # noqa: E731
+        image, whole, whole.identity, output_shape=(size, size), antialias=True
+    )
+    return jax.vmap(shrink)(images)
+
+
+def drop(
+    key: PRNGKeyArray, features: Float[Array, "batch features"], share: float
+) -> Float[Array, "batch features"]:
+    """A share of the numbers put to zero at random, the others made larger for them."""
+    kept = jax.random.bernoulli(key, 1 - share, features.shape)
+    return jnp.where(kept, features / (1 - share), 0)
