@@ -17,11 +17,13 @@ class Backbone(nnx.Module):
     Attributes:
       num_features: Number of maps, and length of a description.
       stride: Side of an image over that of its maps; sides of images are multiples of it.
+      heads: What the names of tensors begin with that a file may hold beside the backbone's.
       dtype: That of the convolutions, and of the maps.
     """
 
     num_features: ClassVar[int]
     stride: ClassVar[int]
+    heads: ClassVar[tuple[str, ...]] = ()
     dtype: Any
 
     def __call__(

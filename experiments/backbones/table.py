@@ -4,11 +4,17 @@ from collections.abc import Callable
 from typing import Literal
 
 from experiments.backbones.base import Backbone
+from experiments.backbones.googlenet import GoogLeNet
+from experiments.backbones.inception_bn import InceptionBN
+from experiments.backbones.resnet import ResNet50
 from experiments.backbones.small import Small
 
-BackboneName = Literal["small"]
+BackboneName = Literal["small", "resnet50", "inception-bn", "googlenet"]
 
 # Each is called as ``BACKBONES[name](rngs, dtype=dtype)``.
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "small": Small,
+    "resnet50": ResNet50,
+    "inception-bn": InceptionBN,
+    "googlenet": GoogLeNet,
 }
