@@ -31,6 +31,9 @@ _UNITS = 128
 class PartModel(nnx.Module):
     """A backbone for each of N crops and one for their localization; or one, for the image.
 
+    What is trained are the ``nnx.Param``; the statistics of backbones are ``nnx.BatchStat``, and
+    stay as they are.
+
     Args:
       backbone: Name of the backbone that all of them are.
       image_size: Side of the square images, in pixels.
@@ -76,6 +79,7 @@ class PartModel(nnx.Module):
         self.dropout = dropout
         self.remat = remat
         self.describers = nnx.List([create() for _ in range(max(num_transforms, 1))])
+        self.describers[0].check_size(self.crop_size, self.crop_size)
         transformer = None
         if num_transforms:
             transform = stn.fixed(stn.attention(), {0: scale})
@@ -130,6 +134,12 @@ class PartModel(nnx.Module):
         Raises:
           ValueError: If images are of another size.
         """
+        _, height, width, _ = images.shape
+        if (height, width) != (self.image_size, self.image_size):
+            raise ValueError(
+                f"images must be {self.image_size}×{self.image_size}, the image_size of this "
+                f"model; got {height}×{width}."
+            )
         theta = None
         if self.transformer is None:
             crops = [reduce(images, self.crop_size)]

@@ -43,9 +43,8 @@ class Backbone(nnx.Module):
         *modules, variable = path
         return ".".join([*modules, _TENSORS[variable]])
 
-    def check_images(self, images: Float[Array, "batch height width 3"]) -> None:
-        """Raises a ``ValueError`` for images of other shapes than this backbone takes."""
-        _, height, width, _ = images.shape
+    def check_size(self, height: int, width: int) -> None:
+        """Raises a ``ValueError`` if images of this size do not fit the stride."""
         if height % self.stride or width % self.stride:
             raise ValueError(
                 f"images must have sides that are multiples of {self.stride}, the stride of "

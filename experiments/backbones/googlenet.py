@@ -60,7 +60,7 @@ class GoogLeNet(Backbone):
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns features"]:
         """The maps before the last pooling, of RGB images with pixels in [0, 1]."""
-        self.check_images(images)
+        self.check_size(*images.shape[1:3])
         maps = _reduced(self.conv1(2 * images - 1))
         maps = _reduced(self.conv3(self.conv2(maps)))
         for name in _BLOCKS:

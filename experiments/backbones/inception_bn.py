@@ -97,7 +97,7 @@ class InceptionBN(Backbone):
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns features"]:
         """The maps before the last pooling, of RGB images with pixels in [0, 1]."""
-        self.check_images(images)
+        self.check_size(*images.shape[1:3])
         maps = self._pass(255 * images[..., ::-1] - jnp.array(_MEAN), "conv1_7x7_s2")
         maps = _halved(maps)
         maps = _halved(self._pass(maps, "conv2_3x3_reduce", "conv2_3x3"))

@@ -54,7 +54,7 @@ class ResNet50(Backbone):
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns features"]:
         """The maps before the last pooling, of RGB images with pixels in [0, 1]."""
-        self.check_images(images)
+        self.check_size(*images.shape[1:3])
         maps = self.conv1((images - jnp.array(_MEAN)) / jnp.array(_DEVIATION))
         maps = max_pool_3x3(maps, stride=2, padding=(1, 0))
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -50,7 +50,7 @@ class Small(Backbone):
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns features"]:
         """The maps before the last pooling, of RGB images with pixels in [0, 1]."""
-        self.check_images(images)
+        self.check_size(*images.shape[1:3])
         maps = jax.vmap(standardised)(images)
         for convolution in self.convolutions:
             maps = nnx.relu(max_pool(convolution(maps)))
