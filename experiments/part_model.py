@@ -11,6 +11,7 @@ reduced to the size of a crop, so that its maps are 7×7 where crops have 224×2
 ``relu`` follows its 1×1 convolution; dropout is of the concatenated descriptions.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,8 +44,8 @@ class PartModel(nnx.Module):
       scale: Side of a crop as a share of the image's.
       dropout: Share of the descriptions' numbers that are left out in training.
       dtype: That of the convolutions; parameters, theta and the warp are float32.
-      remat: Whether the backward pass computes each backbone anew: about a third more time, for
-        the memory of one backbone's activations in place of those of all.
+      remat: Whether the backward pass computes each backbone anew, for the memory of one backbone's
+        activations in place of those of all. On accelerators: XLA on the CPU merges the two passes.
       rngs: Flax random state.
 
     Raises:
@@ -147,9 +148,13 @@ class PartModel(nnx.Module):
             read, theta = self.transformer(images, return_theta=True)
             crops = [read] if len(self.describers) == 1 else list(jnp.moveaxis(read, 1, 0))
             theta = theta.reshape(len(images), -1, 2)
-        describe = nnx.remat(Backbone.__call__) if self.remat else Backbone.__call__
-        pairs = zip(self.describers, crops, strict=True)
-        described = jnp.concatenate([describe(*each) for each in pairs], axis=-1)
+        described = jnp.concatenate(
+            [
+                run(Backbone.__call__, describer, crop, remat=self.remat)
+                for describer, crop in zip(self.describers, crops, strict=True)
+            ],
+            axis=-1,
+        )
         if key is not None:
             described = drop(key, described, self.dropout)
         return self.logits(described), theta
@@ -169,17 +174,37 @@ class ReducedMaps(nnx.Module):
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns maps"]:
         """Maps of each image, after it is reduced."""
-        features = type(self.backbone).features
-        if self.remat:
-            features = nnx.remat(features)
-        maps = features(self.backbone, reduce(images, self.size)).astype(jnp.float32)
-        return nnx.relu(self.reduction(maps))
+        seen = reduce(images, self.size)
+        maps = run(type(self.backbone).features, self.backbone, seen, remat=self.remat)
+        return nnx.relu(self.reduction(maps.astype(jnp.float32)))
+
+
+def run(
+    method: Callable[[Any, Array], Array],
+    backbone: Backbone,
+    images: Float[Array, "batch height width 3"],
+    *,
+    remat: bool,
+) -> Float[Array, "batch ..."]:
+    """What a method of a backbone gives; with ``remat`` the backward pass computes it anew."""
+    if not remat:
+        return method(backbone, images)
+    graph, state = nnx.split(backbone)
+    return jax.checkpoint(lambda state, images: method(nnx.merge(graph, state), images))(
+        state, images
+    )
 
 
 def reduce(
     images: Float[Array, "batch height width c"], size: int
 ) -> Float[Array, "batch size size c"]:
     """Images of another size, antialiased; the same bit for bit where they have it already."""
+    batch, height, width, channels = images.shape
+    factor = height // size
+    if (height, width) == (factor * size, factor * size):
+        # The warp gives this too, from a far larger program.
+        blocks = images.reshape(batch, size, factor, size, factor, channels)
+        return blocks.mean(axis=(2, 4))
     whole = stn.attention()
     shrink = lambda image: stn.warp(  # noqa: E731
         image, whole, whole.identity, output_shape=(size, size), antialias=True
