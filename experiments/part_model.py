@@ -6,7 +6,7 @@ pooling, a 1×1 convolution to 128 maps, a fully connected layer of 128 units an
 the N centres. The crops have a fixed scale, half of the image, and at first tile it. Each is
 described by a backbone of its own; the descriptions are concatenated, and a linear layer follows.
 
-Choices where the paper's summaries do not say: the localization network sees the whole image
+Taken to be so, since the accounts of it do not say: the localization network sees the whole image
 reduced to the size of a crop, so that its maps are 7×7 where crops have 224×224 pixels, and
 ``relu`` follows its 1×1 convolution; dropout is of the concatenated descriptions.
 """
