@@ -1,0 +1,293 @@
+"""Labelled pictures one by one, as a pipeline asks for them: arrays, image files, TFDS.
+
+Each of these is a sequence of examples at random access, which can be sent to another process. An
+example is a dict of ``image``, uint8 ``[side, side, 3]``, and ``label``, int32, and, of what is
+annotated, of ``box``, float32 ``[4]``: left, top, right and bottom, and ``parts``, float32
+``[parts, 2]``: ``(x, y)``, NaN where a part is not seen. Both are in normalised coordinates of the
+image, −1 and 1 being its outer edges, and may lie outside it.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+from PIL import Image
+
+from experiments.data.sources import DataError
+
+FitName = Literal["crop", "whole"]
+Example = dict[str, np.ndarray]
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A sequence of examples; arrays of one key have one shape and dtype."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int) -> Example:
+        """One of them; raises a ``DataError`` that names what cannot be read."""
+
+
+class Framing(NamedTuple):
+    """How a picture of any size becomes a square.
+
+    Attributes:
+      side: Of the square, in pixels.
+      fit: ``crop``, the shorter side fills the square, and what is beyond it on the longer one is
+        cut off at both ends alike; ``whole``, all is kept, and the sides are scaled apart.
+    """
+
+    side: int
+    fit: FitName = "crop"
+
+    def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is kept of a picture of a width and height."""
+        width, height = size
+        if self.fit == "whole":
+            return 0.0, 0.0, float(width), float(height)
+        side = min(size)
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+
+    def image(self, picture: Image.Image) -> UInt8[np.ndarray, "side side 3"]:
+        """The square, averaged over as many pixels as fall on one of its own."""
+        resized = picture.convert("RGB").resize(
+            (self.side, self.side), Image.Resampling.BILINEAR, box=self.region(picture.size)
+        )
+        return np.asarray(resized)
+
+    def points(
+        self, points: Float[np.ndarray, "*n 2"], size: tuple[int, int]
+    ) -> Float[np.ndarray, "*n 2"]:
+        """Points ``(x, y)`` in pixels from the picture's left and top edge, normalised."""
+        left, top, right, bottom = self.region(size)
+        middle = np.array([left + right, top + bottom]) / 2
+        half = np.array([right - left, bottom - top]) / 2
+        return ((points - middle) / half).astype(np.float32)
+
+    def box(self, box: Float[np.ndarray, " 4"], size: tuple[int, int]) -> Float[np.ndarray, " 4"]:
+        """Left, top, right and bottom in pixels from the picture's left and top edge, likewise."""
+        return self.points(box.reshape(2, 2), size).reshape(4)
+
+
+class Arrays:
+    """Images and labels in memory, and whatever else there is of each.
+
+    Raises:
+      ValueError: If the arrays are not of one length.
+    """
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w c"],
+        labels: Integer[np.ndarray, " n"],
+        **more: np.ndarray,
+    ) -> None:
+        self._arrays = {"image": images, "label": labels.astype(np.int32), **more}
+        lengths = {name: len(array) for name, array in self._arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"arrays must be of one length; got {lengths}.")
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._arrays["image"])
+
+    def __getitem__(self, index: int) -> Example:
+        """One of them."""
+        return {name: np.asarray(array[index]) for name, array in self._arrays.items()}
+
+
+class Files:
+    """Image files, which are read when they are asked for.
+
+    Args:
+      paths: Of the files.
+      labels: ``[n]``.
+      framing: How a picture becomes a square.
+      boxes: Left, top, right and bottom of each, in pixels of the picture, ``[n, 4]``.
+      parts: ``(x, y)`` of each part, in pixels, NaN where it is not seen, ``[n, parts, 2]``.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Integer[np.ndarray, " n"],
+        framing: Framing,
+        *,
+        boxes: Float[np.ndarray, "n 4"] | None = None,
+        parts: Float[np.ndarray, "n parts 2"] | None = None,
+    ) -> None:
+        self.labels = labels.astype(np.int32)
+        self._paths, self._framing = list(map(str, paths)), framing
+        self._boxes, self._parts = boxes, parts
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Example:
+        """One of them."""
+        path = self._paths[index]
+        with _decoding(path), Image.open(path) as picture:
+            example = {"image": self._framing.image(picture), "label": self.labels[index, ...]}
+            size = picture.size
+        if self._boxes is not None:
+            example["box"] = self._framing.box(self._boxes[index], size)
+        if self._parts is not None:
+            example["parts"] = self._framing.points(self._parts[index], size)
+        return example
+
+
+def folder(root: Path, framing: Framing) -> Files:
+    """The image files of a folder in which there is one for each class, by their names.
+
+    Raises:
+      DataError: If there is none.
+    """
+    classes = sorted(each for each in root.iterdir() if each.is_dir()) if root.is_dir() else []
+    found = [
+        (path, label)
+        for label, each in enumerate(classes)
+        for path in sorted(each.iterdir())
+        if path.suffix.lower() in ENDINGS
+    ]
+    if not found:
+        raise DataError(
+            f"{root}: expected a folder for each class with images in it; got none; name theirs"
+        )
+    paths, labels = zip(*found, strict=True)
+    return Files(paths, np.array(labels), framing)
+
+
+class Tfds:
+    """A prepared data set of TensorFlow Datasets with ``image``, ``label`` and perhaps ``bbox``.
+
+    Args:
+      name: Of the data set; whichever version was prepared is taken.
+      split: ``train`` or ``test``.
+      data_dir: Where it was prepared, TFDS's own folder if empty.
+      framing: How a picture becomes a square.
+
+    Raises:
+      DataError: If it is not there or cannot be read.
+    """
+
+    def __init__(self, name: str, split: str, data_dir: str, framing: Framing) -> None:
+        self._where = f"{f'tfds:{data_dir}' if data_dir else 'tfds'} ({name}, {split})"
+        self._asked, self._framing = (name, split, data_dir), framing
+        self._opened: Any = None
+        self._length = len(self._records())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open files: another process opens its own."""
+        return self.__dict__ | {"_opened": None}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._length
+
+    def __getitem__(self, index: int) -> Example:
+        """One of them."""
+        record = self._record(index)
+        with (
+            _decoding(f"{self._where}, example {index}"),
+            Image.open(io.BytesIO(record["image"])) as picture,
+        ):
+            size = picture.size
+            label = np.array(record["label"], np.int32)
+            example = {"image": self._framing.image(picture), "label": label}
+        if "bbox" in record:
+            # Shares of the height and the width: top, left, bottom, right.
+            top, left, bottom, right = np.asarray(record["bbox"], np.float64)
+            pixels = np.array([left, top, right, bottom]) * np.tile(size, 2)
+            example["box"] = self._framing.box(pixels, size)
+        return example
+
+    def labels(self) -> Integer[np.ndarray, " n"]:
+        """Those of all examples, which are read for it."""
+        return np.array([self._record(k)["label"] for k in range(self._length)], np.int32)
+
+    def class_names(self) -> list[str]:
+        """What the labels stand for."""
+        names: list[str] = list(self._records().dataset_info.features["label"].names)
+        return names
+
+    def _record(self, index: int) -> Mapping[str, Any]:
+        records = self._records()
+        with self._reading():
+            return records[index]
+
+    def _records(self) -> Any:
+        if self._opened is None:
+            with self._reading():
+                self._opened = _open(*self._asked)
+        return self._opened
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        name = self._asked[0]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Those of TFDS and what it imports are not ours.
+                yield
+        except Exception as error:  # TFDS raises whatever its parts raise; the cause stays chained.
+            raise DataError(
+                f"{self._where}: expected {name} prepared by TFDS as array_record or parquet; got "
+                f"{type(error).__name__}: {error}; run `tfds build {name} "
+                "--file_format=array_record` where TensorFlow is installed, then name its folder "
+                "as tfds:DATA_DIR"
+            ) from error
+
+
+def _open(name: str, split: str, data_dir: str) -> Any:
+    """The records, all their images as bytes."""
+    import tensorflow_datasets as tfds  # Imported here: heavy, and optional.
+
+    builder = tfds.builder(f"{name}:*.*.*", data_dir=data_dir or None)
+    images = [
+        name
+        for name, feature in builder.info.features.items()
+        if isinstance(feature, tfds.features.Image)
+    ]
+    decoders = {name: tfds.decode.SkipDecoding() for name in images}
+    return builder.as_data_source(split, decoders=decoders)
+
+
+class Chosen:
+    """Some examples of others, by their numbers; perhaps without some of their arrays."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        numbers: Integer[np.ndarray, " n"],
+        keys: Sequence[str] | None = None,
+    ) -> None:
+        self._examples, self._numbers, self._keys = examples, numbers, keys
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Example:
+        """One of them."""
+        example = self._examples[int(self._numbers[index])]
+        return example if self._keys is None else {key: example[key] for key in self._keys}
+
+
+@contextmanager
+def _decoding(where: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    # Pillow's own errors are among these, also of pictures that are far too large.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise DataError(f"{where}: expected a readable image; got {got}; fetch it again") from error
