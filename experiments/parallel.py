@@ -35,7 +35,10 @@ class Parallel(NamedTuple):
       mean: Of values that each device has taken of its part, the mean over all; in a step.
       compile: Of a step ``(state, *arrays, number)``, which gives a state and metrics, with the
         static number last, the compiled one; its first argument is donated.
+      compile_step: The same of a step ``(state, *arrays)`` without a number.
       place: Puts state or data where the compiled step takes them.
+      feed: Puts this process's part of a batch from the host where the compiled step takes it, and
+        does not wait for it. In the step it is what :attr:`part` gives of a batch.
       fetch: What :attr:`place` placed, or the compiled step returned, as on one device; of what
         lies in parts on the devices of several processes, a part.
     """
@@ -44,7 +47,9 @@ class Parallel(NamedTuple):
     part: Callable[[Tree], Tree]
     mean: Callable[[Tree], Tree]
     compile: Callable[[Callable[..., Any]], Callable[..., Any]]
+    compile_step: Callable[[Callable[..., Any]], Callable[..., Any]]
     place: Callable[[Tree], Tree]
+    feed: Callable[[Any], Any]
     fetch: Callable[[Tree], Tree]
 
 
@@ -117,14 +122,23 @@ def _mesh_of_all(devices: int) -> Parallel:
     def compile_(steps: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(steps, static_argnames="num_steps", donate_argnums=0)
 
+    def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(step, donate_argnums=0)
+
     def place(tree: Tree) -> Tree:
         # device_put refuses random keys on a mesh of several processes.
         return jax.jit(_same, out_shardings=replicated)(tree)
 
+    def feed(batch: Any) -> Any:
+        return jax.tree.map(
+            lambda a: jax.make_array_from_process_local_data(sharded, np.asarray(a)), batch
+        )
+
     def fetch(tree: Tree) -> Tree:
         return jax.tree.map(lambda a: a if a.is_fully_addressable else _local(a), tree)
 
-    return Parallel(devices, part if devices > 1 else _same, _same, compile_, place, fetch)
+    own = part if devices > 1 else _same
+    return Parallel(devices, own, _same, compile_, compile_step, place, feed, fetch)
 
 
 def _program_for_each(devices: int) -> Parallel:
@@ -143,14 +157,22 @@ def _program_for_each(devices: int) -> Parallel:
 
         return lambda *arguments: compiled(arguments[-1])(*arguments[:-1])
 
+    def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.pmap(step, AXIS, donate_argnums=0)
+
     def place(tree: Tree) -> Tree:
         local = jax.local_device_count()
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (local, *np.shape(a))), tree)
 
+    def feed(batch: Any) -> Any:
+        own = NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
+        spread = lambda a: np.reshape(a, (jax.local_device_count(), -1, *np.shape(a)[1:]))  # noqa: E731
+        return jax.tree.map(lambda a: jax.device_put(spread(a), own), batch)
+
     def fetch(tree: Tree) -> Tree:
         return jax.tree.map(lambda a: _local(a)[0], tree)
 
-    return Parallel(devices, part, mean, compile_, place, fetch)
+    return Parallel(devices, part, mean, compile_, compile_step, place, feed, fetch)
 
 
 def _local(array: Array) -> Array:

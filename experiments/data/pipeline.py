@@ -7,8 +7,8 @@ own part of every batch; the parts one after the other are the batch that one pr
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator
+from typing import TypeVar
 
 import grain
 import numpy as np
@@ -59,7 +59,7 @@ def shuffled(
     start: int = 0,
     shard: Shard = Shard(),
     reading: Reading = Reading(),
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches without end: in every epoch each example once, in another order.
 
     An epoch may end within a batch, which the next one fills up.
@@ -96,7 +96,7 @@ def in_order(
     *,
     shard: Shard = Shard(),
     reading: Reading = Reading(),
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Each example once, in their order; the last batch is filled up with the first ones.
 
     Arguments, result and errors are those of :func:`shuffled`.
@@ -109,8 +109,8 @@ def in_order(
 
 
 def placed_ahead(
-    batches: Iterator[Batch], place: Callable[[Batch], Placed], *, number: int = 2
-) -> Iterator[Placed]:
+    batches: Generator[Batch, None, None], place: Callable[[Batch], Placed], *, number: int = 2
+) -> Generator[Placed, None, None]:
     """The batches on the device, each put there while earlier ones are still computed with.
 
     Args:
@@ -126,14 +126,7 @@ def placed_ahead(
                 yield under_way.popleft()
         yield from under_way
     finally:
-        close(batches)
-
-
-def close(batches: Iterator[Any]) -> None:
-    """Ends whatever reads for an iterator, if it is one of this file's."""
-    ending = getattr(batches, "close", None)
-    if ending is not None:
-        ending()
+        batches.close()
 
 
 def _checked(examples: Examples, batch_size: int, shard: Shard) -> int:
@@ -149,7 +142,7 @@ def _checked(examples: Examples, batch_size: int, shard: Shard) -> int:
     return batch_size // shard.count
 
 
-def _read(batches: "grain.MapDataset[Example]", reading: Reading) -> Iterator[Batch]:
+def _read(batches: "grain.MapDataset[Example]", reading: Reading) -> Generator[Batch, None, None]:
     read = batches.to_iter_dataset(
         grain.ReadOptions(
             num_threads=reading.threads, prefetch_buffer_size=_READY * reading.threads
@@ -163,7 +156,7 @@ def _read(batches: "grain.MapDataset[Example]", reading: Reading) -> Iterator[Ba
     )
     iterator = iter(read.mp_prefetch(options))
 
-    def yielded() -> Iterator[Batch]:
+    def yielded() -> Generator[Batch, None, None]:
         try:
             yield from iterator
         finally:

@@ -17,6 +17,7 @@ _WORDS = (
     "verdict",
     "class",
     "taken for",
+    "crop of",
 )
 
 

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from tfds_samples import encoded, prepare_birds
 
-from experiments.data import pipeline
 from experiments.data.examples import Arrays, Chosen, Files, Framing, Tfds, folder
 from experiments.data.pipeline import Reading, Shard, in_order, placed_ahead, shuffled
 from experiments.data.sources import DataError
@@ -25,7 +24,7 @@ def array_source(number=NUMBER):
 
 def take(batches, number):
     taken = list(itertools.islice(batches, number))
-    pipeline.close(batches)
+    batches.close()
     return taken
 
 
@@ -139,7 +138,7 @@ def test_closing_ends_the_threads():
     next(batches)
     started = set(threading.enumerate()) - before
     assert started
-    pipeline.close(batches)
+    batches.close()
     for thread in started:
         thread.join(timeout=10)
         assert not thread.is_alive()
@@ -227,7 +226,7 @@ def test_batches_are_placed_ahead_of_their_use():
 
     early = placed_ahead(endless(), place)
     next(early)
-    pipeline.close(early)
+    early.close()
     assert ended == [True]
 
 

@@ -1,0 +1,374 @@
+"""Birds: species told by crops of parts, which parallel spatial transformers find by themselves.
+
+``python -m experiments.birds --help`` lists the options.
+
+Protocol of Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 4.3 and
+appendix: CUB-200-2011; N crops of half the image's side, whose centres alone are learnt; ``--side
+448`` of which crops are read at 224 pixels; ``--recipe paper`` (a); random crops and mirror images
+in training (b). Marks as in :mod:`experiments.data.distortions`; :mod:`experiments.part_model` says
+what is chosen of the networks.
+
+Choices and deviations:
+
+- The plain CNN is the same backbone on the whole image, reduced to the size of a crop. The paper's
+  CNN of 224 pixels is this one with ``--side 448``.
+- A picture's shorter side becomes the side of the image, and the middle is cut out of the longer
+  one; ``--fit whole`` keeps all, squeezed. Test images are seen without an eighth of their margin,
+  which is the room for the random crops.
+- Momentum 0.9, and batches of 32.
+- Boxes and places of parts are used to measure what crops hold, and for nothing else. Beside what
+  was found stands what crops in the middle of the image hold, and what the first ones do, which
+  tile it. Transformers are in no order; of every seed, that with most of head over body is first.
+- ``--data drawn`` needs nothing to be fetched: small drawn birds, whose class is told by two signs
+  that a crop can hold one at a time. There the network is small and begins from nothing, by Adam.
+"""
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from experiments import bird_training, models, statistics
+from experiments.bird_config import Arguments, Birds
+from experiments.bird_measures import Found, crops_held, on_view
+from experiments.bird_training import State, Trainer
+from experiments.checkpoint import Checkpoints
+from experiments.command_line import run as run_command
+from experiments.data import birds, pipeline
+from experiments.data.birds import Split
+from experiments.data.pipeline import Reading, Shard
+from experiments.files import environment, read_json, write_json
+from experiments.interruption import Interrupted, stop_signal
+from experiments.metrics import MetricsLog
+from experiments.parallel import make_parallel
+from experiments.part_model import PartModel
+from experiments.report import text_table
+from experiments.report.birds import Pictured, build_birds, tables
+from experiments.run import prepare_folder
+
+# Accuracy in percent, by the number of transformers and the side of the image they read; backbones
+# see 224 pixels.
+PAPER: dict[tuple[int, int], float] = {(0, 448): 82.3, (2, 448): 83.9, (4, 448): 84.1}
+_PAPER_SEEN = 224
+_SECONDS_BETWEEN_CHECKPOINTS = 60
+_VALIDATIONS = 10
+_PICTURED = 8
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
+    return run_command("python -m experiments.birds", Arguments, _classify, command_line)
+
+
+def name_of(num_transforms: int) -> str:
+    """What a model is called."""
+    return f"{num_transforms}xst-cnn" if num_transforms else "cnn"
+
+
+def _classify(arguments: Arguments) -> None:
+    """Trains what is not trained yet; measures, reports and prints the tables."""
+    make_parallel(arguments.parallel, arguments.settled.batch_size)
+    prepare_folder(arguments, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite)
+    result_file = arguments.out / "result.json"
+    if not result_file.exists():
+        data = birds.load(
+            arguments.data,
+            arguments.framing,
+            validation=arguments.validation,
+            drawn=arguments.out / "drawn",
+        )
+        trainers = {n: make_trainer(arguments, n, data) for n in arguments.num_transforms}
+        log = MetricsLog(arguments.out / "metrics.jsonl", key="training")
+        rows, pictured = [], {}
+        with stop_signal() as stop:
+            for number, trainer in trainers.items():
+                found = []
+                for seed in arguments.seeds:
+                    state, constants = _train(arguments, number, seed, trainer, data, log, stop)
+                    look = functools.partial(trainer.look, state.params, constants)
+                    found.append(_found(arguments, look, _measured(arguments, data)))
+                    if number and seed == arguments.seeds[0]:
+                        pictured[name_of(number)] = _pictured(
+                            arguments, trainer, state, constants, data
+                        )
+                rows.append(row_of(arguments, number, found, data, _start(trainer, data)))
+        result = _result(arguments, data, rows) | {
+            "wall_time_s": round(log.total_seconds(), 2),
+            **environment(),
+        }
+        logged = {
+            name_of(number): [
+                line for seed in arguments.seeds for line in log.rows(_training_name(number, seed))
+            ]
+            for number in arguments.num_transforms
+        }
+        build_birds(arguments.out, result, logged, pictured)
+        write_json(result_file, result)
+    for table in tables(read_json(result_file)):
+        print(text_table(*table), end="\n\n")
+    print(f"report: {arguments.out / 'report.html'}")
+
+
+def make_trainer(experiment: Birds, num_transforms: int, data: birds.Birds) -> Trainer:
+    """The trainer of a model.
+
+    Raises:
+      ValueError: If the model cannot be built for images of that size.
+    """
+    settled = experiment.settled
+
+    def create(rngs: nnx.Rngs) -> PartModel:
+        return PartModel(
+            experiment.backbone,
+            experiment.side,
+            len(data.classes),
+            num_transforms=num_transforms,
+            crop_size=experiment.seen_side,
+            dropout=settled.dropout,
+            dtype=jnp.dtype(experiment.dtype),
+            remat=experiment.remat,
+            rngs=rngs,
+        )
+
+    optimizer = bird_training.make_optimizer(
+        experiment.recipe,
+        settled.learning_rate,
+        settled.steps,
+        localization_rate=settled.localization_rate if num_transforms else None,
+        frozen_steps=experiment.localization_frozen_steps,
+    )
+    parallel = make_parallel(experiment.parallel, settled.batch_size)
+    return bird_training.make_trainer(
+        create, functools.partial(_load, experiment), optimizer, settled.batch_size, parallel
+    )
+
+
+def _load(experiment: Birds, model: PartModel) -> None:
+    """Gives all backbones the published weights, if there are any."""
+
+
+def _training_name(num_transforms: int, seed: int) -> str:
+    return f"{name_of(num_transforms)}-seed-{seed}"
+
+
+def _measured(experiment: Birds, data: birds.Birds) -> Split:
+    """What is measured at the end."""
+    if experiment.on == "test":
+        return data.test
+    assert data.validation is not None
+    return data.validation
+
+
+def _train(
+    arguments: Arguments,
+    num_transforms: int,
+    seed: int,
+    trainer: Trainer,
+    data: birds.Birds,
+    log: MetricsLog,
+    stop: dict[str, bool],
+) -> tuple[State, Any]:
+    """One training, from its last checkpoint to the end; gives its state and the constants.
+
+    Raises:
+      Interrupted: If Ctrl-C or a termination signal came; the state is saved.
+    """
+    name, parallel, settled = (
+        _training_name(num_transforms, seed),
+        trainer.parallel,
+        arguments.settled,
+    )
+    state, constants = trainer.initial(seed)
+    with closing(Checkpoints(arguments.out / "checkpoints" / name)) as checkpoints:
+        step, state = checkpoints.resume(state) or (0, state)
+        log.forget_after([name], step)
+        if step == settled.steps:
+            return state, constants
+        resident, fixed, key = map(parallel.place, (state, constants, jax.random.key(seed)))
+        from_host = pipeline.shuffled(
+            data.train.unannotated(),
+            settled.batch_size,
+            seed=seed,
+            start=step,
+            shard=Shard(jax.process_index(), jax.process_count()),
+            reading=_reading(arguments),
+        )
+        before, started = log.seconds(name), time.perf_counter()
+        saved_at = started
+        lines_between = max(1, settled.steps // arguments.steps_per_line // _VALIDATIONS)
+        with (
+            closing(pipeline.placed_ahead(from_host, parallel.feed)) as batches,
+            tqdm(total=settled.steps, initial=step, unit="step", desc=name) as progress,
+        ):
+            while step < settled.steps:
+                count = min(arguments.steps_per_line, settled.steps - step)
+                tick, each = time.perf_counter(), []
+                for _ in range(count):
+                    batch = next(batches)
+                    resident, metrics = trainer.step(
+                        resident, fixed, batch["image"], batch["label"], key
+                    )
+                    # Not read yet, so that the host runs ahead of the device.
+                    each.append(metrics)
+                state, lines = parallel.fetch((resident, each))
+                row = {k: float(np.mean([line[k] for line in lines])) for k in lines[0]}
+                rate = count * settled.batch_size / (time.perf_counter() - tick)
+                step += count
+                due = step // arguments.steps_per_line % lines_between == 0
+                if data.validation is not None and (due or step == settled.steps):
+                    look = functools.partial(trainer.look, state.params, constants)
+                    read = _found(arguments, look, data.validation).predictions
+                    row["validation_error"] = 100 * float((read != data.validation.labels).mean())
+                timing = {
+                    "images_per_second": round(rate, 1),
+                    "seconds": round(before + time.perf_counter() - started, 2),
+                }
+                log.append({"training": name, "seed": seed, "step": step, **row, **timing})
+                progress.update(count)
+                progress.set_postfix(loss=f"{row['loss']:.4f}", error=f"{row['train_error']:.1f}%")
+                late = time.perf_counter() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS
+                if stop["requested"] or late or step == settled.steps:
+                    checkpoints.save(step, state)
+                    saved_at = time.perf_counter()
+                if stop["requested"]:
+                    raise Interrupted(f"{name}, step {step} of {settled.steps}")
+    return state, constants
+
+
+def _reading(arguments: Arguments) -> Reading:
+    return Reading(workers=arguments.workers, threads=arguments.threads)
+
+
+def _found(arguments: Arguments, look: Any, split: Split) -> Found:
+    """What a model makes of all images of a split."""
+    batch_size, number = arguments.settled.batch_size, len(split.labels)
+    # Threads are there at once, and there is too little to do for processes.
+    batches = pipeline.in_order(split.examples, batch_size, reading=Reading(threads=2))
+    predictions, theta, boxes, parts = [], [], [], []
+    for batch in batches:
+        logits, centres = look(batch["image"])
+        predictions.append(np.asarray(logits).argmax(-1))
+        if centres is not None:
+            theta.append(np.asarray(centres))
+        boxes.append(batch["box"].reshape(-1, 2, 2))
+        parts.append(batch.get("parts", np.zeros((batch_size, 0, 2), np.float32)))
+    view = functools.partial(on_view, stored=arguments.framing.side, side=arguments.side)
+    return Found(
+        np.concatenate(predictions)[:number],
+        np.concatenate(theta)[:number] if theta else None,
+        view(np.concatenate(boxes)[:number]).reshape(-1, 4),
+        view(np.concatenate(parts)[:number]),
+    )
+
+
+def _start(trainer: Trainer, data: birds.Birds) -> np.ndarray | None:
+    """Centres of the first crops ``[transforms, 2]``, the same of every image."""
+    state, constants = trainer.initial(0)
+    image = data.train.examples[0]["image"][None]
+    theta = trainer.look(state.params, constants, image)[1]
+    return None if theta is None else np.asarray(theta)[0]
+
+
+def row_of(
+    experiment: Birds,
+    num_transforms: int,
+    found: Sequence[Found],
+    data: birds.Birds,
+    start: np.ndarray | None,
+) -> dict[str, Any]:
+    """What a result says of a model, given what each seed's training found.
+
+    Args:
+      experiment: The settings.
+      num_transforms: Of the model.
+      found: For each seed.
+      data: That was measured.
+      start: Centres of the first crops, ``[transforms, 2]``.
+    """
+    labels = _measured(experiment, data).labels
+    wrong = np.stack([each.predictions != labels for each in found])[:, None]
+    low, high = statistics.interval(wrong)
+    paper = None
+    if data.name.startswith("CUB") and experiment.seen_side == _PAPER_SEEN:
+        paper = PAPER.get((num_transforms, experiment.side))
+    model: Any = nnx.eval_shape(
+        lambda: PartModel(
+            experiment.backbone,
+            experiment.side,
+            len(data.classes),
+            num_transforms=num_transforms,
+            crop_size=experiment.seen_side,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    row = {
+        "model": name_of(num_transforms),
+        "num_parameters": models.count_parameters(model),
+        "accuracies": (100 - 100 * wrong.mean(axis=(1, 2))).tolist(),
+        "accuracy": float(100 - 100 * wrong.mean()),
+        "interval": [100 - high, 100 - low],
+        "paper": paper,
+    }
+    if start is None:
+        return row
+    held = [crops_held(each, each.theta, data.parts) for each in found]
+    first = found[0]
+    number = len(first.boxes)
+    constant = lambda centres: np.broadcast_to(centres, (number, len(centres), 2))  # noqa: E731
+    return row | {
+        "held": held,
+        "held_by_first_crops": crops_held(first, constant(start), data.parts),
+        "held_in_the_middle": crops_held(first, constant(np.zeros((1, 2))), data.parts),
+    }
+
+
+def _pictured(
+    arguments: Arguments, trainer: Trainer, state: State, constants: Any, data: birds.Birds
+) -> Pictured:
+    """The first measured image of each of some classes, and what is read of it."""
+    split = _measured(arguments, data)
+    chosen = np.sort(np.unique(split.labels, return_index=True)[1])[:_PICTURED]
+    images = np.stack([split.examples[int(k)]["image"] for k in chosen])
+    logits, theta = trainer.look(state.params, constants, images)
+    seen, read = trainer.crops(state.params, constants, images)
+    assert theta is not None
+    return Pictured(
+        np.asarray(seen),
+        np.asarray(read),
+        np.asarray(theta),
+        split.labels[chosen] == np.asarray(logits).argmax(-1),
+    )
+
+
+def _result(
+    experiment: Birds, data: birds.Birds, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What ``result.json`` holds but for time and place."""
+    measured = _measured(experiment, data)
+    return {
+        "rows": list(rows),
+        "interval_method": statistics.INTERVAL_METHOD,
+        "dataset": data.name,
+        "on": experiment.on,
+        "num_classes": len(data.classes),
+        "train_images": len(data.train.labels),
+        "images": len(measured.labels),
+        "seeds": list(experiment.seeds),
+        # Which data, not where they lie.
+        "settings": {k: v for k, v in experiment.to_json().items() if k not in ("data", "weights")},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
