@@ -48,7 +48,7 @@ class Birds:
     """The network that describes a crop."""
     weights: str | None = None
     """Safetensors file of the backbone's published weights, which all its copies begin with."""
-    side: int = 80
+    side: int = 64
     """Side of the images that are read, in pixels; the paper's are 448 and 224."""
     crop_size: int | None = None
     """Side of what a backbone sees; half of the image's unless given."""

@@ -18,6 +18,7 @@ import stn_jax as stn
 from experiments.parallel import Parallel
 from experiments.part_model import PartModel
 from stn_jax import nn as stnn
+from stn_jax._types import AnyArray
 
 
 class State(NamedTuple):
@@ -38,20 +39,18 @@ class Trainer(NamedTuple):
         metrics: the loss, the error in percent and, with transformers, the gradients' norms.
       look: Of parameters, constants and images as they come from the host, the logits and theta,
         ``None`` without transformers.
-      crops: Likewise the images in the middle and what each transformer reads of them.
       parallel: How steps are spread over devices.
     """
 
     initial: Callable[[int], tuple[State, Any]]
     step: Callable[[State, Any, Array, Array, PRNGKeyArray], tuple[State, dict[str, Array]]]
     look: Callable[[Any, Any, Any], tuple[Array, Array | None]]
-    crops: Callable[[Any, Any, Any], tuple[Array, Array]]
     parallel: Parallel
 
 
 def stored_side(side: int) -> int:
-    """Side of the images that come from the host: an eighth is left to cut off, as 256 for 224."""
-    return 16 * round(side * 8 / 7 / 16)
+    """Side of the images that come from the host, to be cut to a side: 256 for 224."""
+    return 8 * round(side / 7)
 
 
 def cut_and_flip(
@@ -72,7 +71,9 @@ def cut_and_flip(
     return stn.warp(image, stn.affine(), theta, output_shape=(side, side))
 
 
-def middle(images: Float[Array, "batch h w c"], side: int) -> Float[Array, "batch side side c"]:
+def middle(
+    images: Float[AnyArray, "batch h w c"], side: int
+) -> Float[AnyArray, "batch side side c"]:
     """The square in the middle of each image."""
     top, left = ((size - side) // 2 for size in images.shape[1:3])
     return images[:, top : top + side, left : left + side]
@@ -171,13 +172,7 @@ def make_trainer(
     def look(params: Any, constants: Any, images: Any) -> tuple[Array, Array | None]:
         return nnx.merge(graph, params, constants).look(middle(_in_unit_range(images), side))
 
-    @jax.jit
-    def crops(params: Any, constants: Any, images: Any) -> tuple[Array, Array]:
-        model, seen = nnx.merge(graph, params, constants), middle(_in_unit_range(images), side)
-        read = model.transformer(seen)
-        return seen, read if model.transformer.num_transforms > 1 else read[:, None]
-
-    return Trainer(initial, parallel.compile_step(step), look, crops, parallel)
+    return Trainer(initial, parallel.compile_step(step), look, parallel)
 
 
 def _in_unit_range(images: UInt8[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:

@@ -47,6 +47,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.command_line import run as run_command
 from experiments.data import birds, pipeline
 from experiments.data.birds import Split
+from experiments.data.examples import Examples
 from experiments.data.pipeline import Reading, Shard
 from experiments.files import environment, read_json, write_json
 from experiments.interruption import Interrupted, stop_signal
@@ -93,16 +94,11 @@ def _classify(arguments: Arguments) -> None:
         rows, pictured = [], {}
         with stop_signal() as stop:
             for number, trainer in trainers.items():
-                found = []
-                for seed in arguments.seeds:
-                    state, constants = _train(arguments, number, seed, trainer, data, log, stop)
-                    look = functools.partial(trainer.look, state.params, constants)
-                    found.append(_found(arguments, look, _measured(arguments, data)))
-                    if number and seed == arguments.seeds[0]:
-                        pictured[name_of(number)] = _pictured(
-                            arguments, trainer, state, constants, data
-                        )
-                rows.append(row_of(arguments, number, found, data, _start(trainer, data)))
+                train = functools.partial(_train, arguments, number, trainer, data, log, stop)
+                row, pictures = _train_seeds(arguments, number, trainer, data, train)
+                rows.append(row)
+                if pictures is not None:
+                    pictured[name_of(number)] = pictures
         result = _result(arguments, data, rows) | {
             "wall_time_s": round(log.total_seconds(), 2),
             **environment(),
@@ -173,11 +169,11 @@ def _measured(experiment: Birds, data: birds.Birds) -> Split:
 def _train(
     arguments: Arguments,
     num_transforms: int,
-    seed: int,
     trainer: Trainer,
     data: birds.Birds,
     log: MetricsLog,
     stop: dict[str, bool],
+    seed: int,
 ) -> tuple[State, Any]:
     """One training, from its last checkpoint to the end; gives its state and the constants.
 
@@ -272,12 +268,17 @@ def _found(arguments: Arguments, look: Any, split: Split) -> Found:
     )
 
 
-def _start(trainer: Trainer, data: birds.Birds) -> np.ndarray | None:
+def _start(trainer: Trainer, data: birds.Birds, batch_size: int) -> np.ndarray | None:
     """Centres of the first crops ``[transforms, 2]``, the same of every image."""
     state, constants = trainer.initial(0)
-    image = data.train.examples[0]["image"][None]
-    theta = trainer.look(state.params, constants, image)[1]
+    images = _as_batch(data.train.examples, np.array([0]), batch_size)
+    theta = trainer.look(state.params, constants, images)[1]
     return None if theta is None else np.asarray(theta)[0]
+
+
+def _as_batch(examples: Examples, numbers: np.ndarray, size: int) -> np.ndarray:
+    """Images over and over, as many as there are in a batch, so that nothing is compiled anew."""
+    return np.stack([examples[int(k)]["image"] for k in np.resize(numbers, size)])
 
 
 def row_of(
@@ -322,7 +323,7 @@ def row_of(
     }
     if start is None:
         return row
-    held = [crops_held(each, each.theta, data.parts) for each in found]
+    held = [crops_held(each, each.theta, data.parts) for each in found if each.theta is not None]
     first = found[0]
     number = len(first.boxes)
     constant = lambda centres: np.broadcast_to(centres, (number, len(centres), 2))  # noqa: E731
@@ -333,22 +334,16 @@ def row_of(
     }
 
 
-def _pictured(
-    arguments: Arguments, trainer: Trainer, state: State, constants: Any, data: birds.Birds
-) -> Pictured:
-    """The first measured image of each of some classes, and what is read of it."""
-    split = _measured(arguments, data)
-    chosen = np.sort(np.unique(split.labels, return_index=True)[1])[:_PICTURED]
-    images = np.stack([split.examples[int(k)]["image"] for k in chosen])
-    logits, theta = trainer.look(state.params, constants, images)
-    seen, read = trainer.crops(state.params, constants, images)
-    assert theta is not None
-    return Pictured(
-        np.asarray(seen),
-        np.asarray(read),
-        np.asarray(theta),
-        split.labels[chosen] == np.asarray(logits).argmax(-1),
-    )
+def _pictured(arguments: Arguments, look: Any, data: birds.Birds) -> Pictured:
+    """The first measured image of each of some classes, and where crops of it are read."""
+    split, batch_size = _measured(arguments, data), arguments.settled.batch_size
+    chosen = np.sort(np.unique(split.labels, return_index=True)[1])
+    chosen = chosen[: min(_PICTURED, batch_size)]
+    images = _as_batch(split.examples, chosen, batch_size)
+    logits, theta = (np.asarray(each)[: len(chosen)] for each in look(images))
+    seen = bird_training.middle(images[: len(chosen)] / np.float32(255), arguments.side)
+    right = split.labels[chosen] == logits.argmax(-1)
+    return Pictured(np.asarray(seen), theta, right, arguments.seen_side)
 
 
 def _result(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -37,15 +38,15 @@ class Pictured(NamedTuple):
 
     Attributes:
       images: What the network sees, in [0, 1], ``[n, side, side, 3]``.
-      crops: What each transformer reads, ``[n, transforms, side, side, 3]``.
       theta: Centres of the crops, ``[n, transforms, 2]``.
       right: Whether the class is told, ``[n]``.
+      crop_size: Side of what is read, in pixels.
     """
 
     images: np.ndarray
-    crops: np.ndarray
     theta: np.ndarray
     right: np.ndarray
+    crop_size: int
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
@@ -77,6 +78,7 @@ def regions(pictured: Pictured) -> Figure:
     first, *others = figure.subplots(1 + number, count, squeeze=False)
     transform = stn.fixed(stn.attention(), {0: SCALE})
     shape = pictured.images.shape[1:3]
+    read = _read(transform, pictured)
     for k, axes in enumerate(first):
         visualize.show_image(axes, pictured.images[k], value_range=(0.0, 1.0))
         visualize.draw_regions(axes, transform, pictured.theta[k], shape)
@@ -85,7 +87,7 @@ def regions(pictured: Pictured) -> Figure:
     for place, row in enumerate(others):
         color = visualize.COLORS[place % len(visualize.COLORS)]
         for k, axes in enumerate(row):
-            visualize.show_image(axes, pictured.crops[k, place], value_range=(0.0, 1.0))
+            visualize.show_image(axes, read[k, place], value_range=(0.0, 1.0))
             axes.spines[:].set(visible=True, color=color, linewidth=2)
     return figure
 
@@ -127,6 +129,16 @@ def build_birds(
     report = out / "report.html"
     write_file(report, html_page("Birds", sections).encode())
     return report
+
+
+def _read(transform: stn.Transform, pictured: Pictured) -> np.ndarray:
+    """What the transformers read, ``[n, transforms, crop_size, crop_size, 3]``."""
+    shape = (pictured.crop_size, pictured.crop_size)
+    read = lambda image, theta: stn.warp(  # noqa: E731
+        image, transform, theta, output_shape=shape, antialias=True
+    )
+    each = jax.vmap(jax.vmap(read, in_axes=(None, 0)))
+    return np.asarray(jax.jit(each)(pictured.images, pictured.theta))
 
 
 def _held_rows(row: Mapping[str, Any]) -> list[list[str]]:
