@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
 import stn_jax as stn
 from experiments.parallel import Parallel
@@ -72,8 +72,8 @@ def cut_and_flip(
 
 
 def middle(
-    images: Float[AnyArray, "batch h w c"], side: int
-) -> Float[AnyArray, "batch side side c"]:
+    images: Shaped[AnyArray, "batch h w c"], side: int
+) -> Shaped[AnyArray, "batch side side c"]:
     """The square in the middle of each image."""
     top, left = ((size - side) // 2 for size in images.shape[1:3])
     return images[:, top : top + side, left : left + side]

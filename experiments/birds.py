@@ -27,7 +27,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -114,6 +114,25 @@ def _classify(arguments: Arguments) -> None:
     for table in tables(read_json(result_file)):
         print(text_table(*table), end="\n\n")
     print(f"report: {arguments.out / 'report.html'}")
+
+
+def _train_seeds(
+    arguments: Arguments,
+    num_transforms: int,
+    trainer: Trainer,
+    data: birds.Birds,
+    train: Callable[[int], tuple[State, Any]],
+) -> tuple[dict[str, Any], Pictured | None]:
+    """What the result says of a model, and pictures of its first seed if it has transformers."""
+    found, pictures = [], None
+    for seed in arguments.seeds:
+        state, constants = train(seed)
+        look = functools.partial(trainer.look, state.params, constants)
+        found.append(_found(arguments, look, _measured(arguments, data)))
+        if num_transforms and pictures is None:
+            pictures = _pictured(arguments, look, data)
+    start = _start(trainer, data, arguments.settled.batch_size)
+    return row_of(arguments, num_transforms, found, data, start), pictures
 
 
 def make_trainer(experiment: Birds, num_transforms: int, data: birds.Birds) -> Trainer:
