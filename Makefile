@@ -42,7 +42,7 @@ conformance: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --conformance \
 	    tests/test_transforms.py tests/test_sampling.py
 
-BENCHMARKS := sampler transforms train_step seeds cost compile scaling
+BENCHMARKS := sampler transforms train_step seeds cost compile scaling pipeline
 bench: setup
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --small || exit; done
 

@@ -29,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -40,19 +41,20 @@ from flax import nnx
 from tqdm import tqdm
 
 from experiments import bird_training, models, statistics
+from experiments.backbones.weights import load_weights
 from experiments.bird_config import Arguments, Birds
 from experiments.bird_measures import Found, crops_held, on_view
 from experiments.bird_training import State, Trainer
 from experiments.checkpoint import Checkpoints
 from experiments.command_line import run as run_command
-from experiments.data import birds, pipeline
+from experiments.data import birds, drawn_birds, pipeline
 from experiments.data.birds import Split
 from experiments.data.examples import Examples
 from experiments.data.pipeline import Reading, Shard
 from experiments.files import environment, read_json, write_json
 from experiments.interruption import Interrupted, stop_signal
 from experiments.metrics import MetricsLog
-from experiments.parallel import make_parallel
+from experiments.parallel import in_any, is_first, make_parallel, wait_for_all
 from experiments.part_model import PartModel
 from experiments.report import text_table
 from experiments.report.birds import Pictured, build_birds, tables
@@ -83,6 +85,9 @@ def _classify(arguments: Arguments) -> None:
     prepare_folder(arguments, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite)
     result_file = arguments.out / "result.json"
     if not result_file.exists():
+        if arguments.data == "drawn" and is_first():
+            drawn_birds.write_once(arguments.out / "drawn")
+        wait_for_all("drawn birds")
         data = birds.load(
             arguments.data,
             arguments.framing,
@@ -92,7 +97,7 @@ def _classify(arguments: Arguments) -> None:
         trainers = {n: make_trainer(arguments, n, data) for n in arguments.num_transforms}
         log = MetricsLog(arguments.out / "metrics.jsonl", key="training")
         rows, pictured = [], {}
-        with stop_signal() as stop:
+        with closing(log), stop_signal() as stop:
             for number, trainer in trainers.items():
                 train = functools.partial(_train, arguments, number, trainer, data, log, stop)
                 row, pictures = _train_seeds(arguments, number, trainer, data, train)
@@ -109,8 +114,10 @@ def _classify(arguments: Arguments) -> None:
             ]
             for number in arguments.num_transforms
         }
-        build_birds(arguments.out, result, logged, pictured)
-        write_json(result_file, result)
+        if is_first():
+            build_birds(arguments.out, result, logged, pictured)
+            write_json(result_file, result)
+        wait_for_all(str(result_file))
     for table in tables(read_json(result_file)):
         print(text_table(*table), end="\n\n")
     print(f"report: {arguments.out / 'report.html'}")
@@ -143,19 +150,7 @@ def make_trainer(experiment: Birds, num_transforms: int, data: birds.Birds) -> T
     """
     settled = experiment.settled
 
-    def create(rngs: nnx.Rngs) -> PartModel:
-        return PartModel(
-            experiment.backbone,
-            experiment.side,
-            len(data.classes),
-            num_transforms=num_transforms,
-            crop_size=experiment.seen_side,
-            dropout=settled.dropout,
-            dtype=jnp.dtype(experiment.dtype),
-            remat=experiment.remat,
-            rngs=rngs,
-        )
-
+    create = functools.partial(_create_model, experiment, num_transforms, data)
     optimizer = bird_training.make_optimizer(
         experiment.recipe,
         settled.learning_rate,
@@ -169,8 +164,27 @@ def make_trainer(experiment: Birds, num_transforms: int, data: birds.Birds) -> T
     )
 
 
+def _create_model(
+    experiment: Birds, num_transforms: int, data: birds.Birds, rngs: nnx.Rngs
+) -> PartModel:
+    return PartModel(
+        experiment.backbone,
+        experiment.side,
+        len(data.classes),
+        num_transforms=num_transforms,
+        crop_size=experiment.seen_side,
+        dropout=experiment.settled.dropout,
+        dtype=jnp.dtype(experiment.dtype),
+        remat=experiment.remat,
+        rngs=rngs,
+    )
+
+
 def _load(experiment: Birds, model: PartModel) -> None:
     """Gives all backbones the published weights, if there are any."""
+    if experiment.weights is not None:
+        for backbone in model.backbones:
+            load_weights(backbone, Path(experiment.weights).expanduser())
 
 
 def _training_name(num_transforms: int, seed: int) -> str:
@@ -224,7 +238,9 @@ def _train(
         lines_between = max(1, settled.steps // arguments.steps_per_line // _VALIDATIONS)
         with (
             closing(pipeline.placed_ahead(from_host, parallel.feed)) as batches,
-            tqdm(total=settled.steps, initial=step, unit="step", desc=name) as progress,
+            tqdm(
+                total=settled.steps, initial=step, unit="step", desc=name, disable=not is_first()
+            ) as progress,
         ):
             while step < settled.steps:
                 count = min(arguments.steps_per_line, settled.steps - step)
@@ -250,13 +266,14 @@ def _train(
                     "seconds": round(before + time.perf_counter() - started, 2),
                 }
                 log.append({"training": name, "seed": seed, "step": step, **row, **timing})
-                progress.update(count)
-                progress.set_postfix(loss=f"{row['loss']:.4f}", error=f"{row['train_error']:.1f}%")
+                bar.update(count)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", error=f"{row['train_error']:.1f}%")
+                stopping = in_any(stop["requested"])
                 late = time.perf_counter() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS
-                if stop["requested"] or late or step == settled.steps:
+                if stopping or late or step == settled.steps:
                     checkpoints.save(step, state)
                     saved_at = time.perf_counter()
-                if stop["requested"]:
+                if stopping:
                     raise Interrupted(f"{name}, step {step} of {settled.steps}")
     return state, constants
 
@@ -323,14 +340,7 @@ def row_of(
     if data.name.startswith("CUB") and experiment.seen_side == _PAPER_SEEN:
         paper = PAPER.get((num_transforms, experiment.side))
     model: Any = nnx.eval_shape(
-        lambda: PartModel(
-            experiment.backbone,
-            experiment.side,
-            len(data.classes),
-            num_transforms=num_transforms,
-            crop_size=experiment.seen_side,
-            rngs=nnx.Rngs(0),
-        )
+        lambda: _create_model(experiment, num_transforms, data, nnx.Rngs(0))
     )
     row = {
         "model": name_of(num_transforms),

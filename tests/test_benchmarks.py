@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from benchmarks import compile as compile_command
-from benchmarks import cost, report, sampler, scaling, seeds, timing, train_step, transforms
+from benchmarks import (
+    cost,
+    pipeline,
+    report,
+    sampler,
+    scaling,
+    seeds,
+    timing,
+    train_step,
+    transforms,
+)
 from benchmarks.peers import in_jax, in_torch, openmp
 from benchmarks.peers.cases import Case, Contender, Skipped, affine_operands, disagreement
 from benchmarks.rows import admitted
@@ -321,3 +331,14 @@ def test_cost(capsys):
     table = report.costs(rows).splitlines()
     assert len(table) == 4
     assert table[2].startswith("| fcn / st-fcn | training step | 8 |")
+
+
+def test_pipeline(capsys):
+    rows = pipeline.main(["--small"])
+    assert [row["images"] for row in rows] == ["arrays", "JPEG files"]
+    for row in rows:
+        assert set(row["seconds"]) == {pipeline.PIPELINE, pipeline.STEP, pipeline.TOGETHER}
+        for name, spread in row["seconds"].items():
+            check_spread(spread)
+            assert row["images_per_second"][name] == pytest.approx(2 * 4 / spread["median"])
+    assert capsys.readouterr().out.count("images/s") == 6

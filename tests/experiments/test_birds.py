@@ -119,7 +119,7 @@ def test_a_run_that_is_stopped_ends_like_one_that_never_was(finished, drawn, tmp
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--side", "20"], "multiples of 8"),
+        (["--side", "20"], "multiple"),
         (["--batch-size", "0"], "batch_size must be at least 1; got 0"),
         (["--learning-rate", "0"], "learning_rate must be positive"),
         (["--localization-rate", "-1"], "localization_rate must not be negative"),
@@ -129,6 +129,7 @@ def test_a_run_that_is_stopped_ends_like_one_that_never_was(finished, drawn, tmp
         (["--resume", "--overwrite"], "exclude each other"),
         (["--workers", "-1"], "workers must not be negative"),
         (["--data", "cub:nowhere"], "nowhere: expected the folder of CUB-200-2011"),
+        (["--weights", "nowhere.safetensors"], "nowhere.safetensors is not a readable"),
         (["--data", "digits"], "one of drawn, cub:FOLDER"),
     ],
 )

@@ -1,0 +1,164 @@
+"""Whether a training waits for its images: ``python -m benchmarks.pipeline``.
+
+The input pipeline of ``experiments/data/pipeline.py`` alone, the training step of the birds alone,
+on one batch that is there already, and both together as ``python -m experiments.birds`` runs them.
+Images are random, once as arrays in memory and once as JPEG files of CUB-200-2011's usual size,
+which are read, decoded and resized. If together takes no longer than the slower of the two, neither
+waits for more than that.
+"""
+
+import dataclasses
+import functools
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from benchmarks import records, timing
+from experiments.backbones import BackboneName
+from experiments.bird_training import make_optimizer, make_trainer, stored_side
+from experiments.data import pipeline
+from experiments.data.examples import Arrays, Examples, Framing, folder
+from experiments.data.pipeline import Reading
+from experiments.parallel import make_parallel
+from experiments.part_model import PartModel
+
+PIPELINE, STEP, TOGETHER = "pipeline alone", "step alone", "together"
+_NUM_CLASSES = 10
+_PHOTOGRAPH = (500, 375)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(records.Options):
+    """What to measure.
+
+    Attributes:
+      backbone: That of the model.
+      side: Of the images that the model reads, in pixels; 32 in the small form.
+      batch_size: Images in a step.
+      num_transforms: Spatial transformers of the model.
+      workers: Processes that read; with 0 the threads of this one do.
+      threads: In each of them.
+      images: How many there are.
+      steps: Of a call; one is as many batches, steps, or both.
+    """
+
+    backbone: BackboneName = "small"
+    side: int = 224
+    batch_size: int = 32
+    num_transforms: int = 2
+    workers: int = 0
+    threads: int = 2
+    images: int = 256
+    steps: int = 4
+
+
+def arrays(arguments: Arguments) -> Arrays:
+    """Random images in memory."""
+    rng = np.random.default_rng(arguments.seed)
+    side = stored_side(arguments.side)
+    images = rng.integers(0, 256, (arguments.images, side, side, 3), np.uint8)
+    return Arrays(images, np.arange(arguments.images) % _NUM_CLASSES)
+
+
+def photographs(arguments: Arguments, root: Path) -> Examples:
+    """JPEG files of smooth random images, which are as large on the disk as photographs are."""
+    rng = np.random.default_rng(arguments.seed)
+    for number in range(arguments.images):
+        own = root / f"{number % _NUM_CLASSES}"
+        own.mkdir(exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (75, 100, 3), np.uint8))
+        coarse.resize(_PHOTOGRAPH, Image.Resampling.BICUBIC).save(own / f"{number}.jpg", quality=90)
+    return folder(root, Framing(stored_side(arguments.side)))
+
+
+def contenders(
+    examples: Examples, arguments: Arguments
+) -> tuple[dict[str, timing.Run], list[Iterator[object]]]:
+    """The three, and what they read from, to be closed; each goes on where its last call ended."""
+    batch_size, parallel = arguments.batch_size, make_parallel("jit", arguments.batch_size)
+    trainer = make_trainer(
+        lambda rngs: PartModel(
+            arguments.backbone,
+            arguments.side,
+            _NUM_CLASSES,
+            num_transforms=arguments.num_transforms,
+            rngs=rngs,
+        ),
+        lambda model: None,
+        make_optimizer("adam", 1e-3, 10_000, localization_rate=0.1),
+        batch_size,
+        parallel,
+    )
+    reading = Reading(workers=arguments.workers, threads=arguments.threads)
+    read = functools.partial(
+        pipeline.shuffled, examples, batch_size, seed=arguments.seed, reading=reading
+    )
+    alone, fed = (pipeline.placed_ahead(read(), parallel.feed) for _ in range(2))
+    ready = jax.block_until_ready(next(alone))
+    state, constants, key = map(parallel.place, (*trainer.initial(0), jax.random.key(0)))
+    states = {STEP: state, TOGETHER: jax.tree.map(jax.numpy.copy, state)}
+
+    def take() -> None:
+        jax.block_until_ready(list(itertools.islice(alone, arguments.steps)))
+
+    def step(name: str, batches: Iterator[dict[str, jax.Array]]) -> None:
+        for batch in itertools.islice(batches, arguments.steps):
+            states[name], _ = trainer.step(
+                states[name], constants, batch["image"], batch["label"], key
+            )
+        jax.block_until_ready(states[name])
+
+    runs = {
+        PIPELINE: take,
+        STEP: lambda: step(STEP, itertools.repeat(ready)),
+        TOGETHER: lambda: step(TOGETHER, fed),
+    }
+    return runs, [alone, fed]
+
+
+def row_of(name: str, examples: Examples, arguments: Arguments) -> records.Row:
+    """Measures and prints a row."""
+    runs, to_close = contenders(examples, arguments)
+    try:
+        seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
+    finally:
+        for batches in to_close:
+            batches.close()
+    row: records.Row = {"images": name, "side": arguments.side, "batch size": arguments.batch_size}
+    row["ours"] = TOGETHER
+    row |= timing.compare(seconds, TOGETHER)
+    number = arguments.steps * arguments.batch_size
+    row["images_per_second"] = {
+        each: number / spread["median"] for each, spread in row["seconds"].items()
+    }
+    print(f"{name}, {arguments.side} pixels, batches of {arguments.batch_size}")
+    for each, spread in row["seconds"].items():
+        rate = row["images_per_second"][each]
+        print(
+            f"    {each:20}{records.milliseconds(spread):>20} ms{rate:>12,.0f} images/s", flush=True
+        )
+    return row
+
+
+def measure(arguments: Arguments) -> list[records.Row]:
+    """A row for arrays and one for files."""
+    if arguments.small:
+        arguments = dataclasses.replace(arguments, side=32, batch_size=4, images=16, steps=2)
+    rows = [row_of("arrays", arrays(arguments), arguments)]
+    with tempfile.TemporaryDirectory() as root:
+        rows.append(row_of("JPEG files", photographs(arguments, Path(root)), arguments))
+    return rows
+
+
+def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
+    """Runs the command line; ``sys.argv`` unless given."""
+    return records.run_command("pipeline", Arguments, __doc__, measure, command_line)
+
+
+if __name__ == "__main__":
+    main()
