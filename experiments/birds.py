@@ -240,7 +240,7 @@ def _train(
             closing(pipeline.placed_ahead(from_host, parallel.feed)) as batches,
             tqdm(
                 total=settled.steps, initial=step, unit="step", desc=name, disable=not is_first()
-            ) as progress,
+            ) as bar,
         ):
             while step < settled.steps:
                 count = min(arguments.steps_per_line, settled.steps - step)
