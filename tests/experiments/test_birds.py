@@ -149,5 +149,9 @@ def test_a_run_that_is_stopped_ends_like_one_that_never_was(finished, drawn, tmp
 )
 def test_bad_input(words, message, drawn, tmp_path, capsys):
     data = [] if "--data" in words else ["--data", drawn]
-    assert birds.main([*words, *data, "--out", str(tmp_path / "run")]) == 2
-    assert message in capsys.readouterr().err
+    try:
+        status = birds.main([*words, *data, "--out", str(tmp_path / "run")])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
