@@ -3,7 +3,8 @@
 The architecture is that of Jaderberg et al., arXiv:1506.02025, section 4.3 and appendix A, for
 birds. One localization network is shared by all N transformers: a backbone without its last
 pooling, a 1×1 convolution to 128 maps, a fully connected layer of 128 units and the regression of
-the N centres. The crops have a fixed scale, half of the image, and at first tile it. Each is
+the N centres. The crops have a fixed scale, half of the image, and at first tile it; their centres
+are kept on it by a smooth bound, without which untrained networks lose crops beyond its edges. Each is
 described by a backbone of its own; the descriptions are concatenated, and a linear layer follows.
 
 Taken to be so, since the accounts of it do not say: the localization network sees the whole image
@@ -11,6 +12,7 @@ reduced to the size of a crop, so that its maps are 7×7 where crops have 224×2
 ``relu`` follows its 1×1 convolution; dropout is of the concatenated descriptions.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +85,9 @@ class PartModel(nnx.Module):
         self.describers[0].check_size(self.crop_size, self.crop_size)
         transformer = None
         if num_transforms:
-            transform = stn.fixed(stn.attention(), {0: scale})
+            # Of each side of a crop at least a half stays on the image.
+            centred = stn.bounded(stn.attention(), radius=(1.0, 1 - scale / 2, 1 - scale / 2))
+            transform = stn.fixed(centred, {0: _unbounded(scale)})
             maps = ReducedMaps(create(), self.crop_size, remat=remat, rngs=rngs)
             localization = stnn.FeatureLocalization(
                 maps,
@@ -147,7 +151,8 @@ class PartModel(nnx.Module):
         else:
             read, theta = self.transformer(images, return_theta=True)
             crops = [read] if len(self.describers) == 1 else list(jnp.moveaxis(read, 1, 0))
-            theta = theta.reshape(len(images), -1, 2)
+            centre = jax.vmap(lambda each: self.transformer.transform.apply(each, jnp.zeros(2)))
+            theta = centre(theta.reshape(-1, 2)).reshape(len(images), -1, 2)
         described = jnp.concatenate(
             [
                 run(Backbone.__call__, describer, crop, remat=self.remat)
@@ -158,6 +163,11 @@ class PartModel(nnx.Module):
         if key is not None:
             described = drop(key, described, self.dropout)
         return self.logits(described), theta
+
+
+def _unbounded(scale: float) -> float:
+    """What the bound, of radius 1, makes a scale of."""
+    return 1 + math.atanh(scale - 1)
 
 
 class ReducedMaps(nnx.Module):
