@@ -131,7 +131,7 @@ def inverse_residual(
     Args:
       transform: A family of maps from target to source points.
       theta: Its parameters, ``[num_params]``.
-      points: Normalised source points ``[..., n]``, as :meth:`Transform.invert` takes them.
+      points: Normalised source points ``[..., n]``, as :meth:`stn_jax.Transform.invert` takes them.
 
     Returns:
       ``[...]``, lengths in normalised units, in float32 at least; NaN where there is no inverse.

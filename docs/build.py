@@ -1,0 +1,122 @@
+"""Builds the documentation: ``python -m docs.build``, or ``make docs``.
+
+Notebooks are executed, each error and each warning is an error, and at the end the numbers of pages,
+cells, public names, seconds and warnings are printed. What a page's cells gave is kept in ``.cache/docs``
+and taken from there by the next build, unless the library, the experiments, their results, the
+benchmarks or a version has changed.
+"""
+
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from docs import public_api
+
+ROOT = Path(__file__).resolve().parent.parent
+# What the cells of a page depend on beside their own text.
+_FOLDERS = ("stn_jax", "experiments", "examples", "benchmarks", "docs")
+_PACKAGES = ("jax", "flax", "optax", "numpy", "matplotlib", "sphinx", "myst-nb")
+_CELL = re.compile(r"^`{3,}\{code-cell\}", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What to do.
+
+    Attributes:
+      pages: Pages to build, such as start or tutorials/first; all unless given.
+      out: Folder of the site.
+      fresh: Whether to execute what was executed before, too.
+    """
+
+    pages: tuple[str, ...] = ()
+    out: Path = ROOT / "build" / "docs"
+    fresh: bool = False
+
+
+def fingerprint(root: Path = ROOT) -> str:
+    """Changes with whatever the cells of the pages depend on beside their own text."""
+    digest = hashlib.sha256()
+    for path in _sources(root):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    digest.update(repr([metadata.version(name) for name in _PACKAGES]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _sources(root: Path) -> Iterable[Path]:
+    for folder in _FOLDERS:
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".json"):
+                yield path
+
+
+def number_of_cells(folder: Path, pages: Iterable[str]) -> dict[str, int]:
+    """The number of code cells of each page that is a notebook."""
+    cells = {page: len(_CELL.findall((folder / f"{page}.md").read_text())) for page in pages}
+    return {page: number for page, number in cells.items() if number}
+
+
+def undocumented(environment: Any) -> list[str]:
+    """Public names that no page of the site describes."""
+    described = set(environment.get_domain("py").objects)
+    return [name for name in public_api.names() if name not in described]
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Builds the site; returns the exit status."""
+    arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
+    started = time.time()
+    cache = ROOT / ".cache" / "docs"
+    kept = cache / fingerprint()
+    for old in cache.glob("*"):
+        if old != kept or arguments.fresh:
+            shutil.rmtree(old)
+    executions = kept / "executions"
+    os.environ["STN_JAX_DOCS_CACHE"] = str(executions)
+
+    from jupyter_cache import get_cache
+    from sphinx.application import Sphinx
+
+    app = Sphinx(
+        ROOT / "docs",
+        ROOT / "docs",
+        arguments.out,
+        kept / "doctrees",
+        "html",
+        warningiserror=True,
+    )
+    only = [str(ROOT / "docs" / f"{page}.md") for page in arguments.pages]
+    app.build(filenames=only or None)
+    pages = sorted(arguments.pages or app.env.found_docs)
+    cells = number_of_cells(ROOT / "docs", pages)
+    now = {
+        str(Path(record.uri).relative_to(ROOT / "docs").with_suffix(""))
+        for record in get_cache(executions).list_cache_records()
+        if record.created.timestamp() >= started - time.timezone
+    }
+    executed = sum(number for page, number in cells.items() if page in now)
+    missing = undocumented(app.env) if not arguments.pages else []
+    print(
+        f"{len(pages)} pages; {sum(cells.values())} cells in {len(cells)} notebooks, {executed} "
+        f"executed now; {time.time() - started:.0f} s; {app._warncount} warnings"
+    )
+    if not arguments.pages:
+        total = len(public_api.names())
+        print(f"{total} public names, {total - len(missing)} on the API pages")
+    for name in missing:
+        print(f"error: {name} is public and stands on no page of docs/api", file=sys.stderr)
+    return 1 if missing or app.statuscode or app._warncount else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

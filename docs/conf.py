@@ -1,0 +1,77 @@
+"""Sphinx's configuration: notebooks in Markdown, executed at each build; the API from docstrings.
+
+``make docs`` builds the site by :mod:`docs.build`, which says where what is kept between builds
+lies.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import stn_jax
+from docs import gallery, kernel, results
+
+project = "stn_jax"
+author = "The stn_jax authors"
+copyright = author
+version = release = stn_jax.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["Thumbs.db"]
+
+# Pages that are written from the library's own tables.
+gallery.write(ROOT / "docs" / "gallery.md")
+results.write(ROOT / "docs" / "results.md")
+
+# Notebooks. Where docs.build did not say where the cache is, there is none.
+kernel.prepare(ROOT)
+_cache = os.environ.get("STN_JAX_DOCS_CACHE")
+nb_execution_mode = "cache" if _cache else "force"
+nb_execution_cache_path = _cache or ""
+nb_execution_raise_on_error = True
+nb_execution_timeout = 240
+nb_kernel_rgx_aliases = {".*": "python3"}
+nb_merge_streams = True
+# What a page says on stderr was not meant to be read: a warning, and so an error.
+nb_output_stderr = "remove-warn"
+nb_render_markdown_format = "gfm"
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# API. Every reference in the docstrings must be to something documented.
+nitpicky = True
+nitpick_ignore_regex = [("py:class", ".*"), ("py:obj", ".*")]
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_default_options = {"show-inheritance": False}
+autosummary_generate = False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Reference", "References")]
+python_maximum_signature_line_length = 72
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = f"stn_jax {version}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_show_copyright = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#0072b2"},
+    "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#56b4e9"},
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True

@@ -1,0 +1,130 @@
+"""The public names and their signatures, as one list that is kept in the repository.
+
+``python -m docs.public_api`` writes ``docs/public_api.txt``. The tests hold the library against it, so
+that no public name or signature changes unseen.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FILE = Path(__file__).parent / "public_api.txt"
+MODULES = (
+    "stn_jax",
+    "stn_jax.nn",
+    "stn_jax.nn.linen",
+    "stn_jax.conversions",
+    "stn_jax.diagnostics",
+    "stn_jax.visualize",
+)
+_HEAD = "# The public names of stn_jax; written by python -m docs.public_api."
+
+
+@functools.cache
+def members() -> dict[str, Any]:
+    """Every public name, with its module, and what it stands for.
+
+    A module's names are those of its ``__all__``; where it has none, the functions and classes
+    defined in it whose names do not begin with an underscore.
+    """
+    found = {}
+    for module_name in MODULES:
+        module = importlib.import_module(module_name)
+        for name in getattr(module, "__all__", None) or _defined_in(module):
+            found[f"{module_name}.{name}"] = getattr(module, name)
+    return found
+
+
+def names() -> list[str]:
+    """The public names, sorted."""
+    return sorted(members())
+
+
+def has_example(name: str) -> bool:
+    """Whether the docstring of a public name shows how it is used; a constant has none."""
+    member = members()[name]
+    return not callable(member) or ">>>" in (inspect.getdoc(member) or "")
+
+
+def listing() -> str:
+    """The list: a line for each name, methods and attributes indented under their class."""
+    lines = [_HEAD]
+    for name, member in sorted(members().items()):
+        lines.append(f"{name}{_signature(member)}")
+        if inspect.isclass(member):
+            lines.extend(f"  .{line}" for line in _parts(member))
+    return "\n".join(lines) + "\n"
+
+
+def _defined_in(module: ModuleType) -> list[str]:
+    return [
+        name
+        for name, member in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(member) or inspect.isclass(member))
+        and member.__module__ == module.__name__
+    ]
+
+
+def _parts(member: type) -> Iterator[str]:
+    """Methods, properties and fields that the class itself has."""
+    fields = [field.name for field in dataclasses.fields(member)] if _is_record(member) else []
+    yield from fields
+    for name, part in vars(member).items():
+        if name in fields or (name.startswith("_") and name != "__call__"):
+            continue
+        if inspect.isfunction(part):
+            yield f"{name}{_signature(part)}"
+        elif isinstance(part, property):
+            yield name
+        elif isinstance(part, classmethod):
+            yield f"{name}{_signature(part.__func__)}"
+
+
+def _is_record(member: type) -> bool:
+    return dataclasses.is_dataclass(member)
+
+
+def _signature(member: Any) -> str:
+    """Parameters and defaults; types are left to the checkers of types."""
+    if not callable(member):
+        return ""
+    # The metaclass of Flax modules hides the constructor's parameters.
+    signature = inspect.signature(member.__init__ if inspect.isclass(member) else member)
+    parameters = [
+        parameter.replace(annotation=parameter.empty, default=_readable(parameter.default))
+        for parameter in signature.parameters.values()
+        if parameter.name not in ("self", "cls")
+    ]
+    return str(inspect.Signature(parameters))
+
+
+class _Text:
+    """A default whose text is its name, where it has no text that is the same every time."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _readable(default: Any) -> Any:
+    if inspect.isfunction(default) or inspect.isclass(default):
+        return default if default is inspect.Parameter.empty else _Text(default.__name__)
+    return default
+
+
+def main() -> None:
+    """Writes the list."""
+    FILE.write_text(listing())
+    print(f"{FILE.name}: {len(names())} names, {sum(map(has_example, names()))} with an example")
+
+
+if __name__ == "__main__":
+    main()

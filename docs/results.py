@@ -1,0 +1,240 @@
+"""The page of results, written from the files that the experiments and benchmarks leave.
+
+Nothing on it is typed but the words around the tables: each file of ``experiments/results`` and
+``benchmarks/results`` becomes a section, with its protocol, seeds, intervals and versions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report as benchmarks
+from experiments import invariance
+from experiments.files import read_json
+from experiments.report import comparison
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = ROOT / "experiments" / "results"
+BENCHMARKS = ROOT / "benchmarks" / "results"
+Record = Mapping[str, Any]
+
+# Titles and what is to be known beforehand; a file without one is shown under its own name.
+_EXPERIMENTS = {
+    "distorted_mnist": (
+        "Distorted MNIST",
+        "Classifiers without and with a spatial transformer, all of one size, on distortions of the real "
+        "digits, beside the paper's errors. How long they were trained stands below; the paper's numbers "
+        "are of 150,000 steps of 256 images.",
+    ),
+    "cluttered_mnist": (
+        "Cluttered MNIST",
+        "A digit somewhere on 60×60 pixels among pieces of others.",
+    ),
+    "mnist_addition": (
+        "MNIST addition",
+        "The sum of two digits, one in each channel; chance is an error of 90 %.",
+    ),
+    "colocalisation": (
+        "Co-localisation",
+        "The digit that many canvases share, found without labels of where it is: the share of "
+        "canvases, in percent, where the crop overlaps the digit's box by half or more.",
+    ),
+    "invariance": (
+        "Invariance to rotation",
+        "Test error against the angle by which all test digits are turned; "
+        "[a tutorial](tutorials/pooling.md) draws it.",
+    ),
+    "stability": (
+        "Stability of training",
+        "The same ST-CNN at a high rate, seed by seed, with one optimizer for all and with the training "
+        "kit of `stn_jax.nn`.",
+    ),
+}
+_HEAD = """\
+# Results
+
+What the experiments and benchmarks have measured so far, each table made from the file that the command left in the
+repository. Where ours is worse than the paper's, or slower than a peer, it says so. Figures come with the protocol,
+the seeds, the interval and the versions they were measured with.
+"""
+
+
+def read(name: str) -> Any:
+    """The record of an experiment."""
+    return read_json(EXPERIMENTS / f"{name}.json")
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def matrix_table(entries: Sequence[Record]) -> str:
+    """Models × sets: error, interval and how it stands to the paper's."""
+    return comparison.comparison_markdown(entries).split("\n\n", 1)[0]
+
+
+def order_sentence(entries: Sequence[Record]) -> str:
+    """How many pairs of models stand in the paper's order."""
+    return next(
+        line for line in comparison.comparison_markdown(entries).split("\n\n") if "Order:" in line
+    )
+
+
+def invariance_table(record: Record | None = None) -> str:
+    """Mean errors at the angles that are told."""
+    return markdown_table(*invariance.table(read("invariance") if record is None else record))
+
+
+def stability_table(record: Record) -> str:
+    """Failures and errors by recipe."""
+    names = {"plain": "one optimizer for all", "kit": _kit(record)}
+    rows = []
+    for row in record["rows"]:
+        found = dict.fromkeys(name for each in row["findings"].values() for name in each)
+        failed = f"{row['failed']} of {row['seeds']}" + (f" ({', '.join(found)})" if found else "")
+        numbers = [f"{row['mean']:.2f}", f"{row['worst']:.2f}"]
+        rows.append([names.get(row["recipe"], row["recipe"]), failed, *numbers])
+    return markdown_table(["recipe", "seeds that failed", "mean test error %", "worst"], rows)
+
+
+def _kit(record: Record) -> str:
+    kit = record["settings"]["kit"]
+    return (
+        f"localization at {kit['localization_rate']:g} of the rate, still for "
+        f"{kit['localization_frozen_steps']} steps, penalty {kit['identity_penalty']:g}"
+    )
+
+
+def colocalisation_table(record: Record) -> str:
+    """The share of canvases found, beside the range of the paper's classes."""
+    rows = []
+    for row in record["rows"]:
+        low, high = row["interval"]
+        least, most = row["paper"]
+        paper = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+        digits = ", ".join(map(str, row["digits"]))
+        share = f"{row['mean']:.1f} ({low:.1f}–{high:.1f})"
+        rows.append([row["set"], digits, share, paper, f"{row['canvases']:,}"])
+    return markdown_table(["set", "digits", "found %", "paper %", "canvases"], rows)
+
+
+def protocol(record: Record) -> str:
+    """The settings, seeds and versions of a record that is not a list of cells, as a table."""
+    settings = record.get("settings", {})
+    several = {name: each for name, each in settings.items() if isinstance(each, Mapping)}
+    columns = several or {"setting": settings}
+    keys = dict.fromkeys(key for each in columns.values() for key in each)
+    rows = [[f"`{key}`", *(_word(each.get(key)) for each in columns.values())] for key in keys]
+    about = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    seeds = f"Seeds {_word(record['seeds'])}. " if "seeds" in record else ""
+    table = markdown_table(["", *columns], rows)
+    interval = f"Interval: {record['interval_method']}.\n\n" if "interval_method" in record else ""
+    return (
+        f"{interval}{seeds}Data: {record['dataset']}. Run with {about} on {record['device']}.\n\n"
+        f":::{{dropdown}} Settings\n{table}\n:::"
+    )
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def plain_table(record: Record) -> str:
+    """The rows of a record of unknown kind, by what they have in common."""
+    rows = record["rows"]
+    keys = [key for key in rows[0] if all(key in row for row in rows)]
+    return markdown_table(keys, [[_word(row[key]) for key in keys] for row in rows])
+
+
+_TABLES: dict[str, Callable[[Record], str]] = {
+    "invariance": invariance_table,
+    "stability": stability_table,
+    "colocalisation": colocalisation_table,
+}
+
+
+def experiment_section(path: Path) -> str:
+    """A section: what was done, the table, and how.
+
+    Raises:
+      ValueError: If the file holds neither cells nor rows and is of no known name.
+    """
+    title, text = _EXPERIMENTS.get(path.stem, (path.stem.replace("_", " ").capitalize(), ""))
+    record = read_json(path)
+    source = f"From `experiments/results/{path.name}`."
+    if isinstance(record, list) and all("distortion" in entry for entry in record):
+        body = comparison.comparison_markdown(record)
+    elif path.stem in _TABLES:
+        body = f"{_TABLES[path.stem](record)}\n\n{protocol(record)}"
+    elif isinstance(record, dict) and record.get("rows"):
+        body = plain_table(record)
+    else:
+        raise ValueError(
+            f"{path.name} holds neither cells of a table nor rows; give it a table in _TABLES of "
+            "docs/results.py."
+        )
+    return "\n\n".join(filter(None, [f"### {title}", text, body, source]))
+
+
+def accuracy_section(path: Path) -> str:
+    """Every table of how exact the library is, with its verdict."""
+    record = read_json(path)
+    versions = ", ".join(f"{name} {each}" for name, each in record["environment"].items() if each)
+    parts = ["### How exact", f"Measured with {versions}. From `benchmarks/results/{path.name}`."]
+    for table in record["tables"].values():
+        headings = list(table["rows"][0])
+        rows = [[_small(row[key]) for key in headings] for row in table["rows"]]
+        parts.append(
+            f"**{table['title']}**\n\n{table['verdict']}.\n\n"
+            f":::{{dropdown}} All rows\n{markdown_table(headings, rows)}\n:::"
+        )
+    return "\n\n".join(parts)
+
+
+def _small(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def benchmark_section(path: Path) -> str:
+    """A benchmark's tables and the rows in which ours is slower."""
+    return f"{benchmarks.section(read_json(path))}\n\nFrom `benchmarks/results/{path.name}`."
+
+
+def text_section(path: Path) -> str:
+    """What a command printed."""
+    return f"### {path.stem.capitalize()}\n\n```text\n{path.read_text().rstrip()}\n```"
+
+
+def page() -> str:
+    """The page in Markdown."""
+    known = list(_EXPERIMENTS)
+    files = sorted(
+        EXPERIMENTS.glob("*.json"),
+        key=lambda path: (known.index(path.stem) if path.stem in known else len(known), path.stem),
+    )
+    parts = [_HEAD, "## Experiments", *map(experiment_section, files)]
+    parts += ["## Accuracy", accuracy_section(BENCHMARKS / "accuracy.json")]
+    texts = [path for path in sorted(BENCHMARKS.glob("*.txt")) if path.stem != "accuracy"]
+    parts += map(text_section, texts)
+    speed = [path for path in sorted(BENCHMARKS.glob("*.json")) if path.stem != "accuracy"]
+    parts += [
+        "## Speed",
+        "Beside its peers, in one process and on the same arrays; the method stands in "
+        "`benchmarks/README.md`. Ratios are the peer's time over ours, so that above 1 we are "
+        "faster, with the middle half of the rounds in brackets.",
+        *map(benchmark_section, speed),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(path: Path) -> None:
+    """Writes the page, unless it is there already, so that Sphinx sees what has changed."""
+    text = page()
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)

@@ -1,0 +1,59 @@
+"""Every row of the table of translations: the other library's call gives what ours gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stn_jax as stn
+from docs import translations
+from stn_jax import conversions
+
+H, W, h, w = 9, 8, 6, 7
+PACKAGES = {"PyTorch": "torch", "Kornia": "kornia", "scikit-image": "skimage"}
+
+
+def operands():
+    """What the table's texts speak of; matrices that keep most of the output inside."""
+    rng = np.random.default_rng(0)
+    image = rng.uniform(size=(H, W, 3)).astype(np.float32)
+    m = np.array([[0.9, 0.3, 0.4], [-0.2, 0.8, 1.3]], np.float32)
+    homography = np.vstack([m, [0.02, 0.01, 1.0]]).astype(np.float32)
+    map_x, map_y = (rng.uniform(-1.5, size, (h, w)).astype(np.float32) for size in (W, H))
+    # Off the halves, at which nearest neighbours are rounded one way or the other.
+    grid = rng.uniform(-1.1, 1.1, (1, h, w, 2)).astype(np.float32)
+    theta = np.array([[[0.8, 0.2, 0.1], [-0.3, 0.9, -0.2]]], np.float32)
+    local = dict(locals())
+    del local["rng"]
+    return local | {"images": image[None], "H": H, "W": W, "h": h, "w": w}
+
+
+def run_theirs(row, names):
+    exec(translations.IMPORTS[row.library], names)
+    if "torch" not in names:
+        return np.asarray(eval(row.theirs, names))
+    torch = names["torch"]
+    names["x"] = torch.tensor(np.moveaxis(names["images"], -1, 1).copy())
+    names |= {name: torch.tensor(names[name]) for name in ("theta", "grid")}
+    found = eval(row.theirs, names).numpy()
+    return found if "affine_grid" in row.theirs else np.moveaxis(found, 1, -1)
+
+
+@pytest.mark.parametrize(
+    "row", translations.TRANSLATIONS, ids=lambda row: row.library.lower().replace("-", "_")
+)
+def test_call(row):
+    package = PACKAGES.get(row.library)
+    if package:
+        pytest.importorskip(package, reason=f"{row.library} is not installed")
+    modules = {"jax": jax, "jnp": jnp, "stn": stn, "conversions": conversions}
+    ours = np.asarray(eval(row.ours, operands() | modules))
+    theirs = run_theirs(row, operands())
+    assert ours.std() > 0.05
+    np.testing.assert_allclose(ours, theirs.reshape(ours.shape), atol=3e-4)
+
+
+def test_table_holds_every_row():
+    lines = translations.table().splitlines()
+    assert len(lines) == 2 + len(translations.TRANSLATIONS)
+    assert all(line.replace("\\|", "").count("|") == 4 for line in lines)
