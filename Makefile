@@ -6,14 +6,16 @@ DATA ?= digits
 # Further arguments of the tests, such as -m 'not slow'.
 PYTEST ?=
 
-.PHONY: help demo readme-assets test conformance bench lint setup clean
+.PHONY: help demo docs readme-assets test conformance bench lint dist setup clean
 help:
 	@echo "make demo   train a CNN and an ST-CNN on rotated digits; runs/demo/report.html"
 	@echo "make test   run the tests"
 	@echo "make conformance   the laws of transforms and of the sampler as a table, members × laws"
 	@echo "make bench  every benchmark in its small form, for errors rather than for times"
 	@echo "make lint   ruff and mypy"
-	@echo "make readme-assets   the README's pictures; needs the demo's run"
+	@echo "make docs   the documentation, every page executed; build/docs/index.html"
+	@echo "make readme-assets   the README's tables and pictures, where they are stale"
+	@echo "make dist   wheel and source distribution, in dist"
 	@echo "make clean  remove the environment, caches and runs"
 
 setup: $(VENV)/.installed
@@ -30,10 +32,14 @@ demo: setup
 	    --width 0.25 --steps 2500 --batch-size 64 --learning-rate 3e-3 --validation 0 \
 	    --test-copies 8 --out runs/demo --overwrite
 
+docs: setup
+	$(BIN)/python -m docs.build
+
 readme-assets: setup
-	mkdir -p docs/images
-	$(BIN)/python -m benchmarks.antialias --picture docs/images/antialias.png
-	cp runs/demo/before_after_st-cnn.png docs/images/before_after.png
+	$(BIN)/python -m docs.readme
+
+dist: setup
+	$(BIN)/python -m build
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 $(PYTEST)

@@ -1,9 +1,9 @@
 """Builds the documentation: ``python -m docs.build``, or ``make docs``.
 
-Notebooks are executed, each error and each warning is an error, and at the end the numbers of pages,
-cells, public names, seconds and warnings are printed. What a page's cells gave is kept in ``.cache/docs``
-and taken from there by the next build, unless the library, the experiments, their results, the
-benchmarks or a version has changed.
+Notebooks are executed, each error and each warning is an error, and at the end the numbers of
+pages, cells, public names, seconds and warnings are printed. What a page's cells gave is kept in
+``.cache/docs`` and taken from there by the next build, unless the library, the experiments, the
+benchmarks, their results or a version has changed.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ from docs import public_api
 
 ROOT = Path(__file__).resolve().parent.parent
 # What the cells of a page depend on beside their own text.
-_FOLDERS = ("stn_jax", "experiments", "examples", "benchmarks", "docs")
+_FOLDERS = ("stn_jax", "experiments", "benchmarks")
+_FILES = ("figures.py", "kernel.py", "results.py", "translations.py")
 _PACKAGES = ("jax", "flax", "optax", "numpy", "matplotlib", "sphinx", "myst-nb")
 _CELL = re.compile(r"^`{3,}\{code-cell\}", re.MULTILINE)
 
@@ -54,6 +55,7 @@ def fingerprint(root: Path = ROOT) -> str:
 
 
 def _sources(root: Path) -> Iterable[Path]:
+    yield from (root / "docs" / name for name in _FILES)
     for folder in _FOLDERS:
         for path in sorted((root / folder).rglob("*")):
             if path.suffix in (".py", ".json"):
@@ -95,8 +97,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         "html",
         warningiserror=True,
     )
-    only = [str(ROOT / "docs" / f"{page}.md") for page in arguments.pages]
-    app.build(filenames=only or None)
+    app.build(filenames=[ROOT / "docs" / f"{page}.md" for page in arguments.pages])
     pages = sorted(arguments.pages or app.env.found_docs)
     cells = number_of_cells(ROOT / "docs", pages)
     now = {

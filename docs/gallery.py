@@ -1,7 +1,7 @@
 """The gallery, written from the library's own tables, so that a new member appears by itself.
 
-The page is a notebook: each section holds the lines that make its picture, and they are run when the
-documentation is built. Families are the functions of :mod:`stn_jax.transforms` that return a
+The page is a notebook: each section holds the lines that make its picture, and they are run when
+the documentation is built. Families are the functions of :mod:`stn_jax.transforms` that return a
 transform, kernels and paddings those of the sampler's tables.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import stn_jax
+from stn_jax import transforms
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.padding import PADDINGS
-from stn_jax.transforms import __all__ as TRANSFORM_NAMES
 
 # What is written for an argument without a default, by the parameter's name.
 ARGUMENTS = {
@@ -33,11 +33,11 @@ kernelspec:
 
 # Gallery
 
-Every transform, kernel and padding, and antialiasing, each with the lines that made its picture. This page is
-written from the library's own tables when the documentation is built.
+Every transform, kernel and padding, and antialiasing, each with the lines that made its picture.
+This page is written from the library's own tables when the documentation is built.
 
-A photograph to work on, and two functions that draw; `moved` gives a theta near the identity, by which points move by
-0.2 of the image's half side on average.
+A photograph to work on, and two functions that draw; `moved` gives a theta near the identity, by
+which points move by 0.2 of the image's half side on average.
 
 ```{code-cell} python
 import jax
@@ -116,8 +116,8 @@ show(stn.similarity(), wide, stn.warp(image, stn.similarity(), wide, padding="{n
 _ANTIALIASING = """\
 ## Antialiasing
 
-Rings that grow finer outwards, seen at a slant: where an output pixel covers many pixels of the input,
-`antialias=True` reads their mean.
+Rings that grow finer outwards, seen at a slant: where an output pixel covers many pixels of the
+input, `antialias=True` reads their mean.
 
 ```{code-cell} python
 x, y = np.meshgrid(*2 * [np.linspace(-1, 1, 400)])
@@ -139,7 +139,7 @@ def families() -> dict[str, Callable[..., stn_jax.Transform]]:
     What is made of other transforms comes last.
     """
     found = {}
-    for name in TRANSFORM_NAMES:
+    for name in transforms.__all__:
         member = getattr(stn_jax, name)
         returned = None if inspect.isclass(member) else inspect.signature(member).return_annotation
         if returned in (stn_jax.Transform, "Transform"):
@@ -185,7 +185,8 @@ def page() -> str:
         parts.append(_FAMILY.format(name=name, summary=summary, arguments=arguments))
     parts.append(
         "## Kernels\n\nThe weight of a pixel by its distance, and a detail enlarged eight times. "
-        "{func}`stn_jax.cubic` takes another slope,\nand {class}`stn_jax.Kernel` a weight function of "
+        "{func}`stn_jax.cubic` takes another slope,\nand {class}`stn_jax.Kernel` a weight function "
+        "of "
         "your own.\n"
     )
     parts.extend(_KERNEL.format(name=name, kernel=f'"{name}"') for name in KERNELS)

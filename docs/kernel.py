@@ -1,10 +1,11 @@
-"""The process in which a page's cells run: this checkout's code, on the CPU, and how figures look."""
+"""The process in which a page's cells run: this checkout's code, on the CPU; how figures look."""
 
 import os
 from pathlib import Path
 
 _SETTINGS = """\
 c.IPKernelApp.matplotlib = "inline"
+c.Application.log_level = "ERROR"
 c.HistoryManager.enabled = False
 c.InlineBackend.figure_formats = {"png"}
 c.InlineBackend.rc = {"figure.dpi": 150, "figure.constrained_layout.use": True}

@@ -1,7 +1,7 @@
 """The public names and their signatures, as one list that is kept in the repository.
 
-``python -m docs.public_api`` writes ``docs/public_api.txt``. The tests hold the library against it, so
-that no public name or signature changes unseen.
+``python -m docs.public_api`` writes ``docs/public_api.txt``. The tests hold the library against it,
+so that no public name or signature changes unseen.
 """
 
 import dataclasses

@@ -22,8 +22,10 @@ Record = Mapping[str, Any]
 _EXPERIMENTS = {
     "distorted_mnist": (
         "Distorted MNIST",
-        "Classifiers without and with a spatial transformer, all of one size, on distortions of the real "
-        "digits, beside the paper's errors. How long they were trained stands below; the paper's numbers "
+        "Classifiers without and with a spatial transformer, all of one size, on distortions of "
+        "the real "
+        "digits, beside the paper's errors. How long they were trained stands below; the paper's "
+        "numbers "
         "are of 150,000 steps of 256 images.",
     ),
     "cluttered_mnist": (
@@ -46,16 +48,18 @@ _EXPERIMENTS = {
     ),
     "stability": (
         "Stability of training",
-        "The same ST-CNN at a high rate, seed by seed, with one optimizer for all and with the training "
+        "The same ST-CNN at a high rate, seed by seed, with one optimizer for all and with the "
+        "training "
         "kit of `stn_jax.nn`.",
     ),
 }
 _HEAD = """\
 # Results
 
-What the experiments and benchmarks have measured so far, each table made from the file that the command left in the
-repository. Where ours is worse than the paper's, or slower than a peer, it says so. Figures come with the protocol,
-the seeds, the interval and the versions they were measured with.
+What the experiments and benchmarks have measured so far, each table made from the file that the
+command left in the repository. Where ours is worse than the paper's, or slower than a peer, it says
+so. Figures come with the protocol, the seeds, the interval and the versions they were measured
+with.
 """
 
 

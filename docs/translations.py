@@ -1,9 +1,10 @@
 """What a call of another library is here: the table of the page on conventions, run by the tests.
 
-Both sides are source text. They are run with an ``image`` ``[H, W, 3]`` in float32, its batch of one
-``images``, and PyTorch's form of it ``x``, ``[1, 3, H, W]``; with the output's shape ``(h, w)``; and with
-what a row is about: ``theta`` ``[1, 2, 3]``, ``m`` ``[2, 3]`` and ``homography`` ``[3, 3]`` between
-pixels, ``map_x`` and ``map_y`` ``[h, w]``, ``grid`` ``[1, h, w, 2]``.
+Both sides are source text. They are run with an ``image`` ``[H, W, 3]`` in float32, its batch of
+one ``images``, and PyTorch's form of it ``x``, ``[1, 3, H, W]``; with the output's shape
+``(h, w)``; and with what a row is about: ``theta`` ``[1, 2, 3]``, ``m`` ``[2, 3]`` and
+``homography`` ``[3, 3]`` between pixels, ``map_x`` and ``map_y`` ``[h, w]``, ``grid``
+``[1, h, w, 2]``.
 """
 
 from typing import NamedTuple
@@ -74,8 +75,7 @@ TRANSLATIONS = (
     Translation(
         "OpenCV",
         "cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)",
-        "stn.warp(image, stn.translation(), jnp.zeros(2), output_shape=(h, w), "
-        'padding="border")',
+        'stn.warp(image, stn.translation(), jnp.zeros(2), output_shape=(h, w), padding="border")',
     ),
     Translation(
         "Kornia",
@@ -99,8 +99,7 @@ TRANSLATIONS = (
     Translation(
         "scikit-image",
         'transform.rotate(image[:W], 30, mode="edge")',
-        "stn.warp(image[:W], stn.rigid(), jnp.array([jnp.deg2rad(30), 0, 0]), "
-        'padding="border")',
+        'stn.warp(image[:W], stn.rigid(), jnp.array([jnp.deg2rad(30), 0, 0]), padding="border")',
     ),
     Translation(
         "SciPy",

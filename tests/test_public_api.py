@@ -1,13 +1,17 @@
 """The policy of the public names, enforced by walking over them."""
 
+import difflib
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import stn_jax
 import stn_jax.nn
+from docs import public_api
 
 NAMES = [("stn_jax", name) for name in stn_jax.__all__] + [
     ("stn_jax.nn", name) for name in stn_jax.nn.__all__
@@ -56,6 +60,59 @@ def test_all_is_sorted_and_complete():
     for module in (stn_jax, stn_jax.nn):
         assert module.__all__ == sorted(module.__all__)
         assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_every_public_name_has_an_example():
+    assert len(public_api.names()) > len(NAMES)
+    assert [name for name in public_api.names() if not public_api.has_example(name)] == []
+
+
+def names_on_the_api_pages():
+    """What autodoc is told to describe; a whole module's names where it is told a module."""
+    found, module = set(), None
+    for page in sorted((Path(public_api.__file__).parent / "api").glob("*.md")):
+        for directive, name in re.findall(r"^\.\. (\w+):: (\S+)", page.read_text(), re.MULTILINE):
+            if directive == "currentmodule":
+                module = name
+            elif directive == "automodule":
+                found |= {each for each in public_api.names() if each.rpartition(".")[0] == name}
+            elif directive.startswith("auto"):
+                found.add(f"{module}.{name}")
+    return found
+
+
+def test_every_public_name_is_on_an_api_page():
+    missing = set(public_api.names()) - names_on_the_api_pages()
+    assert not missing, f"add {sorted(missing)} to a page of docs/api"
+
+
+def test_the_api_pages_name_nothing_else():
+    assert names_on_the_api_pages() == set(public_api.names())
+
+
+def test_names_and_signatures_are_those_of_the_list():
+    kept, now = public_api.FILE.read_text(), public_api.listing()
+    changes = difflib.unified_diff(
+        kept.splitlines(), now.splitlines(), "docs/public_api.txt", "the library", lineterm="", n=0
+    )
+    assert kept == now, (
+        "public names or signatures have changed. If that is meant, run "
+        "`python -m docs.public_api`, commit the list, and say it in CHANGELOG.md:\n"
+        + "\n".join(changes)
+    )
+
+
+def test_the_list_sees_names_signatures_and_parts(monkeypatch):
+    before = public_api.listing()
+    assert "stn_jax.rigid(*, ndim=2)\n" in before
+    assert "stn_jax.Transform(*, name" in before
+    assert "\n  .invert(theta, points)\n" in before
+    monkeypatch.setattr(stn_jax, "rigid", lambda *, ndim=3: None)
+    public_api.members.cache_clear()
+    try:
+        assert "stn_jax.rigid(*, ndim=3)\n" in public_api.listing()
+    finally:
+        public_api.members.cache_clear()
 
 
 def run_python(code):

@@ -1,0 +1,141 @@
+"""Pages that are written from tables, and the code on all pages."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs import build, gallery, kernel, results
+from stn_jax.sampling.kernels import KERNELS
+from stn_jax.sampling.padding import PADDINGS
+
+ROOT = Path(build.__file__).parent.parent
+NOTEBOOKS = sorted(
+    page
+    for page in (ROOT / "docs").rglob("*.md")
+    if "file_format: mystnb" in page.read_text() and page.name != "gallery.md"
+)
+
+
+def code_of(text):
+    """The cells of a notebook, without their options."""
+    cells = re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [re.sub(r"^:.*\n", "", cell, flags=re.MULTILINE) for cell in cells]
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.stem)
+def test_page_is_in_the_contents_and_its_cells_are_python(page):
+    cells = code_of(page.read_text())
+    assert cells
+    for cell in cells:
+        ast.parse(cell)
+    index = page.parent / "index.md"
+    assert re.search(rf"^{page.stem}$", index.read_text(), re.MULTILINE), f"{page} is in no toctree"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["extending"])
+def test_recipes_are_followed(name, tmp_path):
+    """In a process of its own, since recipes add to the library's tables."""
+    script = tmp_path / "recipe.py"
+    script.write_text("\n".join(code_of((ROOT / "docs" / f"{name}.md").read_text())))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    finished = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "error after 20 steps" in finished.stdout
+    assert "64 images to train on, 32 to test" in finished.stdout
+
+
+def test_gallery_shows_every_member(monkeypatch):
+    names = list(gallery.families())
+    assert {"affine", "thin_plate_spline", "flow", "chain", "fixed"} <= set(names)
+    assert names[0] == "translation"
+    assert "affine_grid" not in names
+    monkeypatch.setitem(KERNELS, "brand_new", KERNELS["linear"])
+    monkeypatch.setitem(PADDINGS, "brand_new_too", PADDINGS["wrap"])
+    page = gallery.page()
+    for name in [*names, *KERNELS, *PADDINGS]:
+        assert f"### {name}\n" in page
+    assert 'kernel="brand_new"' in page
+    assert 'padding="brand_new_too"' in page
+    for cell in code_of(page):
+        ast.parse(cell)
+
+
+def test_gallery_asks_for_an_example_of_an_unknown_argument():
+    with pytest.raises(
+        ValueError, match="what to pass as wavelength of ripple; give it an example"
+    ):
+        gallery.arguments_of("ripple", lambda shape, wavelength: None)
+
+
+def test_results_page_holds_every_file():
+    page = results.page()
+    for path in [*results.EXPERIMENTS.glob("*.json"), *results.BENCHMARKS.glob("*.json")]:
+        assert f"`{path.relative_to(ROOT)}`" in page
+    assert "| st-cnn affine | 2." in page
+    assert "Slower than some peer in" in page
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("{", "unknown.json is not valid JSON"),
+        ('{"a": 1}', "unknown.json holds neither cells of a table nor rows; give it a table"),
+    ],
+)
+def test_result_that_cannot_be_shown_is_named(content, error, tmp_path):
+    path = tmp_path / "unknown.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=error):
+        results.experiment_section(path)
+
+
+def test_unknown_result_with_rows_becomes_a_table(tmp_path):
+    path = tmp_path / "new_thing.json"
+    path.write_text('{"rows": [{"a": 1, "b": 0.5}, {"a": 2, "c": null}]}')
+    assert "### New thing\n\n| a |\n| --- |\n| 1 |\n| 2 |" in results.experiment_section(path)
+
+
+def test_generated_pages_are_written_when_they_change_only(tmp_path):
+    path = tmp_path / "gallery.md"
+    gallery.write(path)
+    written = path.stat().st_mtime_ns
+    gallery.write(path)
+    assert path.stat().st_mtime_ns == written
+    assert path.read_text() == gallery.page()
+
+
+def test_fingerprint_follows_the_code(tmp_path):
+    for folder in ("stn_jax", "experiments", "benchmarks", "docs"):
+        (tmp_path / folder).mkdir()
+    for name in build._FILES:
+        (tmp_path / "docs" / name).write_text("")
+    first = build.fingerprint(tmp_path)
+    (tmp_path / "docs" / "page.md").write_text("text")
+    assert build.fingerprint(tmp_path) == first
+    (tmp_path / "stn_jax" / "warp.py").write_text("code")
+    assert build.fingerprint(tmp_path) != first
+
+
+def test_cells_are_counted_by_page(tmp_path):
+    (tmp_path / "a.md").write_text(
+        "```{code-cell} python\n1\n```\n\n```{code-cell} python\n2\n```\n"
+    )
+    (tmp_path / "b.md").write_text("text\n")
+    assert build.number_of_cells(tmp_path, ["a", "b"]) == {"a": 2}
+
+
+def test_kernels_run_this_checkout(tmp_path, monkeypatch):
+    for name in ("IPYTHONDIR", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    kernel.prepare(tmp_path)
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), "elsewhere"]
+    assert Path(os.environ["IPYTHONDIR"], "profile_default/ipython_kernel_config.py").is_file()
