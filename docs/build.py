@@ -7,12 +7,14 @@ benchmarks, their results or a version has changed.
 """
 
 import dataclasses
+import datetime
 import hashlib
 import os
 import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -35,13 +37,16 @@ class Arguments:
     """What to do.
 
     Attributes:
-      pages: Pages to build, such as start or tutorials/first; all unless given.
+      pages: Pages to build while they are written, such as start or tutorials/first, by themselves:
+        other notebooks are not executed. All unless given.
       out: Folder of the site.
+      jobs: Pages that are executed at a time.
       fresh: Whether to execute what was executed before, too.
     """
 
     pages: tuple[str, ...] = ()
     out: Path = ROOT / "build" / "docs"
+    jobs: int = 2
     fresh: bool = False
 
 
@@ -68,6 +73,11 @@ def number_of_cells(folder: Path, pages: Iterable[str]) -> dict[str, int]:
     return {page: number for page, number in cells.items() if number}
 
 
+def _pages(folder: Path) -> list[str]:
+    """Every page, by its path without an ending."""
+    return [str(path.relative_to(folder).with_suffix("")) for path in sorted(folder.rglob("*.md"))]
+
+
 def undocumented(environment: Any) -> list[str]:
     """Public names that no page of the site describes."""
     described = set(environment.get_domain("py").objects)
@@ -86,16 +96,24 @@ def main(command_line: Sequence[str] | None = None) -> int:
     executions = kept / "executions"
     os.environ["STN_JAX_DOCS_CACHE"] = str(executions)
 
+    # Sphinx forks to read pages, after conf.py has imported JAX and before anything is computed.
+    warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+
     from jupyter_cache import get_cache
     from sphinx.application import Sphinx
 
+    notebooks = number_of_cells(ROOT / "docs", _pages(ROOT / "docs"))
+    left_out = sorted(set(notebooks) - set(arguments.pages)) if arguments.pages else []
+    doctrees = kept / ("doctrees of some pages" if left_out else "doctrees")
     app = Sphinx(
         ROOT / "docs",
         ROOT / "docs",
         arguments.out,
-        kept / "doctrees",
+        doctrees,
         "html",
+        confoverrides={"nb_execution_excludepatterns": [f"{page}.md" for page in left_out]},
         warningiserror=True,
+        parallel=arguments.jobs,
     )
     app.build(filenames=[ROOT / "docs" / f"{page}.md" for page in arguments.pages])
     pages = sorted(arguments.pages or app.env.found_docs)
@@ -103,7 +121,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     now = {
         str(Path(record.uri).relative_to(ROOT / "docs").with_suffix(""))
         for record in get_cache(executions).list_cache_records()
-        if record.created.timestamp() >= started - time.timezone
+        if record.created.replace(tzinfo=datetime.UTC).timestamp() >= started
     }
     executed = sum(number for page, number in cells.items() if page in now)
     missing = undocumented(app.env) if not arguments.pages else []
@@ -116,6 +134,9 @@ def main(command_line: Sequence[str] | None = None) -> int:
         print(f"{total} public names, {total - len(missing)} on the API pages")
     for name in missing:
         print(f"error: {name} is public and stands on no page of docs/api", file=sys.stderr)
+    if app._warncount:
+        # Else the next build would not read the page again, and not warn.
+        shutil.rmtree(doctrees)
     return 1 if missing or app.statuscode or app._warncount else 0
 
 

@@ -7,12 +7,13 @@ lies.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import stn_jax
-from docs import gallery, kernel, results
+from docs import gallery, kernel, public_api, results
 
 project = "stn_jax"
 author = "The stn_jax authors"
@@ -46,7 +47,7 @@ nb_merge_streams = True
 # What a page says on stderr was not meant to be read: a warning, and so an error.
 nb_output_stderr = "remove-warn"
 nb_render_markdown_format = "gfm"
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 # API. Every reference in the docstrings must be to something documented.
@@ -54,7 +55,6 @@ nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*"), ("py:obj", ".*")]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_default_options = {"show-inheritance": False}
 autosummary_generate = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -75,3 +75,14 @@ html_theme_options = {
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def _signature_of_class(*event: Any) -> tuple[str, str] | None:
+    """The constructor's parameters, which the metaclass of Flax modules hides."""
+    _, kind, _, member, *_ = event
+    return (public_api.signature(member), "") if kind == "class" else None
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-signature", _signature_of_class)

@@ -55,7 +55,7 @@ def listing() -> str:
     """The list: a line for each name, methods and attributes indented under their class."""
     lines = [_HEAD]
     for name, member in sorted(members().items()):
-        lines.append(f"{name}{_signature(member)}")
+        lines.append(f"{name}{signature(member)}")
         if inspect.isclass(member):
             lines.extend(f"  .{line}" for line in _parts(member))
     return "\n".join(lines) + "\n"
@@ -79,19 +79,19 @@ def _parts(member: type) -> Iterator[str]:
         if name in fields or (name.startswith("_") and name != "__call__"):
             continue
         if inspect.isfunction(part):
-            yield f"{name}{_signature(part)}"
+            yield f"{name}{signature(part)}"
         elif isinstance(part, property):
             yield name
         elif isinstance(part, classmethod):
-            yield f"{name}{_signature(part.__func__)}"
+            yield f"{name}{signature(part.__func__)}"
 
 
 def _is_record(member: type) -> bool:
     return dataclasses.is_dataclass(member)
 
 
-def _signature(member: Any) -> str:
-    """Parameters and defaults; types are left to the checkers of types."""
+def signature(member: Any) -> str:
+    """Parameters and defaults, as text; types are left to the checkers of types."""
     if not callable(member):
         return ""
     # The metaclass of Flax modules hides the constructor's parameters.

@@ -120,7 +120,19 @@ IMPORTS = {
 
 
 def table() -> str:
-    """The translations as Markdown."""
-    lines = ["| library | there | here |", "|---|---|---|"]
-    lines += [f"| {row.library} | `{row.theirs}` | `{row.ours}` |" for row in TRANSLATIONS]
-    return "\n".join(lines).replace(" | cv2.WARP", " \\| cv2.WARP")
+    """The translations as Markdown, a table for each library."""
+    parts = []
+    for library in dict.fromkeys(row.library for row in TRANSLATIONS):
+        lines = [f"**{library}**", "", "| there | here |", "|---|---|"]
+        lines += [
+            f"| `{_escaped(row.theirs)}` | `{_escaped(row.ours)}` |"
+            for row in TRANSLATIONS
+            if row.library == library
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _escaped(code: str) -> str:
+    """Code for a cell of a table, in which a bar would end it."""
+    return code.replace("|", "\\|")

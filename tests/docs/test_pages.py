@@ -113,6 +113,7 @@ def test_generated_pages_are_written_when_they_change_only(tmp_path):
 
 
 def test_fingerprint_follows_the_code(tmp_path):
+    pytest.importorskip("myst_nb", reason="the extra docs is not installed")
     for folder in ("stn_jax", "experiments", "benchmarks", "docs"):
         (tmp_path / folder).mkdir()
     for name in build._FILES:

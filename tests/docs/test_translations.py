@@ -54,6 +54,8 @@ def test_call(row):
 
 
 def test_table_holds_every_row():
-    lines = translations.table().splitlines()
-    assert len(lines) == 2 + len(translations.TRANSLATIONS)
-    assert all(line.replace("\\|", "").count("|") == 4 for line in lines)
+    lines = [line for line in translations.table().splitlines() if line.startswith("| `")]
+    assert len(lines) == len(translations.TRANSLATIONS)
+    assert all(line.replace("\\|", "").count("|") == 3 for line in lines)
+    for row in translations.TRANSLATIONS:
+        assert f"**{row.library}**" in translations.table()
