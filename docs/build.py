@@ -40,13 +40,13 @@ class Arguments:
       pages: Pages to build while they are written, such as start or tutorials/first, by themselves:
         other notebooks are not executed. All unless given.
       out: Folder of the site.
-      jobs: Pages that are executed at a time.
+      jobs: Processes that read and execute pages at a time.
       fresh: Whether to execute what was executed before, too.
     """
 
     pages: tuple[str, ...] = ()
     out: Path = ROOT / "build" / "docs"
-    jobs: int = 2
+    jobs: int = 4
     fresh: bool = False
 
 
