@@ -3,8 +3,8 @@
 The architecture is that of Jaderberg et al., arXiv:1506.02025, section 4.3 and appendix A, for
 birds. One localization network is shared by all N transformers: a backbone without its last
 pooling, a 1×1 convolution to 128 maps, a fully connected layer of 128 units and the regression of
-the N centres. The crops have a fixed scale, half of the image, and at first tile it; their centres
-are kept on it by a smooth bound, without which untrained networks lose crops beyond its edges. Each is
+the N centres. The crops have a fixed scale, half of the image, and at first tile it; a smooth bound
+keeps their centres on it, without which untrained networks lose them beyond its edges. Each crop is
 described by a backbone of its own; the descriptions are concatenated, and a linear layer follows.
 
 Taken to be so, since the accounts of it do not say: the localization network sees the whole image
@@ -151,7 +151,8 @@ class PartModel(nnx.Module):
         else:
             read, theta = self.transformer(images, return_theta=True)
             crops = [read] if len(self.describers) == 1 else list(jnp.moveaxis(read, 1, 0))
-            centre = jax.vmap(lambda each: self.transformer.transform.apply(each, jnp.zeros(2)))
+            transform = self.transformer.transform
+            centre = jax.vmap(lambda each: transform.apply(each, jnp.zeros(2)))
             theta = centre(theta.reshape(-1, 2)).reshape(len(images), -1, 2)
         described = jnp.concatenate(
             [
