@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from experiments.backbones import BackboneName
 from experiments.bird_training import stored_side
 from experiments.data.examples import FitName, Framing
+from experiments.models import PrecisionName
 from experiments.parallel import ParallelName
 
 RecipeName = Literal["adam", "paper"]
@@ -67,8 +68,8 @@ class Birds:
     """First steps in which the localization network does not move."""
     dropout: float | None = None
     """Share of the descriptions left out in training; adam 0, paper 0.7."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """That of the convolutions."""
+    precision: PrecisionName = "float32"
+    """What convolutions compute in; parameters, theta, coordinates and logits are float32."""
     remat: bool = False
     """Compute activations anew in the backward pass, for memory."""
     seeds: tuple[int, ...] = (0,)

@@ -62,7 +62,14 @@ from experiments.run import prepare_folder
 
 # Accuracy in percent, by the number of transformers and the side of the image they read; backbones
 # see 224 pixels.
-PAPER: dict[tuple[int, int], float] = {(0, 448): 82.3, (2, 448): 83.9, (4, 448): 84.1}
+PAPER: dict[tuple[int, int], float] = {
+    (0, 224): 82.3,
+    (2, 224): 83.1,
+    # The plain CNN sees the same, reduced.
+    (0, 448): 82.3,
+    (2, 448): 83.9,
+    (4, 448): 84.1,
+}
 _PAPER_SEEN = 224
 _SECONDS_BETWEEN_CHECKPOINTS = 60
 _VALIDATIONS = 10
@@ -174,7 +181,7 @@ def _create_model(
         num_transforms=num_transforms,
         crop_size=experiment.seen_side,
         dropout=experiment.settled.dropout,
-        dtype=jnp.dtype(experiment.dtype),
+        dtype=jnp.dtype(experiment.precision),
         remat=experiment.remat,
         rngs=rngs,
     )
