@@ -126,7 +126,9 @@ def train_seeds(
         resident = parallel.place(states)
         before, started = log.seconds(seeds[0]), time.perf_counter()
         saved_at = started
-        bar = tqdm(total=run.steps, initial=step, unit="step", desc=name, disable=not is_first())
+        # Nothing is said of it in the first, so that TQDM_DISABLE is heeded.
+        silent = {} if is_first() else {"disable": True}
+        bar = tqdm(total=run.steps, initial=step, unit="step", desc=name, **silent)
         report = _Report(log, seeds, run.batch_size, together.monitor, followed, bar, before)
         with bar:
             while not progress.is_done(run, step):

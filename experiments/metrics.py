@@ -35,7 +35,7 @@ class MetricsLog:
         if which not in self._events:
             self._open_events(which, 0)
         for name, value in row.items():
-            if name not in (self._key, "step"):
+            if name not in (self._key, "step") and isinstance(value, int | float):
                 self._events[which].add_scalar(name, value, step)
 
     def forget_after(self, seeds: Sequence[int | str], step: int) -> None:

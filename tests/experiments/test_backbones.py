@@ -102,6 +102,7 @@ def test_published_weights_give_pytorchs_features(name, tmp_path):
     np.testing.assert_allclose(ours, expected, atol=1e-4 * expected.max())
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
 @pytest.mark.parametrize("biased", [False, True])
 def test_folded_normalisation_is_pytorchs_in_value_and_gradient(size, stride, biased):
@@ -128,9 +129,11 @@ def test_folded_normalisation_is_pytorchs_in_value_and_gradient(size, stride, bi
         for theirs, ours in pairs.items():
             theirs.copy_(torch.tensor(np.asarray(ours)))
     seen = torch.tensor(maps.transpose(0, 3, 1, 2), requires_grad=True)
-    expected = torch.relu(norm(conv(seen)))
-    weights = rng.standard_normal(expected.shape).astype(np.float32)
-    (expected * torch.tensor(weights)).sum().backward()
+    # oneDNN's kernel gradient of 1×1 filters that skip pixels is wrong now and then.
+    with torch.backends.mkldnn.flags(enabled=False):
+        expected = torch.relu(norm(conv(seen)))
+        weights = rng.standard_normal(expected.shape).astype(np.float32)
+        (expected * torch.tensor(weights)).sum().backward()
 
     graph, params, rest = nnx.split(unit, nnx.Param, ...)
 

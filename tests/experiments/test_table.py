@@ -133,7 +133,7 @@ def test_interrupted_it_goes_on_to_the_same_table(finished, data, tmp_path, monk
             printed = capsys.readouterr()
             assert f"{cell}/fcn" in printed.out
             assert ("R/fcn" in printed.out) == (cell == "R")
-            assert "fcn, seeds 0, 1, step 6 of 12; the same command goes on" in printed.err
+            assert "fcn, seeds 0, 1, step 9 of 12; the same command goes on" in printed.err
             assert (out / "table.txt").exists() == (cell == "R")
     assert "Pending: 1 of 2 cells." in (out / "table.txt").read_text()
     assert distorted_mnist.main(arguments(data, out)) == 0
