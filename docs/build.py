@@ -102,6 +102,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
     from jupyter_cache import get_cache
     from sphinx.application import Sphinx
 
+    # The processes would each make its tables, and all but one fail.
+    get_cache(executions).list_cache_records()
     notebooks = number_of_cells(ROOT / "docs", _pages(ROOT / "docs"))
     left_out = sorted(set(notebooks) - set(arguments.pages)) if arguments.pages else []
     doctrees = kept / ("doctrees of some pages" if left_out else "doctrees")
