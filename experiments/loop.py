@@ -5,7 +5,6 @@ for but held-out errors and checkpoints, when they are due.
 """
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,7 +133,8 @@ def train_seeds(
             while not progress.is_done(run, step):
                 count = min(run.steps_per_dispatch, run.steps - step)
                 traced = profile and step == start + (run.steps - start > count) * count
-                with _trace(folder / "profile") if traced else contextlib.nullcontext():
+                trace = jax.profiler.trace(str(folder / "profile"))
+                with trace if traced else contextlib.nullcontext():
                     resident, metrics = together.run(resident, images, labels, keys, count)
                     if traced:
                         jax.block_until_ready(metrics)
@@ -151,7 +151,7 @@ def train_seeds(
                     misread = train.misread(together, states, images_of, labels_of)
                     held_out = 100 * misread.mean(axis=(1, 2))
                     progress = _with_best(progress, held_out, run.early_stopping)
-                report.take(step, count, metrics, held_out, look)
+                report.take(_Dispatch(step, count, metrics, held_out, look))
                 stopping = in_any(stop["requested"])
                 late = time.perf_counter() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS
                 if stopping or late or progress.is_done(run, step):
@@ -167,6 +167,16 @@ def train_seeds(
         stopped_at = name.replace(" ", ", ", 1)
         raise Interrupted(f"{stopped_at}, step {step} of {run.steps}")
     return progress.tested
+
+
+class _Dispatch(NamedTuple):
+    """What some steps gave: held-out errors where they were due, and a look where one is taken."""
+
+    step: int
+    number: int
+    metrics: dict[str, Array]
+    held_out: Float[np.ndarray, " seeds"] | None
+    look: dict[str, Any] | None
 
 
 class _Report:
@@ -185,37 +195,22 @@ class _Report:
         self._log, self._seeds, self._monitor = log, seeds, monitor
         self._images_per_step = batch_size * len(seeds)
         self._followed, self._bar, self._before = followed, bar, before
-        self._taken: Callable[[], None] | None = None
+        self._taken: _Dispatch | None = None
         self._started = self._last = time.perf_counter()
 
-    def take(
-        self,
-        step: int,
-        count: int,
-        metrics: dict[str, Array],
-        held_out: Float[np.ndarray, " seeds"] | None,
-        look: dict[str, Any] | None,
-    ) -> None:
-        """Keeps what ``count`` steps up to ``step`` gave."""
+    def take(self, dispatch: _Dispatch) -> None:
+        """Keeps what a dispatch gave, and has its theta judged."""
+        metrics = dict(dispatch.metrics)
         if "theta" in metrics:
-            metrics = metrics | self._monitor(metrics["theta"])
-            del metrics["theta"]
-        self._taken = functools.partial(self._write, step, count, metrics, held_out, look)
+            metrics |= self._monitor(metrics.pop("theta"))
+        self._taken = dispatch._replace(metrics=metrics)
 
     def write(self) -> None:
         """Writes what was kept, if anything."""
-        if self._taken is not None:
-            self._taken()
-            self._taken = None
-
-    def _write(
-        self,
-        step: int,
-        count: int,
-        metrics: dict[str, Array],
-        held_out: Float[np.ndarray, " seeds"] | None,
-        look: dict[str, Any] | None,
-    ) -> None:
+        if self._taken is None:
+            return
+        step, count, metrics, held_out, look = self._taken
+        self._taken = None
         columns = {key: np.asarray(values) for key, values in metrics.items()}
         if held_out is not None:
             columns["validation_error"] = held_out
@@ -251,7 +246,3 @@ def _with_best(
     least = np.where(better, errors, progress.best.errors).astype(np.float32)
     waited = np.where(better, 0, waited + active).astype(np.int32)
     return progress._replace(best=Best(states, least, waited))
-
-
-def _trace(folder: Path) -> contextlib.AbstractContextManager[None]:
-    return jax.profiler.trace(str(folder))
