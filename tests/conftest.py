@@ -14,6 +14,9 @@ from conformance import (  # noqa: F401
     pytest_terminal_summary,
 )
 
+# A helper without tests, which needs PyTorch: the search for doctests would import it anywhere.
+collect_ignore = ["torch_backbones.py"]
+
 # Compilations are most of the time of this suite; they are kept between runs.
 _cache = Path(__file__).parent.parent / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", os.environ.get("STN_JAX_TEST_CACHE", str(_cache)))
