@@ -156,7 +156,7 @@ def make_trainer(experiment: Birds, num_transforms: int, data: birds.Birds) -> T
         settled.learning_rate,
         settled.steps,
         localization_rate=settled.localization_rate if num_transforms else None,
-        frozen_steps=experiment.localization_frozen_steps,
+        frozen_steps=settled.localization_frozen_steps,
     )
     parallel = make_parallel(experiment.parallel, settled.batch_size)
     return bird_training.make_trainer(

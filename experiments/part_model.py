@@ -8,8 +8,9 @@ keeps their centres on it, without which untrained networks lose them beyond its
 described by a backbone of its own; the descriptions are concatenated, and a linear layer follows.
 
 Taken to be so, since the accounts of it do not say: the localization network sees the whole image
-reduced to the size of a crop, so that its maps are 7×7 where crops have 224×224 pixels, and
-``relu`` follows its 1×1 convolution; dropout is of the concatenated descriptions.
+reduced to the size of a crop, so that its maps are 7×7 where crops have 224×224 pixels; ``relu``
+and a normalisation follow its 1×1 convolution; two crops begin one above the other; dropout is of
+the concatenated descriptions.
 """
 
 import math
@@ -95,7 +96,7 @@ class PartModel(nnx.Module):
                 transform,
                 hidden=(_UNITS,),
                 num_transforms=num_transforms,
-                initial_theta=stnn.tiled(scale=scale),
+                initial_theta=stnn.tiled(grid=_rows_and_columns(num_transforms), scale=scale),
                 rngs=rngs,
             )
             transformer = stnn.SpatialTransformer(
@@ -166,13 +167,25 @@ class PartModel(nnx.Module):
         return self.logits(described), theta
 
 
+def _rows_and_columns(num_tiles: int) -> tuple[int, int]:
+    """As nearly square as can be, two one above the other: of most birds the head is on top."""
+    columns = max(k for k in range(1, math.isqrt(num_tiles) + 1) if num_tiles % k == 0)
+    return num_tiles // columns, columns
+
+
 def _unbounded(scale: float) -> float:
     """What the bound, of radius 1, makes a scale of."""
     return 1 + math.atanh(scale - 1)
 
 
 class ReducedMaps(nnx.Module):
-    """What the localization network's fully connected layers see of images."""
+    """What the localization network's fully connected layers see of images.
+
+    Of each map the mean over the image is taken away, unless it is a single cell, and all are scaled
+    together: what is left says where things are. The maps themselves are positive and much the same for all images, so
+    that a step of the layers behind would move the crops of all images alike, off the image before
+    any crop follows its own.
+    """
 
     def __init__(self, backbone: Backbone, size: int, *, remat: bool, rngs: nnx.Rngs) -> None:
         self.backbone = backbone
@@ -187,7 +200,11 @@ class ReducedMaps(nnx.Module):
         """Maps of each image, after it is reduced."""
         seen = reduce(images, self.size)
         maps = run(type(self.backbone).features, self.backbone, seen, remat=self.remat)
-        return nnx.relu(self.reduction(maps.astype(jnp.float32)))
+        maps = nnx.relu(self.reduction(maps.astype(jnp.float32)))
+        if maps.shape[1] > 1:
+            maps -= maps.mean(axis=(1, 2), keepdims=True)
+        power = jnp.square(maps).mean(axis=(1, 2, 3), keepdims=True)
+        return maps * jax.lax.rsqrt(power + 1e-6)
 
 
 def run(

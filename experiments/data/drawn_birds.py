@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 
 SIDE = 96
 # Pixels that a sign is wide, on a picture of that side.
-SIGN = 8
-TRAIN, TEST = 1400, 600
+SIGN = 10
+TRAIN, TEST = 4000, 1000
 PARTS = ("crown", "belly")
 # Drawn larger and averaged, so that edges are smooth.
 _FINE = 3
@@ -172,21 +172,21 @@ def _draw_clutter(pen: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         pen.line([(float(a), float(b)) for a, b in points], fill=color, width=round(1.5 * unit))
 
 
-def _cross(pen: ImageDraw.ImageDraw, centre: _Point, half: float, color: _Color) -> None:
-    (x, y), width = centre, round(half / 2.2)
+def _plus(pen: ImageDraw.ImageDraw, centre: _Point, half: float, color: _Color) -> None:
+    (x, y), width = centre, round(half / 2)
     pen.line([(x - half, y), (x + half, y)], fill=color, width=width)
     pen.line([(x, y - half), (x, y + half)], fill=color, width=width)
 
 
-def _ring(pen: ImageDraw.ImageDraw, centre: _Point, half: float, color: _Color) -> None:
-    (x, y), reach = centre, 0.85 * half
-    box = [x - reach, y - reach, x + reach, y + reach]
-    pen.ellipse(box, outline=color, width=round(half / 2.2))
+def _cross(pen: ImageDraw.ImageDraw, centre: _Point, half: float, color: _Color) -> None:
+    (x, y), width, reach = centre, round(half / 2), half / math.sqrt(2)
+    pen.line([(x - reach, y - reach), (x + reach, y + reach)], fill=color, width=width)
+    pen.line([(x - reach, y + reach), (x + reach, y - reach)], fill=color, width=width)
 
 
 SIGNS: dict[str, Callable[[ImageDraw.ImageDraw, _Point, float, _Color], None]] = {
+    "plus": _plus,
     "cross": _cross,
-    "ring": _ring,
 }
 
 

@@ -88,7 +88,7 @@ def test_what_a_run_leaves(finished, drawn, capsys):
     (middle,) = parts["held_in_the_middle"]["transformers"]
     assert 0 < middle["body"] < 1
     assert "data" not in result["settings"]
-    assert result["settings"]["learning_rate"] == 1e-3
+    assert result["settings"]["learning_rate"] == 2e-3
     page = (finished / "report.html").read_text()
     for words in ("What 2xst-cnn reads", "any first crop", "data:image/png"):
         assert words in page

@@ -210,7 +210,7 @@ def test_the_drawn_set_is_read_by_the_same_reader(tmp_path):
 def test_signs_are_where_the_files_say(rng):
     """Two birds that differ in one sign alone differ there and nowhere else."""
     for part, (one, other) in enumerate(
-        ((("ring", "ring"), ("cross", "ring")), (("ring", "ring"), ("ring", "cross")))
+        ((("plus", "plus"), ("cross", "plus")), (("plus", "plus"), ("plus", "cross")))
     ):
         a, b = (drawn_birds.draw(np.random.default_rng(7), signs) for signs in (one, other))
         assert (a.box, a.parts) == (b.box, b.parts)

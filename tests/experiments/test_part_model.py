@@ -17,7 +17,7 @@ IMAGES = np.random.default_rng(0).random((24, 32, 32, 3), np.float32)
 MIDDLE, FIRST, LAST = slice(8, 24), slice(0, 16), slice(16, 32)
 TILES = {
     1: [(MIDDLE, MIDDLE)],
-    2: [(MIDDLE, FIRST), (MIDDLE, LAST)],
+    2: [(FIRST, MIDDLE), (LAST, MIDDLE)],
     4: [(FIRST, FIRST), (FIRST, LAST), (LAST, FIRST), (LAST, LAST)],
 }
 
