@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from docs import figures, results
 from experiments.files import read_json, write_atomically, write_json
 
@@ -133,6 +135,7 @@ def shown() -> str:
     """What the other experiments have shown, a line each."""
     clutter, addition = results.read("cluttered_mnist"), results.read("mnist_addition")
     found, turned = results.read("colocalisation"), results.read("invariance")
+    signs, drawn = results.read("traffic_signs"), results.read("birds_drawn")
     sizes = [entry["num_parameters"] for entry in clutter]
     sets = {"T": "of translated digits", "TC": "among clutter"}
     digits = "; ".join(
@@ -151,6 +154,10 @@ def shown() -> str:
         f"{found['steps']} steps, found on {found['rows'][0]['canvases']:,} test canvases: "
         f"{digits} "
         "([figures](experiments/results/colocalisation.json)).",
+        f"**Traffic signs** (GTSRB), 32×32 pixels, {_how(signs)}: "
+        f"{_errors(signs, 'published')} ([figures](experiments/results/traffic_signs.json)).",
+        f"**Birds**, drawn ones, {_birds(drawn)} "
+        "([figures](experiments/results/birds_drawn.json)).",
         "**Max-pooling is no invariance to rotation**: test error in percent, by the angle by "
         "which all "
         "test digits are turned ([figures](experiments/results/invariance.json)):",
@@ -168,13 +175,32 @@ def _how(entries: list[Any]) -> str:
     )
 
 
-def _errors(entries: list[Any]) -> str:
+def _errors(entries: list[Any], source: str = "paper") -> str:
     return "; ".join(
         f"{' '.join(filter(None, (entry['model'], entry['transform'])))} {entry['mean']:.2f} %, "
-        "paper "
-        f"{entry['paper']:.1f}"
+        f"{source} {entry['paper']:g}"
         for entry in entries
     )
+
+
+def _birds(record: Any) -> str:
+    """Accuracies, and how much more often crops hold parts than the first ones do."""
+    (plain, parts), number = record["rows"], len(record["seeds"])
+    told = "; ".join(
+        f"{row['model']} {row['accuracy']:.1f} % right ({low:.1f} to {high:.1f})"
+        for row in (plain, parts)
+        for low, high in [row["interval"]]
+    )
+    first = parts["held_by_first_crops"]["transformers"]
+    held = [
+        np.mean([seed["transformers"][k][part] for seed in parts["held"]])
+        for k, part in enumerate(("head", "body"))
+    ]
+    moved = " and ".join(
+        f"{part} in {100 * now:.0f} % of crop {k + 1}, at the start {100 * first[k][part]:.0f}"
+        for k, (part, now) in enumerate(zip(("head", "body"), held, strict=True))
+    )
+    return f"{record['settings']['steps']:,} steps, {number} seeds: {told}; the {moved}"
 
 
 def accuracy() -> str:

@@ -181,10 +181,10 @@ def _unbounded(scale: float) -> float:
 class ReducedMaps(nnx.Module):
     """What the localization network's fully connected layers see of images.
 
-    Of each map the mean over the image is taken away, unless it is a single cell, and all are scaled
-    together: what is left says where things are. The maps themselves are positive and much the same for all images, so
-    that a step of the layers behind would move the crops of all images alike, off the image before
-    any crop follows its own.
+    Of each map the mean over the image is taken away, unless it is a single cell, and all are
+    scaled together: what is left says where things are. The maps themselves are positive and much
+    the same for all images, so that a step of the layers behind would move the crops of all images
+    alike, off the image before any crop follows its own.
     """
 
     def __init__(self, backbone: Backbone, size: int, *, remat: bool, rngs: nnx.Rngs) -> None:
