@@ -81,19 +81,16 @@ def name_of(num_transforms: int) -> str:
 
 def _classify(arguments: Arguments) -> None:
     """Trains what is not trained yet; measures, reports and prints the tables."""
-    make_parallel(arguments.parallel, arguments.settled.batch_size)
-    prepare_folder(arguments, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite)
     result_file = arguments.out / "result.json"
+    # What may be wrong is tried before a folder is touched.
+    data = None if result_file.exists() and arguments.resume else check(arguments)
+    prepare_folder(arguments, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite)
     if not result_file.exists():
-        if arguments.data == "drawn" and is_first():
-            drawn_birds.write_once(arguments.out / "drawn")
-        wait_for_all("drawn birds")
-        data = birds.load(
-            arguments.data,
-            arguments.framing,
-            validation=arguments.validation,
-            drawn=arguments.out / "drawn",
-        )
+        if data is None:
+            if is_first():
+                drawn_birds.write_once(arguments.out / "drawn")
+            wait_for_all("drawn birds")
+            data = _read_data(arguments)
         trainers = {n: make_trainer(arguments, n, data) for n in arguments.num_transforms}
         log = MetricsLog(arguments.out / "metrics.jsonl", key="training")
         rows, pictured = [], {}
@@ -123,6 +120,30 @@ def _classify(arguments: Arguments) -> None:
     print(f"report: {arguments.out / 'report.html'}")
 
 
+def check(arguments: Arguments) -> birds.Birds | None:
+    """Tries what may be wrong with the options; gives the data unless they are yet to be drawn.
+
+    Raises:
+      ValueError: If the batch does not divide over the devices, a model cannot be built, or data or
+        weights cannot be read.
+    """
+    make_parallel(arguments.parallel, arguments.settled.batch_size)
+    for number in arguments.num_transforms:
+        nnx.eval_shape(functools.partial(_create_model, arguments, number, 1, nnx.Rngs(0)))
+    if arguments.weights is not None:
+        _load(arguments, _create_model(arguments, 0, 1, nnx.Rngs(0)))
+    return None if arguments.data == "drawn" else _read_data(arguments)
+
+
+def _read_data(arguments: Arguments) -> birds.Birds:
+    return birds.load(
+        arguments.data,
+        arguments.framing,
+        validation=arguments.validation,
+        drawn=arguments.out / "drawn",
+    )
+
+
 def _train_seeds(
     arguments: Arguments,
     num_transforms: int,
@@ -150,7 +171,7 @@ def make_trainer(experiment: Birds, num_transforms: int, data: birds.Birds) -> T
     """
     settled = experiment.settled
 
-    create = functools.partial(_create_model, experiment, num_transforms, data)
+    create = functools.partial(_create_model, experiment, num_transforms, len(data.classes))
     optimizer = bird_training.make_optimizer(
         experiment.recipe,
         settled.learning_rate,
@@ -165,12 +186,12 @@ def make_trainer(experiment: Birds, num_transforms: int, data: birds.Birds) -> T
 
 
 def _create_model(
-    experiment: Birds, num_transforms: int, data: birds.Birds, rngs: nnx.Rngs
+    experiment: Birds, num_transforms: int, num_classes: int, rngs: nnx.Rngs
 ) -> PartModel:
     return PartModel(
         experiment.backbone,
         experiment.side,
-        len(data.classes),
+        num_classes,
         num_transforms=num_transforms,
         crop_size=experiment.seen_side,
         dropout=experiment.settled.dropout,
@@ -235,12 +256,12 @@ def _train(
         )
         before, started = log.seconds(name), time.perf_counter()
         saved_at = started
+        # Nothing is said of it in the first, so that TQDM_DISABLE is heeded.
+        silent = {} if is_first() else {"disable": True}
         lines_between = max(1, settled.steps // arguments.steps_per_line // _VALIDATIONS)
         with (
             closing(pipeline.placed_ahead(from_host, parallel.feed)) as batches,
-            tqdm(
-                total=settled.steps, initial=step, unit="step", desc=name, disable=not is_first()
-            ) as bar,
+            tqdm(total=settled.steps, initial=step, unit="step", desc=name, **silent) as bar,
         ):
             while step < settled.steps:
                 count = min(arguments.steps_per_line, settled.steps - step)
@@ -340,7 +361,7 @@ def row_of(
     if data.name.startswith("CUB") and experiment.seen_side == _PAPER_SEEN:
         paper = PAPER.get((num_transforms, experiment.side))
     model: Any = nnx.eval_shape(
-        lambda: _create_model(experiment, num_transforms, data, nnx.Rngs(0))
+        lambda: _create_model(experiment, num_transforms, len(data.classes), nnx.Rngs(0))
     )
     row = {
         "model": name_of(num_transforms),

@@ -1,6 +1,7 @@
 """Checkpoints; the only file that knows Orbax."""
 
 import hashlib
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -108,6 +109,7 @@ class Checkpoints:
                 continue
             for reason, late in zip(broken, self._later_than(step), strict=True):
                 aside = f"{late}.damaged"
+                shutil.rmtree(self._folder / aside, ignore_errors=True)
                 (self._folder / str(late)).rename(self._folder / aside)
                 tqdm.write(
                     f"{reason} It is set aside as {aside}; going on from step {step}.",

@@ -25,7 +25,7 @@ from experiments.interruption import Interrupted
 from experiments.metrics import MetricsLog
 from experiments.parallel import in_any, is_first, wait_for_all
 
-_SECONDS_BETWEEN_CHECKPOINTS = 30
+SECONDS_BETWEEN_CHECKPOINTS = 30
 _VALIDATIONS = 20
 
 
@@ -75,6 +75,7 @@ def train_seeds(
     folder: Path,
     dataset: Dataset,
     trainer: train.Trainer,
+    together: train.SeedsAtOnce,
     log: MetricsLog,
     seeds: Sequence[int],
     stop: dict[str, bool],
@@ -89,6 +90,7 @@ def train_seeds(
       folder: That of the run.
       dataset: Its data.
       trainer: Its functions.
+      together: The same for several seeds, made once, so that they are compiled once.
       log: Its metrics.
       seeds: Some of its seeds.
       stop: Whether it is asked to stop.
@@ -102,7 +104,7 @@ def train_seeds(
       Interrupted: If it was asked to stop; the state is saved.
       CheckpointError: If a checkpoint cannot be written, or none be read.
     """
-    together, parallel = train.at_once(trainer), trainer.parallel
+    parallel = trainer.parallel
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     images, labels, keys = parallel.place((images, labels, keys))
@@ -153,7 +155,7 @@ def train_seeds(
                     progress = _with_best(progress, held_out, run.early_stopping)
                 report.take(_Dispatch(step, count, metrics, held_out, look))
                 stopping = in_any(stop["requested"])
-                late = time.perf_counter() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS
+                late = time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
                 if stopping or late or progress.is_done(run, step):
                     report.write()
                     if followed is not None:

@@ -31,19 +31,20 @@ class MetricsLog:
             return
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        which, step = row[self._key], row["step"]
+        which = row[self._key]
         if which not in self._events:
-            self._open_events(which, 0)
-        for name, value in row.items():
-            if name not in (self._key, "step") and isinstance(value, int | float):
-                self._events[which].add_scalar(name, value, step)
+            self._open_events(which)
+        self._add_event(row)
 
     def forget_after(self, seeds: Sequence[int | str], step: int) -> None:
         """Drops what came after the checkpoint that a run resumes from."""
-        for which in seeds if is_first() else ():
-            self._open_events(which, step + 1)
         kept = [row for row in self._rows if row[self._key] not in seeds or row["step"] <= step]
         self._rows = kept
+        # A kill loses events that were not written yet, so all are written anew.
+        for which in seeds if is_first() else ():
+            self._open_events(which)
+            for row in self.rows(which):
+                self._add_event(row)
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self._path, lambda path: path.write_text(text))
 
@@ -52,15 +53,20 @@ class MetricsLog:
         while self._events:
             self._events.popitem()[1].close()
 
-    def _open_events(self, which: int | str, purged: int) -> None:
-        """Begins a file of events, which takes the place of all earlier ones from a step on."""
+    def _add_event(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name not in (self._key, "step") and isinstance(value, int | float):
+                self._events[row[self._key]].add_scalar(name, value, row["step"])
+
+    def _open_events(self, which: int | str) -> None:
+        """Begins a file of events, which takes the place of all earlier ones."""
         # Imported here: where PyTorch is installed it takes seconds.
         from tensorboardX import SummaryWriter
 
         if which in self._events:
             self._events[which].close()
         folder = self._path.parent / "tensorboard" / f"{self._key}-{which}"
-        self._events[which] = SummaryWriter(str(folder), purge_step=purged)
+        self._events[which] = SummaryWriter(str(folder), purge_step=0)
 
     def seconds(self, seed: int | str) -> float:
         """Time that the training of a seed has taken so far."""
@@ -70,9 +76,9 @@ class MetricsLog:
         """Time that all trainings have taken so far, one after the other."""
         return sum(map(self.seconds, {row[self._key] for row in self._rows}))
 
-    def last(self, seed: int | str) -> dict[str, Any]:
-        """The last line of a seed."""
-        return self.rows(seed)[-1]
+    def at(self, seed: int | str, step: int) -> dict[str, Any]:
+        """The line of a seed after so many steps."""
+        return next(row for row in self.rows(seed) if row["step"] == step)
 
     def rows(self, seed: int | str) -> list[dict[str, Any]]:
         """All lines of a seed."""

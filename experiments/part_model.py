@@ -86,7 +86,7 @@ class PartModel(nnx.Module):
         self.describers[0].check_size(self.crop_size, self.crop_size)
         transformer = None
         if num_transforms:
-            # Of each side of a crop at least a half stays on the image.
+            # Of each side of a crop at least three quarters stay on the image.
             centred = stn.bounded(stn.attention(), radius=(1.0, 1 - scale / 2, 1 - scale / 2))
             transform = stn.fixed(centred, {0: _unbounded(scale)})
             maps = ReducedMaps(create(), self.crop_size, remat=remat, rngs=rngs)

@@ -66,7 +66,11 @@ def _prepare(run: Settings, folder: Path, *, resume: bool, overwrite: bool) -> N
     if occupied and not config_file.is_file():
         raise ValueError(f"{folder} exists and is not a run; choose another --out.")
     if occupied and overwrite:
-        shutil.rmtree(folder)
+        # In two steps, so that a kill leaves a run or none, and nothing in between.
+        doomed = folder.with_name(f".{folder.name}.deleted")
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
     elif occupied and not resume:
         raise ValueError(
             f"{folder} holds a run already; --resume goes on with it, --overwrite deletes it, "
@@ -107,11 +111,17 @@ def check_model(run: Run, dataset: Dataset) -> int:
 
     Raises:
       ValueError: If the model cannot be built for these images, the batch does not divide over the
-        devices, or no images are held out by which to stop early.
+        devices and the parts it is worked through in, or no images are held out by which to stop
+        early.
     """
     if run.early_stopping is not None and dataset.validation is None:
         raise ValueError("--early-stopping needs images to be held out; got --validation 0.")
-    make_parallel(run.parallel, run.batch_size)
+    devices = make_parallel(run.parallel, run.batch_size).devices
+    if run.batch_size // devices % run.accumulate:
+        raise ValueError(
+            f"accumulate must divide the images that each of the {devices} devices works on, "
+            f"{run.batch_size // devices}; got {run.accumulate}."
+        )
     abstract: Any = nnx.eval_shape(lambda: _create_model(run, dataset, nnx.Rngs(0)))
     return models.count_parameters(abstract)
 
@@ -141,6 +151,7 @@ def execute(run: Run, folder: Path, dataset: Dataset, *, profile: bool = False) 
                 folder,
                 dataset,
                 trainer,
+                together,
                 log,
                 seeds,
                 stop,
@@ -168,7 +179,10 @@ def execute(run: Run, folder: Path, dataset: Dataset, *, profile: bool = False) 
         "batch_size": run.batch_size,
         "seeds": list(run.seeds),
         "test_errors": errors.tolist(),
-        "validation_errors": [log.last(seed).get("validation_error") for seed in run.seeds],
+        "validation_errors": [
+            log.at(seed, step).get("validation_error")
+            for seed, step in zip(run.seeds, tested_steps, strict=True)
+        ],
         "test_images": len(dataset.test.labels),
         "test_copies": run.test_copies,
         "test_sha256": hash_test_images(

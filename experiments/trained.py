@@ -12,6 +12,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import Run
 from experiments.files import read_json
 from experiments.loop import Progress, initial_progress
+from experiments.parallel import is_first, of_first
 from experiments.run import check_settings, checkpoint_folder, seed_groups
 
 
@@ -48,6 +49,11 @@ def trained_states(run: Run, folder: Path, trainer: train.Trainer) -> train.Stat
 
 
 def _last(folder: Path, run: Run, like: Progress) -> Progress:
+    """What the first process reads; every process gets it."""
+    return of_first(_read_last(folder, run, like) if is_first() else like)
+
+
+def _read_last(folder: Path, run: Run, like: Progress) -> Progress:
     # Orbax would make the folder.
     step = None
     if folder.is_dir():

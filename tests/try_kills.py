@@ -1,7 +1,8 @@
 """Kills a training at random steps and holds what it ends with against one left alone.
 
 ``python tests/try_kills.py 20`` trains once to the end; then once more, killed (SIGKILL) that often
-and resumed each time. Metrics, results and pictures must be the same numbers.
+and resumed each time. Metrics, results and pictures must be the same numbers, and some of the kills
+must have left a checkpoint from the midst of a seed's training.
 """
 
 import json
@@ -15,33 +16,58 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-STEPS, STEPS_PER_LINE = 3000, 5
+STEPS, STEPS_PER_LINE = 1000, 5
+# Checkpoints so often that kills fall after some of them.
+_PROGRAM = """
+import sys
+from experiments import distorted_mnist, loop
+loop.SECONDS_BETWEEN_CHECKPOINTS = 0.5
+sys.exit(distorted_mnist.main(sys.argv[1:]))
+"""
 TRAINING = (
-    *("-m", "experiments.distorted_mnist", "--model", "st-fcn", "--width", "0.1"),
+    *("-c", _PROGRAM, "--model", "st-fcn", "--width", "0.1"),
     *("--steps", str(STEPS), "--steps-per-dispatch", str(STEPS_PER_LINE), "--batch-size", "32"),
     *("--seeds", "0", "1", "--seeds-at-once", "1"),
 )
 TIMING = ("seconds", "images_per_second", "wall_time_s")
 
 
-def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
-    """Begins or goes on with the training."""
-    return subprocess.Popen(
-        [sys.executable, *TRAINING, "--out", str(out), *more],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+class Training:
+    """A process that begins a training, or goes on with it."""
+
+    def __init__(self, out: Path, *more: str) -> None:
+        # A file: a pipe that nobody reads fills up, and the training waits for ever.
+        self._log = out.with_suffix(".log")
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *TRAINING, "--out", str(out), *more],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def ended(self) -> bool:
+        """Whether it is done.
+
+        Raises:
+          RuntimeError: If it failed.
+        """
+        if self._process.poll():
+            raise RuntimeError(
+                f"the training ended with {self._process.returncode}:\n{self._log.read_text()}"
+            )
+        return self._process.returncode is not None
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+        self._process.wait()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Waits until it is done.
-
-    Raises:
-      RuntimeError: If it fails.
-    """
-    errors = process.communicate()[1].decode()
-    if process.returncode:
-        raise RuntimeError(f"the training ended with {process.returncode}:\n{errors}")
+def train(out: Path, *more: str) -> None:
+    """A training to its end."""
+    training = Training(out, *more)
+    while not training.ended():
+        time.sleep(0.1)
 
 
 def lines(out: Path) -> int:
@@ -50,18 +76,23 @@ def lines(out: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def kill(out: Path, at: int, rng: random.Random) -> int:
-    """Goes on with a training and kills it soon after a line; returns the lines there are then."""
-    process = start(out, *(["--resume"] if (out / "config.json").exists() else []))
+def checkpoint(out: Path) -> int:
+    """The step of the last whole checkpoint of the seed in training; 0 if there is none."""
+    seeds = sorted((out / "checkpoints").glob("seed-*"))
+    steps = [int(path.name) for path in seeds[-1].iterdir() if path.name.isdigit()] if seeds else []
+    return max(steps, default=0)
+
+
+def kill(out: Path, at: int, rng: random.Random) -> tuple[int, int]:
+    """Goes on with a training and kills it soon after a line; gives the lines, and the step."""
+    training = Training(out, *(["--resume"] if (out / "config.json").exists() else []))
     while lines(out) < at:
-        if process.poll() is not None:
-            end(process)
-            raise RuntimeError(f"the training ended before line {at}, at which to kill it")
+        if training.ended():
+            raise RuntimeError(f"the training was done before line {at}, at which to kill it")
         time.sleep(0.001)
     time.sleep(rng.uniform(0, 0.05))
-    process.kill()
-    process.communicate()
-    return lines(out)
+    training.kill()
+    return lines(out), checkpoint(out)
 
 
 def numbers(out: Path) -> tuple[object, object, dict[str, bytes]]:
@@ -80,16 +111,18 @@ def main(kills: int, seed: int = 0) -> int:
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         alone, killed = Path(folder) / "alone", Path(folder) / "killed"
-        end(start(alone))
+        train(alone)
         total = lines(alone)
         moments = sorted(rng.sample(range(1, total), kills))
         found = [kill(killed, at, rng) for at in tqdm(moments, unit="kill")]
-        end(start(killed, "--resume"))
+        train(killed, "--resume")
         same = numbers(killed) == numbers(alone)
-    steps = ", ".join(str(at * STEPS_PER_LINE) for at in found)
+    steps = ", ".join(str(at * STEPS_PER_LINE) for at, _ in found)
+    midway = sum(0 < step < STEPS for _, step in found)
     print(f"killed {kills} times of {total * STEPS_PER_LINE} steps, after steps {steps}")
+    print(f"{midway} times there was a checkpoint from the midst of a seed's training")
     print("all numbers are equal" if same else "the numbers DIFFER")
-    return 0 if same else 1
+    return 0 if same and midway else 1
 
 
 if __name__ == "__main__":

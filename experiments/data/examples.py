@@ -228,7 +228,9 @@ class Tfds:
 
     def _records(self) -> Any:
         if self._opened is None:
-            with self._reading():
+            # Those of TFDS and what it imports are not ours.
+            with self._reading(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 self._opened = _open(*self._asked)
         return self._opened
 
@@ -236,9 +238,7 @@ class Tfds:
     def _reading(self) -> Iterator[None]:
         name = self._asked[0]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Those of TFDS and what it imports are not ours.
-                yield
+            yield
         except Exception as error:  # TFDS raises whatever its parts raise; the cause stays chained.
             raise DataError(
                 f"{self._where}: expected {name} prepared by TFDS as array_record or parquet; got "

@@ -130,6 +130,37 @@ def test_a_run_that_is_stopped_ends_like_one_that_never_was(finished, drawn, tmp
     assert_same(result_of(out), result_of(finished))
 
 
+def crops_on_parts(row):
+    """How often head and body lie in the crop that is theirs: found by each seed; at the start."""
+    first = row["held_by_first_crops"]["transformers"]
+    held = [
+        [seed["transformers"][k][part] for k, part in enumerate(("head", "body"))]
+        for seed in row["held"]
+    ]
+    return np.array(held), np.array([first[0]["head"], first[1]["body"]])
+
+
+@pytest.mark.slow
+def test_two_crops_read_what_the_whole_image_hides(tmp_path):
+    """A small form of what experiments/results/birds_drawn.json holds."""
+    words = ["--steps", "700", "--localization-frozen-steps", "200", "--seeds", "0"]
+    assert birds.main([*words, "--out", str(tmp_path / "run")]) == 0
+    plain, parts = result_of(tmp_path / "run")["rows"]
+    assert parts["interval"][0] > plain["interval"][1] + 20
+    found, first = crops_on_parts(parts)
+    assert found.mean() > first.mean()
+
+
+def test_the_result_that_is_kept_shows_parts_found():
+    result = json.loads((ROOT / "experiments" / "results" / "birds_drawn.json").read_text())
+    plain, parts = result["rows"]
+    assert len(result["seeds"]) == 3
+    assert min(parts["accuracies"]) > max(plain["accuracies"])
+    assert parts["interval"][0] > plain["interval"][1]
+    found, first = crops_on_parts(parts)
+    assert (found > first).all()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -155,3 +186,4 @@ def test_bad_input(words, message, drawn, tmp_path, capsys):
         status = stopped.code
     assert status == 2
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
