@@ -129,7 +129,7 @@ def check(arguments: Arguments) -> birds.Birds | None:
     """
     make_parallel(arguments.parallel, arguments.settled.batch_size)
     for number in arguments.num_transforms:
-        nnx.eval_shape(functools.partial(_create_model, arguments, number, 1, nnx.Rngs(0)))
+        _abstract_model(arguments, number, 1)
     if arguments.weights is not None:
         _load(arguments, _create_model(arguments, 0, 1, nnx.Rngs(0)))
     return None if arguments.data == "drawn" else _read_data(arguments)
@@ -198,6 +198,12 @@ def _create_model(
         dtype=jnp.dtype(experiment.precision),
         remat=experiment.remat,
         rngs=rngs,
+    )
+
+
+def _abstract_model(experiment: Birds, num_transforms: int, num_classes: int) -> Any:
+    return nnx.eval_shape(
+        lambda: _create_model(experiment, num_transforms, num_classes, nnx.Rngs(0))
     )
 
 
@@ -360,9 +366,7 @@ def row_of(
     paper = None
     if data.name.startswith("CUB") and experiment.seen_side == _PAPER_SEEN:
         paper = PAPER.get((num_transforms, experiment.side))
-    model: Any = nnx.eval_shape(
-        lambda: _create_model(experiment, num_transforms, len(data.classes), nnx.Rngs(0))
-    )
+    model = _abstract_model(experiment, num_transforms, len(data.classes))
     row = {
         "model": name_of(num_transforms),
         "num_parameters": models.count_parameters(model),
