@@ -120,6 +120,19 @@ def slopes(rows: list[Row]) -> str:
     return _table(["slope over", *passes], *body)
 
 
+def pipelines(rows: list[Row]) -> str:
+    """Images a second of the input pipeline, of the step, and of both together."""
+    names = list(rows[0]["images_per_second"])
+    body = [
+        [
+            f"{row['images']}, {row['side']} pixels, batches of {row['batch size']}",
+            *(f"{row['images_per_second'][name]:,.0f}" for name in names),
+        ]
+        for row in rows
+    ]
+    return _table(["images a second", *names], *body)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "sampler": ("Affine warps", beside_peers(("shape", "dtype", "pass"))),
     "transforms": ("Families of transforms", transforms),
@@ -130,6 +143,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "cost": ("What a spatial transformer costs", costs),
     "compile": ("Compiling and importing", compilations),
     "scaling": ("How the cost grows", slopes),
+    "pipeline": ("Input pipelines", pipelines),
 }
 
 

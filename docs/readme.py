@@ -136,6 +136,7 @@ def shown() -> str:
     clutter, addition = results.read("cluttered_mnist"), results.read("mnist_addition")
     found, turned = results.read("colocalisation"), results.read("invariance")
     signs, drawn = results.read("traffic_signs"), results.read("birds_drawn")
+    solid = results.read("volumes")
     sizes = [entry["num_parameters"] for entry in clutter]
     sets = {"T": "of translated digits", "TC": "among clutter"}
     digits = "; ".join(
@@ -154,6 +155,8 @@ def shown() -> str:
         f"{found['steps']} steps, found on {found['rows'][0]['canvases']:,} test canvases: "
         f"{digits} "
         "([figures](experiments/results/colocalisation.json)).",
+        f"**Volumes**, solid digits somewhere in 60³ voxels, {_how(solid)}: {_errors(solid)}, no "
+        "numbers in the paper ([figures](experiments/results/volumes.json)).",
         f"**Traffic signs** (GTSRB), 32×32 pixels, {_how(signs)}: "
         f"{_errors(signs, 'published')} ([figures](experiments/results/traffic_signs.json)).",
         f"**Birds**, drawn ones, {_birds(drawn)} "
@@ -177,8 +180,8 @@ def _how(entries: list[Any]) -> str:
 
 def _errors(entries: list[Any], source: str = "paper") -> str:
     return "; ".join(
-        f"{' '.join(filter(None, (entry['model'], entry['transform'])))} {entry['mean']:.2f} %, "
-        f"{source} {entry['paper']:g}"
+        f"{' '.join(filter(None, (entry['model'], entry['transform'])))} {entry['mean']:.2f} %"
+        + (f", {source} {entry['paper']:g}" if entry["paper"] else "")
         for entry in entries
     )
 

@@ -50,8 +50,8 @@ _EXPERIMENTS = {
     "birds_drawn": (
         "Drawn birds",
         "Small birds whose class is told by a sign on the head and one on the body, in the folders "
-        "of CUB-200-2011. At the resolution of a crop the signs cannot be read on the whole image. "
-        "How often parts lie in crops is measured by their places, which no training sees.",
+        "of CUB-200-2011. On the whole image, at the resolution of a crop, a sign is one or two "
+        "pixels wide. How often parts lie in crops is measured by their places, which no training sees.",
     ),
     "colocalisation": (
         "Co-localisation",
