@@ -199,11 +199,12 @@ def _birds(record: Any) -> str:
         np.mean([seed["transformers"][k][part] for seed in parts["held"]])
         for k, part in enumerate(("head", "body"))
     ]
-    moved = " and ".join(
-        f"{part} in {100 * now:.0f} % of crop {k + 1}, at the start {100 * first[k][part]:.0f}"
+    moved = ", ".join(
+        f"crop {k + 1} holds the {part} in {100 * now:.0f} % of images, at the start in "
+        f"{100 * first[k][part]:.0f}"
         for k, (part, now) in enumerate(zip(("head", "body"), held, strict=True))
     )
-    return f"{record['settings']['steps']:,} steps, {number} seeds: {told}; the {moved}"
+    return f"{record['settings']['steps']:,} steps, {number} seeds: {told}; {moved}"
 
 
 def accuracy() -> str:

@@ -51,7 +51,8 @@ _EXPERIMENTS = {
         "Drawn birds",
         "Small birds whose class is told by a sign on the head and one on the body, in the folders "
         "of CUB-200-2011. On the whole image, at the resolution of a crop, a sign is one or two "
-        "pixels wide. How often parts lie in crops is measured by their places, which no training sees.",
+        "pixels wide. How often parts lie in crops is measured by their places, which no training "
+        "sees.",
     ),
     "colocalisation": (
         "Co-localisation",
