@@ -21,6 +21,9 @@ Choices and deviations:
   tile it. Transformers are in no order; of every seed, that with most of head over body is first.
 - ``--data drawn`` needs nothing to be fetched: small drawn birds, whose class is told by two signs
   that a crop can hold one at a time. There the network is small and begins from nothing, by Adam.
+  The signs were drawn so small that the plain CNN reads them badly, crops of twice its resolution
+  well; the recipe was chosen among 14 of two crops, on 600 further birds of neither set, and the
+  plain CNN has its rate, the better of two.
 """
 
 import functools

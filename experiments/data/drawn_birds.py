@@ -3,8 +3,9 @@
 Each picture shows one long-necked bird of some colour, in some place, size and attitude, on a
 ground full of other shapes. A small sign on its head and one on its body, a few pixels wide, make
 the class together: each of two signs may be on either, which gives four classes, and neither part
-alone tells more than its own sign. Head and body are so far apart that a crop of half the picture's
-side can hardly hold both signs. All signs look the same in a mirror. The set is one fixed draw.
+alone tells more than its own sign. The head is nearly always above the body, and so far from it
+that a crop of half the picture's side can hardly hold both signs. All signs look the same in a
+mirror. The set is one fixed draw.
 """
 
 import math
