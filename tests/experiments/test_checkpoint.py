@@ -96,6 +96,9 @@ def in_a_process(program, folder):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_damaged_one_is_set_aside_and_the_one_before_it_used(folder, change):
+    # As if one of that step had been set aside before.
+    (folder / "3.damaged").mkdir()
+    (folder / "3.damaged" / "old").touch()
     spoil(folder / "3", CHANGES[change])
     program = """
         with closing(Checkpoints(folder)) as checkpoints:
@@ -111,6 +114,7 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_it_used(folder, change):
     assert "going on from step 2" in ended.stderr
     assert resume(folder)[0] == 3
     assert (folder / "3.damaged").is_dir()
+    assert not (folder / "3.damaged" / "old").exists()
 
 
 def test_a_half_written_one_is_not_taken_for_whole(folder):

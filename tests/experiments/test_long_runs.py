@@ -18,7 +18,7 @@ import pytest
 from flax import nnx
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments import distorted_mnist, loop, models, train
+from experiments import distorted_mnist, loop, models, run, train
 from experiments.config import Arguments, Run
 from experiments.data.tasks import TASKS
 from experiments.run import execute, load_dataset, make_trainer, prepare_folder
@@ -75,6 +75,16 @@ def test_a_batch_in_parts_is_the_same_batch(data):
 def test_parts_that_do_not_divide_the_batch_are_refused(parts):
     with pytest.raises(ValueError, match=f"accumulate must divide the batch size, 8; got {parts}"):
         Run(model="fcn", batch_size=8, accumulate=parts)
+
+
+def test_parts_must_divide_what_a_device_works_on(data, monkeypatch):
+    settings = Run(model="fcn", data=data, batch_size=8, accumulate=4)
+    dataset = load_dataset(settings)
+    assert run.check_model(settings, dataset) > 0
+    four = run.make_parallel("jit", 8)._replace(devices=4)
+    monkeypatch.setattr(run, "make_parallel", lambda form, batch_size: four)
+    with pytest.raises(ValueError, match="each of the 4 devices works on, 2; got 4"):
+        run.check_model(settings, dataset)
 
 
 @pytest.mark.parametrize("kind", [("st-cnn", SHAPE), ("st-deep-st-cnn", (24, 24, 1))], ids=str)
