@@ -39,6 +39,7 @@ class Trainer(NamedTuple):
     follow: Callable[[State, Array], dict[str, Array]]
     targets: Callable[[np.ndarray], np.ndarray]
     parallel: Parallel
+    convolves: bool
 
 
 class SeedsAtOnce(NamedTuple):
@@ -80,7 +81,8 @@ def make_trainer(
       ``monitor(theta)``, what :func:`stn_jax.nn.diagnose` judges of it; ``predict(state, images,
       numbers)``, the predicted labels of those numbers of an undistorted test set, as in
       :func:`experiments.data.distortions.distort_test_images`; ``follow(state, images)``, what
-      the model makes of distorted images; and the task's ``targets(labels)``.
+      the model makes of distorted images; the task's ``targets(labels)``; and whether the model
+      has convolutions.
     """
     abstract: Any = nnx.eval_shape(lambda: create_model(nnx.Rngs(0)))
     graph = nnx.graphdef(abstract)
@@ -168,7 +170,10 @@ def make_trainer(
         return {"theta": theta, "outputs": outputs, "predictions": predictions}
 
     run = parallel.compile(steps)
-    return Trainer(initial_state, steps, run, monitor, predict, follow, task.targets, parallel)
+    convolves = any(isinstance(module, nnx.Conv) for _, module in nnx.iter_modules(abstract))
+    return Trainer(
+        initial_state, steps, run, monitor, predict, follow, task.targets, parallel, convolves
+    )
 
 
 def _means(metrics: dict[str, Array]) -> dict[str, Array]:
@@ -189,6 +194,10 @@ def at_once(trainer: Trainer) -> SeedsAtOnce:
         states: State, images: Array, labels: Array, keys: Array, num_steps: int
     ) -> tuple[State, dict[str, Array]]:
         one = lambda state, key: trainer.steps(state, images, labels, key, num_steps)  # noqa: E731
+        if len(keys) > 1 and trainer.convolves and jax.default_backend() != "cpu":
+            # Convolutions with a kernel for each seed are grouped ones, which cuDNN runs slower
+            # than one after the other.
+            return jax.lax.map(lambda each: one(*each), (states, keys))
         if len(keys) > 1:
             return jax.vmap(one)(states, keys)
         # A product that is batched, be it by one, is slower than a plain one on the CPU.

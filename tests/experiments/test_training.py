@@ -212,6 +212,34 @@ def test_seeds_at_once_end_as_each_by_itself(trainer, stripes, rng):
         np.testing.assert_array_equal(wrong[k], expected)
 
 
+def test_convolutions_of_several_seeds_run_one_after_the_other_on_accelerators(
+    stripes, rng, monkeypatch
+):
+    images = jnp.asarray(rng.integers(0, 256, (6, 24, 24, 1)).astype(np.uint8))
+    labels, seeds = jnp.arange(6) % 3, (4, 1)
+    create = lambda rngs: models.build(  # noqa: E731
+        "cnn", "affine", (24, 24, 1), 3, width=0.1, rngs=rngs
+    )
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+
+    def trained():
+        trainer = train.make_trainer(create, optax.adam(3e-3), TASKS["R"], batch_size=4)
+        together = train.at_once(trainer)
+        states = together.initial_state(seeds)
+        program = together.run.lower(states, images, labels, keys, 3).as_text()
+        one = lambda state, key: trainer.steps(state, images, labels, key, 3)  # noqa: E731
+        batched = jax.jit(jax.vmap(one)).lower(states, keys).as_text()
+        return program, batched, together.run(states, images, labels, keys, 3)
+
+    *_, expected = trained()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    program, batched, found = trained()
+    assert "feature_group_count = 2" in batched
+    assert "feature_group_count = 2" not in program
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_follow_shows_theta_and_outputs(trainer, rng):
     images = jnp.asarray(rng.uniform(size=(4, 10, 10, 1)), jnp.float32)
     seen = trainer.follow(trainer.initial_state(0), images)
