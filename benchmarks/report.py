@@ -157,9 +157,12 @@ def section(record: dict[str, Any]) -> str:
         if name in where["versions"]
     )
     small = " **The small form, which says nothing about speed.**" if record["small"] else ""
+    on_cpu = where["backend"] == "cpu"
+    title = title if on_cpu else f"{title} on {where['device']}"
+    policy = f"OpenMP's policy {where['omp_wait_policy']}; " if on_cpu else ""
     measured = (
         f"{where['processor']}, {where['threads']} threads, JAX on {where['device']}; {versions}; "
-        f"OpenMP's policy {where['omp_wait_policy']}; {where['time'][:10]}; "
+        f"{policy}{where['time'][:10]}; "
         f"load when it began {where['load_at_start']:.1f}.{small}"
     )
     return f"### {title}\n\n{measured}\n\n{render(record['rows'])}"

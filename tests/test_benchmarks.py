@@ -290,7 +290,7 @@ def test_report_fills_in_the_tables_and_names_the_losses(tmp_path):
         for shape, ratio in (("1×2×3×1", 2.0), ("4×5×6×1", 0.5))
     ]
     environment = {"processor": "abacus", "threads": 2, "device": "cpu", "load_at_start": 0.0}
-    environment |= {"omp_wait_policy": "passive"}
+    environment |= {"omp_wait_policy": "passive", "backend": "cpu"}
     environment |= {"versions": {"jax": "1"}, "time": "2000-01-01T00:00:00Z"}
     record = {"benchmark": "sampler", "small": False, "environment": environment, "rows": rows}
     saved, page = tmp_path / "sampler.json", tmp_path / "README.md"
@@ -305,6 +305,12 @@ def test_report_fills_in_the_tables_and_names_the_losses(tmp_path):
     assert "| 1×2×3×1 | float32 | forward | 2.00 ± 0.000 | 4.00 ± 0.000 (peer) |" in text
     assert "Slower than some peer in 1 of 2 rows" in text
     assert "- 4×5×6×1, float32, forward: peer 0.500 [0.500, 0.500]" in text
+    assert "### Affine warps\n" in text
+    assert "OpenMP's policy passive" in text
+    on_gpu = record | {"environment": environment | {"backend": "gpu", "device": "engine"}}
+    section = report.section(on_gpu)
+    assert section.startswith("### Affine warps on engine\n")
+    assert "OpenMP" not in section
     page.write_text("no markers")
     with pytest.raises(ValueError, match="must hold the lines"):
         report.main([str(saved), "--into", str(page)])
