@@ -7,9 +7,8 @@ distorted independently as in set RTS, one in each of two channels of 42×42 pix
 transformer cannot straighten both; of two in parallel, each sees and transforms both channels, and
 what they pass on is stacked to four channels. The paper: FCN 47.7 %, CNN 14.7, ST-FCN affine 22.6,
 the best single transformer 18.5, two of them affine 9.0, projective 5.9, thin plate spline 5.8.
-Deviations: those of :mod:`experiments.distorted_mnist`; and the two transforms are regressed by one
-localization network. The two digits are drawn from all training images, and a test image is paired
-with the one that follows it in the test set.
+Deviations: those of :mod:`experiments.distorted_mnist`. The two digits are drawn from all training
+images, and a test image is paired with the one that follows it in the test set.
 """
 
 import dataclasses

@@ -4,8 +4,8 @@ Layers follow the distorted-MNIST protocol of Jaderberg et al., arXiv:1506.02025
 two hidden layers; CNN convolutions 9×9 and 7×7, each followed by 2×2 max-pooling; localization of
 ST-FCN three layers of 32 units, of ST-CNN two 5×5 convolutions of 20 filters and a layer of 20 on
 the halved input; in sets RTS and TC, and in the additions, what the transformer passes on is
-averaged 2×2. The two transforms of a 2×ST-FCN are regressed by one localization network, and each
-reads all channels.
+averaged 2×2. Each transform of a 2×ST-FCN has a localization network of its own, and reads all
+channels.
 
 A volume is flattened along its depth before the classifier; a spatial transformer before that is
 one of 3-D, and reads no more voxels than the digit's own cube has, 28³ of 60³. Its localization
@@ -15,11 +15,12 @@ Deviations. The widths, 256 and 256 units or 32 and 64 filters at ``width=1``, a
 experiments by what :func:`width_for` finds for 400,000 parameters, localization network included:
 the paper has about as many, equal in all models, with fewer units and filters than that takes
 under three weight layers. In RTS a transformer reads 56×56 pixels, not 42×42, since what is left
-of 42 after averaging, 21, is too small for the convolutions; 28×28 is the digits' own size.
+of 42 after averaging, 21, is too small for the convolutions; 28×28 is the digits' own size. In the
+additions, where the paper has none behind a transformer, it is 42×42, and 56×56 before those.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -36,7 +37,10 @@ from stn_jax import nn as stnn
 
 PARAMETERS = 400_000
 # Height and width of what the classifier sees behind a transformer, if it is averaged 2×2.
-CROPS: dict[str, tuple[int, int]] = {"RTS": (28, 28), "TC": (30, 30), "addition": (28, 28)}
+_CROPS: dict[str, tuple[int, int]] = {"RTS": (28, 28), "TC": (30, 30), "addition": (21, 21)}
+# In place of what is too small for the convolutions: 28×28, the digits' own size.
+_LEAST_CROP = 24
+_CROP_OF_CONVOLUTIONS = (28, 28)
 _UNITS = 256
 _FILTERS = 64
 _MOST_UNITS = 8192
@@ -154,6 +158,19 @@ class ThreeSidedLocalization(nnx.Module):
     ) -> Float[Array, "batch *parallel params"]:
         """Theta of each volume."""
         return self.localization(average_pool(volumes.three_views(cubes)))
+
+
+class ParallelLocalizations(nnx.Module):
+    """Localization networks that see the same images, one for each parallel transform."""
+
+    def __init__(self, networks: Sequence[Callable[[Array], Array]]) -> None:
+        self.networks = nnx.List(networks)
+
+    def __call__(
+        self, images: Float[Array, "batch h w c"]
+    ) -> Float[Array, "batch transforms params"]:
+        """Theta of each transform."""
+        return jnp.stack([network(images) for network in self.networks], axis=1)
 
 
 class Model(nnx.Module):
@@ -280,7 +297,8 @@ def width_for(
         return 1.0
     if has_transformer(name):
         create = lambda: _localization(name, transform, in_shape, nnx.Rngs(0))  # noqa: E731
-        parameters -= count_parameters(nnx.eval_shape(create))
+        localization: Any = nnx.eval_shape(create)
+        parameters -= count_parameters(localization)
     seen = _seen_shape(name, in_shape, crop)
     units = np.arange(1, _MOST_UNITS)
     if is_convolutional(name):
@@ -290,9 +308,13 @@ def width_for(
     return float(units[np.abs(sizes - parameters).argmin()] / base)
 
 
-def crop_of(task: str, image_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """What :func:`build` takes as ``crop``, by a task and its undistorted images' shape."""
-    return volumes.cube_shape(image_shape) if task == "volumes" else CROPS.get(task)
+def crop_of(task: str, name: ModelName, image_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What :func:`build` takes as ``crop``, by task, model and an undistorted image's shape."""
+    if task == "volumes":
+        return volumes.cube_shape(image_shape)
+    crop = _CROPS.get(task)
+    too_small = crop is not None and min(crop) < _LEAST_CROP and is_convolutional(name)
+    return _CROP_OF_CONVOLUTIONS if too_small else crop
 
 
 def _seen_shape(
@@ -320,19 +342,21 @@ def _family(transform: TransformName, in_shape: tuple[int, ...]) -> stn.Transfor
 
 def _localization(
     name: ModelName, transform: TransformName, in_shape: tuple[int, ...], rngs: nnx.Rngs
-) -> stnn.ConvolutionalLocalization | stnn.FullyConnectedLocalization | ThreeSidedLocalization:
+) -> Callable[[Array], Array]:
     family, solid = _family(transform, in_shape), _is_solid(in_shape)
     if solid:
         side = in_shape[0] // 2
         in_shape = (side, side, 3 * in_shape[-1])
-    options: dict[str, Any] = {"num_transforms": num_transforms(name), "rngs": rngs}
-    network: stnn.ConvolutionalLocalization | stnn.FullyConnectedLocalization
-    if is_convolutional(name):
-        downsample = 1 if solid else 2
-        network = stnn.ConvolutionalLocalization(in_shape, family, downsample=downsample, **options)
-    else:
-        network = stnn.FullyConnectedLocalization(in_shape, family, hidden=(32, 32, 32), **options)
-    return ThreeSidedLocalization(network) if solid else network
+
+    def network() -> stnn.ConvolutionalLocalization | stnn.FullyConnectedLocalization:
+        if is_convolutional(name):
+            options: dict[str, Any] = {"downsample": 1 if solid else 2, "rngs": rngs}
+            return stnn.ConvolutionalLocalization(in_shape, family, **options)
+        return stnn.FullyConnectedLocalization(in_shape, family, hidden=(32, 32, 32), rngs=rngs)
+
+    networks = [network() for _ in range(num_transforms(name))]
+    localization = ParallelLocalizations(networks) if len(networks) > 1 else networks[0]
+    return ThreeSidedLocalization(localization) if solid else localization
 
 
 def _size_of_fully_connected(

@@ -256,7 +256,7 @@ _OPTIMIZERS: dict[str, Callable[[float, int], optax.GradientTransformation]] = {
 def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:
     task = run.task
     in_shape = distorted_shape(task.distortion, dataset.image_shape)
-    crop = models.crop_of(run.distortion, dataset.image_shape)
+    crop = models.crop_of(run.distortion, run.model, dataset.image_shape)
     kind = run.model, run.transform, in_shape, task.num_classes(dataset.num_classes)
     width = run.width * models.width_for(models.PARAMETERS, *kind, crop=crop)
     model = models.build(*kind, width=width, crop=crop, rngs=rngs)

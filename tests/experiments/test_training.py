@@ -52,7 +52,7 @@ def test_all_eight_models_have_as_many_parameters(distortion):
     in_shape = distorted_shape(DISTORTIONS[distortion], IN_SHAPE)
     counts = []
     for kind in EIGHT:
-        options = {"crop": models.CROPS.get(distortion)}
+        options = {"crop": models.crop_of(distortion, kind[0], IN_SHAPE)}
         width = models.width_for(models.PARAMETERS, *kind, in_shape, 10, **options)
         create = lambda: models.build(*kind, in_shape, 10, width=width, rngs=nnx.Rngs(0), **options)  # noqa: B023, E731
         model = nnx.eval_shape(create)

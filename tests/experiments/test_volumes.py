@@ -146,8 +146,8 @@ def test_models_of_volumes_have_as_many_parameters_as_the_others():
     image_shape = (28, 28, 1)
     in_shape = distorted_shape(TASKS["volumes"].distortion, image_shape)
     assert in_shape == (60, 60, 60, 1)
-    crop = models.crop_of("volumes", image_shape)
     for name in ("fcn", "cnn", "st-fcn", "st-cnn", "2xst-fcn"):
+        crop = models.crop_of("volumes", name, image_shape)
         kind = (name, "affine", in_shape, 10)
         width = models.width_for(models.PARAMETERS, *kind, crop=crop)
         create = lambda: models.build(*kind, width=width, crop=crop, rngs=nnx.Rngs(0))  # noqa: B023, E731
