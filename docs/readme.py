@@ -145,7 +145,7 @@ def shown() -> str:
     digits = "; ".join(
         f"{row['mean']:.1f} % ({low:.1f} to {high:.1f}) {sets.get(row['set'], row['set'])}, "
         f"{_span(*map(float, row['paper']), digits=0)} in the paper"
-        for row in found["rows"]
+        for row in found["sets"]
         for low, high in [row["interval"]]
     )
     lines = [
@@ -154,8 +154,9 @@ def shown() -> str:
         f"{_errors(clutter)} ([figures](experiments/results/cluttered_mnist.json)).",
         f"**MNIST addition**, {_how(addition)}: {_errors(addition)} "
         "([figures](experiments/results/mnist_addition.json)).",
-        f"**Co-localisation**, digits {', '.join(map(str, found['rows'][0]['digits']))} of MNIST, "
-        f"{found['steps']} steps, found on {found['rows'][0]['canvases']:,} test canvases: "
+        f"**Co-localisation**, digits {', '.join(map(str, found['sets'][0]['digits']))} of MNIST, "
+        f"each by itself, {found['steps']} steps, {_seeds(found['seeds'])}, found on "
+        f"{found['sets'][0]['canvases']:,} test canvases: "
         f"{digits} "
         "([figures](experiments/results/colocalisation.json)).",
         f"**Volumes**, solid digits somewhere in 60³ voxels, {_how(solid)}: {_errors(solid)}, no "
@@ -176,9 +177,12 @@ def _how(entries: list[Any]) -> str:
     one = entries[0]
     return (
         f"{one['steps']:,} steps of {one['batch_size']} images, rate "
-        f"{one['settings']['learning_rate']:g}, {len(one['seeds'])} "
-        f"seed{'s' * (len(one['seeds']) > 1)}"
+        f"{one['settings']['learning_rate']:g}, {_seeds(one['seeds'])}"
     )
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
 def _errors(entries: list[Any], source: str = "paper") -> str:

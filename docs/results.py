@@ -135,13 +135,14 @@ def _kit(record: Record) -> str:
 
 
 def colocalisation_table(record: Record) -> str:
-    """The share of canvases found, beside the range of the paper's classes."""
+    """The share of canvases found, beside the range of the paper's classes; then all classes."""
     rows = []
-    for row in record["rows"]:
+    several = record["sets"] if len(record["rows"]) > len(record["sets"]) else []
+    for row in [*record["rows"], *several]:
         low, high = row["interval"]
         least, most = row["paper"]
         paper = f"{least:g}" if least == most else f"{least:g} to {most:g}"
-        digits = ", ".join(map(str, row["digits"]))
+        digits = ", ".join(map(str, row["digits"])) if len(row["digits"]) < 10 else "all"
         share = f"{row['mean']:.1f} ({low:.1f}–{high:.1f})"
         rows.append([row["set"], digits, share, paper, f"{row['canvases']:,}"])
     return markdown_table(["set", "digits", "found %", "paper %", "canvases"], rows)

@@ -30,7 +30,9 @@ Choices and deviations:
 - Every canvas of a batch is paired with all others, and has several random crops. Adam.
 - The localization network sees the canvas averaged 4×4, and starts with all crops in the centre.
 
-Settings were chosen on class 3 of MNIST's held-out training digits (``--on validation``).
+Settings were chosen on class 3 of MNIST's held-out training digits (``--on validation``), the
+encoder's steps on classes 2 and 6 of set T: of those with one seed 29 % were found after 600 steps,
+99 % after 2,500. Longer trainings of the localization network on the former did not help.
 """
 
 import functools

@@ -274,7 +274,7 @@ class CoLocalisation:
     """Random crops of each canvas."""
     targets: TargetsName = "constant"
     """Whether the second crop of a pair is held constant in the loss or moves, too."""
-    encoder_steps: int = 600
+    encoder_steps: int = 2500
     """Training steps of the encoder, at the same rate."""
     seeds: tuple[int, ...] = (0,)
     """One encoder, and one training for each set and class, for each seed."""
