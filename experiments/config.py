@@ -270,7 +270,7 @@ class CoLocalisation:
     """Canvases in a step, each paired with all others."""
     learning_rate: float = 2e-3
     """Adam's rate at the start; it falls to zero along a cosine."""
-    random_crops: int = 2
+    random_crops: int = 6
     """Random crops of each canvas."""
     targets: TargetsName = "constant"
     """Whether the second crop of a pair is held constant in the loss or moves, too."""
