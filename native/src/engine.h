@@ -1,0 +1,95 @@
+// What the handlers ask of the kernels: plain structures and a table of functions.
+//
+// The kernels are compiled once for each instruction set; this header is all that both sides share.
+
+#ifndef STN_JAX_NATIVE_ENGINE_H_
+#define STN_JAX_NATIVE_ENGINE_H_
+
+#include <cstdint>
+
+namespace stn {
+
+constexpr int kMaxNdim = 3;
+
+// Points are handled in blocks of this many, counted from the first point of a batch item. Every
+// cut of the work falls between blocks, so the cut does not change the numbers.
+constexpr int kBlock = 64;
+
+enum class DType { kF32, kF64, kBF16, kF16 };
+constexpr int kNumDTypes = 4;
+
+enum class Kernel { kNearest = 0, kLinear = 1 };
+enum class Padding { kConstant = 0, kBorder = 1, kReflection = 2, kWrap = 3 };
+
+// Half-open: `first` belongs to it, `last` does not.
+struct Range {
+  int64_t first;
+  int64_t last;
+};
+
+// What all batch items have in common.
+struct Geometry {
+  int ndim;
+  int64_t size[kMaxNdim];  // Pixels along each axis, in array order.
+  int64_t pixels;          // In one image.
+  int64_t channels;
+  int64_t points;  // In one batch item.
+  // Pixels and weights come from coordinates by a kernel and a padding, or are given.
+  bool from_coordinates;
+  Kernel kernel;
+  Padding padding;
+  bool align_corners;
+  int64_t taps[kMaxNdim];  // Pixels read along each axis, in array order.
+
+  // Channels of the accumulators of an image's gradient. Three are spread over four, which are
+  // added by one instruction.
+  int64_t padded_channels() const { return channels == 3 ? 4 : channels; }
+};
+
+// The arrays of one batch item. Those along axes are in array order.
+struct Item {
+  const void* image;                // [*space, channels]
+  const void* fill;                 // [channels]
+  const void* source[kMaxNdim];     // Coordinates [points], or weights [taps, points].
+  const int32_t* index[kMaxNdim];   // [taps, points]; used if given.
+  void* out;                        // [points, channels]; forward only.
+  const void* cotangent;            // [points, channels]; backward only.
+  void* d_source[kMaxNdim];         // As `source`; null if not wanted.
+  void* d_image;  // Accumulators [pixels of the band, padded channels]; null if not wanted.
+};
+
+// The rows (indices along the first axis) that the points of a block touch; empty if first >= last.
+struct Rows {
+  int32_t first;
+  int32_t last;
+};
+
+// Kernels for one dtype of images. All arrays are of that dtype, but sources and their gradients
+// and the accumulators, which are float64 for float64 and else float32.
+struct Kernels {
+  // Writes the points of a range.
+  void (*forward)(const Geometry&, const Item&, Range points);
+  // Writes the gradients to the sources for the points of a range, and adds the contributions of
+  // these points to the image's gradient within a band of pixels.
+  void (*pull)(const Geometry&, const Item&, Range points, Range band);
+  // Rows touched by each block of a range.
+  void (*touched_rows)(const Geometry&, const Item&, Range blocks, Rows* rows);
+  // Rounds accumulators to the image's dtype.
+  void (*finish)(const Geometry&, const void* accumulators, int64_t pixels, void* d_image);
+  // Adds `count` accumulators to others.
+  void (*add)(const void* terms, int64_t count, void* sums);
+};
+
+// Nearest pixels as bytes; coordinates are float32 or float64.
+using BytesKernel = void (*)(const Geometry&, const Item&, Range points);
+
+// All kernels for one instruction set.
+struct Variant {
+  const char* name;
+  Kernels kernels[kNumDTypes];
+  BytesKernel bytes[4][2];  // By log2 of the element's size; by coordinates: float32, float64.
+};
+
+}  // namespace stn
+
+#endif  // STN_JAX_NATIVE_ENGINE_H_

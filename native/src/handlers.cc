@@ -1,0 +1,115 @@
+#include "handlers.h"
+
+#include <exception>
+
+#include "operands.h"
+
+namespace stn {
+namespace {
+
+namespace ffi = xla::ffi;
+
+ffi::Error Run(ffi::ThreadPool pool, const Request& request, ffi::RemainingArgs args,
+               ffi::RemainingRets rets) {
+  try {
+    const Job job = MakeJob(request, Arrays(args, rets));
+    request.backward ? RunPull(job, pool) : RunForward(job, pool);
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    const bool is_ours = dynamic_cast<const std::bad_alloc*>(&error) == nullptr;
+    return is_ours ? ffi::Error::InvalidArgument(error.what())
+                   : ffi::Error(ffi::ErrorCode::kResourceExhausted, "Out of memory.");
+  }
+}
+
+ffi::Error Sample(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                  int64_t num_batch_dims, int64_t ndim, int64_t kernel, int64_t padding,
+                  int64_t align_corners) {
+  Request request = {};
+  request.from_coordinates = true;
+  request.num_batch_dims = num_batch_dims;
+  request.ndim = ndim;
+  request.kernel = kernel;
+  request.padding = padding;
+  request.align_corners = align_corners;
+  return Run(pool, request, args, rets);
+}
+
+ffi::Error SampleBytes(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                       int64_t num_batch_dims, int64_t ndim, int64_t kernel, int64_t padding,
+                       int64_t align_corners) {
+  Request request = {};
+  request.from_coordinates = true;
+  request.bytes = true;
+  request.num_batch_dims = num_batch_dims;
+  request.ndim = ndim;
+  request.kernel = kernel;
+  request.padding = padding;
+  request.align_corners = align_corners;
+  return Run(pool, request, args, rets);
+}
+
+ffi::Error SamplePull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                      int64_t num_batch_dims, int64_t ndim, int64_t kernel, int64_t padding,
+                      int64_t align_corners, int64_t wrt_image, int64_t wrt_coordinates) {
+  Request request = {};
+  request.from_coordinates = true;
+  request.backward = true;
+  request.num_batch_dims = num_batch_dims;
+  request.ndim = ndim;
+  request.kernel = kernel;
+  request.padding = padding;
+  request.align_corners = align_corners;
+  request.wrt_image = wrt_image != 0;
+  if (wrt_coordinates != 0 && ndim > 0 && ndim <= kMaxNdim) {
+    request.wrt_sources = (int64_t{1} << ndim) - 1;
+  }
+  return Run(pool, request, args, rets);
+}
+
+ffi::Error Taps(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                int64_t num_batch_dims, int64_t ndim) {
+  Request request = {};
+  request.num_batch_dims = num_batch_dims;
+  request.ndim = ndim;
+  return Run(pool, request, args, rets);
+}
+
+ffi::Error TapsPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                    int64_t num_batch_dims, int64_t ndim, int64_t wrt_image,
+                    int64_t wrt_weights) {
+  Request request = {};
+  request.backward = true;
+  request.num_batch_dims = num_batch_dims;
+  request.ndim = ndim;
+  request.wrt_image = wrt_image != 0;
+  request.wrt_sources = wrt_weights;
+  return Run(pool, request, args, rets);
+}
+
+// What all handlers are bound to; attributes follow.
+auto Bind() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .RemainingArgs()
+      .RemainingRets()
+      .Attr<int64_t>("num_batch_dims")
+      .Attr<int64_t>("ndim");
+}
+
+auto BindSample() {
+  return Bind().Attr<int64_t>("kernel").Attr<int64_t>("padding").Attr<int64_t>("align_corners");
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SampleHandler, Sample, BindSample());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SampleBytesHandler, SampleBytes, BindSample());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    SamplePullHandler, SamplePull,
+    BindSample().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_coordinates"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(TapsHandler, Taps, Bind());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(TapsPullHandler, TapsPull,
+                              Bind().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_weights"));
+
+}  // namespace stn

@@ -1,0 +1,60 @@
+// One call of a handler, its operands checked; and how it is cut into tasks.
+
+#ifndef STN_JAX_NATIVE_JOB_H_
+#define STN_JAX_NATIVE_JOB_H_
+
+#include <vector>
+
+#include "batch.h"
+#include "engine.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace stn {
+
+// An operand: one part for each batch item, or shared.
+struct Operand {
+  const char* data = nullptr;
+  int64_t bytes = 0;  // Of one part.
+  Batch batch;
+
+  const void* of(int64_t item) const { return data + batch.part(item) * bytes; }
+};
+
+// A result; null if not wanted.
+struct Result {
+  char* data = nullptr;
+  int64_t bytes = 0;  // Of one part.
+  Batch batch;
+
+  void* part(int64_t i) const { return data + i * bytes; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// Arrays along axes are in array order.
+struct Job {
+  Geometry geometry;
+  int64_t items;              // Batch items.
+  int64_t source_size;        // Bytes of one coordinate, weight or accumulator.
+  const Kernels* kernels;     // Not for bytes.
+  BytesKernel bytes_kernel;   // For bytes.
+  Operand image, fill;
+  Operand source[kMaxNdim];
+  Operand index[kMaxNdim];
+  // Forward.
+  Result out;
+  // Backward.
+  Operand cotangent;
+  Result d_image;
+  bool accumulates_in_place;  // The image's gradient has the accumulators' type and layout.
+  Result d_source[kMaxNdim];
+};
+
+// Writes `out`.
+void RunForward(const Job& job, xla::ffi::ThreadPool& pool);
+
+// Writes `d_image` and `d_source`. The numbers do not depend on the threads.
+void RunPull(const Job& job, xla::ffi::ThreadPool& pool);
+
+}  // namespace stn
+
+#endif  // STN_JAX_NATIVE_JOB_H_

@@ -1,0 +1,140 @@
+// A block of points, each with the pixels that it reads and their weights.
+//
+// All kernels see points this way, be the pixels found from coordinates or given.
+
+#ifndef STN_JAX_NATIVE_KERNELS_BLOCK_H_
+#define STN_JAX_NATIVE_KERNELS_BLOCK_H_
+
+#include <cstdlib>
+
+#include "../engine.h"
+#include "number.h"
+
+namespace stn::STN_VARIANT {
+
+// Points are handled by vectors of this many; a block is filled up to a multiple of it.
+constexpr int kLanes = 8;
+static_assert(kBlock % kLanes == 0, "A block is a whole number of vectors.");
+
+// Pixels that are not in the image. They index backwards from the end of a small array, see
+// `Pixels`.
+constexpr int32_t kFill = -1;  // The value outside.
+constexpr int32_t kZero = -2;  // Stands for a pixel that is left out.
+constexpr int32_t kLast = -3;  // A copy of the image's last pixel, behind which one may read on.
+
+// Memory that belongs to one running task.
+class Memory {
+ public:
+  explicit Memory(int64_t bytes) : data_(std::calloc(static_cast<size_t>(bytes) + 64, 1)) {
+    if (data_ == nullptr) std::abort();
+  }
+  ~Memory() { std::free(data_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  template <class V>
+  V* take(int64_t count) {
+    V* result = reinterpret_cast<V*>(static_cast<char*>(data_) + used_);
+    used_ += count * static_cast<int64_t>(sizeof(V));
+    return result;
+  }
+
+ private:
+  void* data_;
+  int64_t used_ = 0;
+};
+
+// Rows of kBlock numbers; only the first `filled` are used.
+template <class U>
+struct Block {
+  int count;    // Points.
+  int filled;   // The same up to a multiple of kLanes.
+  int64_t taps;  // Pixels of each point: the product of those along the axes.
+
+  // Along each axis, [taps of the axis][kBlock]. An index is in the image or kFill.
+  int32_t* index[kMaxNdim];
+  U* axis_weight[kMaxNdim];
+  U* moves[kMaxNdim];  // [kBlock]: 1, or 0 where a coordinate's gradient is 0.
+
+  // Of each combination of taps, the last axis fastest, [taps][kBlock].
+  int32_t* pixel;
+  U* weight;
+  U* product;  // Of the pixel and the cotangent, summed over channels.
+
+  explicit Block(const Geometry& geometry) : taps(1), memory_(Size(geometry)) {
+    for (int axis = 0; axis < geometry.ndim; ++axis) taps *= geometry.taps[axis];
+    pixel = memory_.take<int32_t>(taps * kBlock);
+    weight = memory_.take<U>(taps * kBlock);
+    product = memory_.take<U>(taps * kBlock);
+    for (int axis = 0; axis < geometry.ndim; ++axis) {
+      index[axis] = memory_.take<int32_t>(geometry.taps[axis] * kBlock);
+      axis_weight[axis] = memory_.take<U>(geometry.taps[axis] * kBlock);
+      moves[axis] = memory_.take<U>(kBlock);
+    }
+  }
+
+  void resize(int64_t points) {
+    count = static_cast<int>(points);
+    filled = (count + kLanes - 1) / kLanes * kLanes;
+  }
+
+ private:
+  static int64_t Size(const Geometry& geometry) {
+    int64_t all = 1, along = 0;
+    for (int axis = 0; axis < geometry.ndim; ++axis) {
+      all *= geometry.taps[axis];
+      along += geometry.taps[axis] + 1;
+    }
+    return (all * 3 + along * 2) * kBlock * static_cast<int64_t>(sizeof(U));
+  }
+
+  Memory memory_;
+};
+
+// Combines the taps along the axes.
+template <int ndim, class U>
+void CombineAxes(const Geometry& geometry, Block<U>& block) {
+  const int filled = block.filled;
+  int64_t taps[kMaxNdim] = {1, 1, 1};
+  int32_t size[kMaxNdim] = {1, 1, 1};
+  for (int axis = 0; axis < ndim; ++axis) {
+    taps[axis] = geometry.taps[axis];
+    size[axis] = static_cast<int32_t>(geometry.size[axis]);
+  }
+  int32_t* __restrict pixel = block.pixel;
+  U* __restrict weight = block.weight;
+  for (int64_t a = 0; a < taps[0]; ++a) {
+    const int32_t* __restrict index0 = block.index[0] + a * kBlock;
+    const U* __restrict weight0 = block.axis_weight[0] + a * kBlock;
+    for (int64_t b = 0; b < taps[1]; ++b) {
+      const int32_t* __restrict index1 = ndim > 1 ? block.index[1] + b * kBlock : nullptr;
+      const U* __restrict weight1 = ndim > 1 ? block.axis_weight[1] + b * kBlock : nullptr;
+      for (int64_t c = 0; c < taps[2]; ++c) {
+        const int32_t* __restrict index2 = ndim > 2 ? block.index[2] + c * kBlock : nullptr;
+        const U* __restrict weight2 = ndim > 2 ? block.axis_weight[2] + c * kBlock : nullptr;
+        for (int i = 0; i < filled; ++i) {
+          int32_t flat = index0[i], signs = index0[i];
+          U product = weight0[i];
+          if constexpr (ndim > 1) {
+            flat = flat * size[1] + index1[i];
+            signs |= index1[i];
+            product = product * weight1[i];
+          }
+          if constexpr (ndim > 2) {
+            flat = flat * size[2] + index2[i];
+            signs |= index2[i];
+            product = product * weight2[i];
+          }
+          pixel[i] = signs < 0 ? kFill : flat;
+          weight[i] = product;
+        }
+        pixel += kBlock;
+        weight += kBlock;
+      }
+    }
+  }
+}
+
+}  // namespace stn::STN_VARIANT
+
+#endif  // STN_JAX_NATIVE_KERNELS_BLOCK_H_

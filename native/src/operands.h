@@ -1,0 +1,73 @@
+// From the buffers of a call to a checked job.
+
+#ifndef STN_JAX_NATIVE_OPERANDS_H_
+#define STN_JAX_NATIVE_OPERANDS_H_
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "job.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace stn {
+
+// A wrong shape, dtype or attribute; the message says which.
+struct InvalidArgument : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline void Require(bool condition, const std::string& message) {
+  if (!condition) throw InvalidArgument(message);
+}
+
+// An operand or result as XLA gives it.
+struct Array {
+  std::string name;
+  char* data;
+  xla::ffi::DataType dtype;
+  Dims dims;
+
+  // The axes from `first` to before `last`.
+  Dims slice(size_t first, size_t last) const {
+    return Dims(dims.begin() + static_cast<int64_t>(first),
+                dims.begin() + static_cast<int64_t>(last));
+  }
+};
+
+// Hands out the operands and results of a call, one after the other.
+class Arrays {
+ public:
+  Arrays(xla::ffi::RemainingArgs args, xla::ffi::RemainingRets rets);
+
+  Array NextOperand(const std::string& name);
+  Array NextResult(const std::string& name);
+  // The one after those handed out is the last operand or the first result.
+  Array LastOperand(const std::string& name) const;
+  Array FirstResult(const std::string& name) const;
+  // Nothing may be left.
+  void RequireEnd() const;
+
+ private:
+  std::vector<Array> operands_, results_;
+  size_t next_operand_ = 0, next_result_ = 0;
+};
+
+// What a handler asks for.
+struct Request {
+  bool from_coordinates;
+  bool bytes;     // The image's elements are copied, whatever they are.
+  bool backward;
+  int64_t num_batch_dims;
+  int64_t ndim;
+  int64_t kernel, padding, align_corners;  // From coordinates.
+  bool wrt_image;
+  int64_t wrt_sources;  // A bit for each axis, in the order of operands.
+};
+
+// Checks all shapes, dtypes and attributes. Throws InvalidArgument.
+Job MakeJob(const Request& request, Arrays arrays);
+
+}  // namespace stn
+
+#endif  // STN_JAX_NATIVE_OPERANDS_H_
