@@ -4,7 +4,14 @@ import importlib
 from types import ModuleType
 
 from stn_jax.coordinates import normalized_from_pixels, pixels_from_normalized, regular_grid
-from stn_jax.sampling import Kernel, Linearized, cubic, grid_sample
+from stn_jax.sampling import (
+    Implementation,
+    Kernel,
+    Linearized,
+    cubic,
+    grid_sample,
+    implementations,
+)
 from stn_jax.transforms import (
     Transform,
     affine,
@@ -28,6 +35,7 @@ from stn_jax.warp import warp, warp_boxes, warp_points
 __version__ = "0.1.0"
 
 __all__ = [
+    "Implementation",
     "Kernel",
     "Linearized",
     "Transform",
@@ -42,6 +50,7 @@ __all__ = [
     "fixed",
     "flow",
     "grid_sample",
+    "implementations",
     "inverse",
     "normalized_from_pixels",
     "pixels_from_normalized",

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
-from stn_jax._loops import apart_in_reverse
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import (
     Coverage,
@@ -22,11 +21,12 @@ from stn_jax.coordinates import (
     scale_and_centre,
 )
 from stn_jax.sampling.antialias import sample_footprints
-from stn_jax.sampling.gradients import GradientName, Linearized
+from stn_jax.sampling.backends.base import ImplementationName
+from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
-from stn_jax.sampling.sampler import sample_pixels
+from stn_jax.sampling.surrogate import GradientName, Linearized
 from stn_jax.transforms.base import Transform
 
 
@@ -41,6 +41,7 @@ class WarpOptions(TypedDict, total=False):
     antialias: bool
     gradient: GradientName | Linearized
     deterministic: bool
+    implementation: ImplementationName | None
 
 
 @overload
@@ -78,6 +79,7 @@ def warp(
     antialias: bool = False,
     gradient: GradientName | Linearized = "exact",
     deterministic: bool = False,
+    implementation: ImplementationName | None = None,
     return_coverage: bool = False,
 ) -> Shaped[Array, "*out channels"] | tuple[Shaped[Array, "*out channels"], Coverage]:
     """Warps an image: every output pixel reads the input at the point ``theta`` sends it to.
@@ -101,6 +103,7 @@ def warp(
         bit for bit. It needs a floating image.
       gradient: As in :func:`grid_sample`.
       deterministic: As in :func:`grid_sample`.
+      implementation: As in :func:`grid_sample`.
       return_coverage: Whether to tell, too, which pixels of the output read from inside the input.
 
     Returns:
@@ -138,7 +141,9 @@ def warp(
         raise TypeError(
             f"transform must be a Transform, such as stn_jax.affine(); got {transform!r}."
         )
-    options = SampleOptions.create(kernel, padding, align_corners, gradient, deterministic)
+    options = SampleOptions.create(
+        kernel, padding, align_corners, gradient, deterministic, implementation
+    )
     image = options.check_image(image, transform.ndim)
     theta = transform.check_theta(theta)
     if output_shape is None:
@@ -151,27 +156,24 @@ def warp(
             f'{image.dtype}. Convert it, image.astype("float32").'
         )
     antialias, return_coverage = bool(antialias), bool(return_coverage)
-    return _warp(image, theta, fill, transform, output_shape, antialias, return_coverage, options)
+    return _warp(image, theta, fill, options, transform, output_shape, antialias, return_coverage)
 
 
-@functools.partial(jax.jit, static_argnums=range(3, 8))
+@functools.partial(jax.jit, static_argnums=range(4, 8))
 def _warp(
     image: Array,
     theta: Array,
     fill: Array | None,
+    options: SampleOptions,
     transform: Transform,
     output_shape: tuple[int, ...],
     antialias: bool,
     return_coverage: bool,
-    options: SampleOptions,
 ) -> Array | tuple[Array, Coverage]:
     align_corners, shape = options.align_corners, image.shape[:-1]
     points = regular_grid(output_shape, align_corners=align_corners, dtype=theta.dtype)
     displacement = transform.displacement(theta, points)
     pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)
-    # A gradient along a coordinate is a loop over the image, and several parts of a transform may
-    # need it.
-    pixels = [apart_in_reverse(each) for each in pixels]
     if antialias:
         footprints = _footprints(transform, theta, points, shape, align_corners)
         warped = sample_footprints(image, pixels, footprints, fill, options)

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
 from stn_jax.sampling import Kernel
-from stn_jax.sampling.gradients import GradientName, Linearized
+from stn_jax.sampling.surrogate import GradientName, Linearized
 from stn_jax.sampling.kernels import KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
@@ -112,7 +112,7 @@ class SpatialTransformer(nnx.Module):
             raise TypeError(
                 f"transform must be a Transform, such as stn_jax.affine(); got {transform!r}."
             )
-        SampleOptions.create(kernel, padding, align_corners, gradient, deterministic)
+        SampleOptions.create(kernel, padding, align_corners, gradient, deterministic, None)
         if output_shape is not None:
             output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
         _checks.positive("num_transforms", num_transforms)

@@ -19,8 +19,8 @@ from jaxtyping import Array
 from stn_jax._loops import apart, materialize
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
-from stn_jax.sampling.sampler import sample_pixels
-from stn_jax.sampling.weighted_sum import extend
+from stn_jax.sampling.interpolate import sample_pixels
+extend = None
 
 # Probes along each axis of a footprint. With the boxes between them two are enough: a footprint
 # of 2ˡ pixels along the axes is then the mean over exactly its pixels.

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,34 @@ from stn_jax import _checks
 _FEW_TAPS = 2
 
 
+@runtime_checkable
+class Weight(Protocol):
+    """The weight of a pixel, given how far the coordinate lies from it: elementwise."""
+
+    def __call__(self, offset: Array, /, *params: Any) -> Array: ...
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params"],
+    meta_fields=["radius", "weight", "normalize"],
+)
 @dataclasses.dataclass(frozen=True)
 class Kernel:
     """A separable sampling kernel, the paper's ``k(·; Φ)``.
 
-    The output at pixel coordinate ``x`` is the sum of ``weight(x − m)`` times pixel ``m`` over the
-    ``2 · radius`` pixels with ``−radius ≤ x − m < radius``, along each axis.
+    The output at pixel coordinate ``x`` is the sum of ``weight(x − m, *params)`` times pixel ``m``
+    over the ``2 · radius`` pixels with ``−radius ≤ x − m < radius``, along each axis.
+
+    A kernel is a pytree whose leaves are the parameters Φ: it passes through ``jit``, ``vmap`` and
+    ``grad``, and a new number in ``params`` does not compile anything anew.
 
     Attributes:
       radius: Half the support in pixels, a positive multiple of 1/2.
-      weight: Elementwise function of ``x − m``, differentiable by JAX. At a kink it should follow
-        the piece on the right, so that derivatives are those of the cell that holds ``x``. The
-        parameters Φ are arrays that it closes over; they may be traced, and receive gradients.
+      weight: Elementwise function of ``x − m`` and of the parameters, differentiable by JAX. At a
+        kink it should follow the piece on the right, so that derivatives are those of the cell that
+        holds ``x``.
+      params: The parameters Φ, numbers or arrays; they may be traced, and receive gradients.
       normalize: Whether to divide the weights by their sum, for a kernel whose shifted copies do
         not add up to 1.
 
@@ -38,6 +54,7 @@ class Kernel:
     Example:
       Smoothing with a quadratic B-spline:
 
+      >>> import jax
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
       >>> def weight(t):
@@ -51,12 +68,23 @@ class Kernel:
       >>> smooth.ravel().tolist()
       [1.0, 6.0, 1.0]
 
+      A Gaussian whose width is learnt:
+
+      >>> def blurred(width):
+      ...     gaussian = stn.Kernel(
+      ...         2.0, lambda t, width: jnp.exp(-((t / width) ** 2)), (width,), normalize=True
+      ...     )
+      ...     return stn.grid_sample(image, jnp.zeros((1, 2)), kernel=gaussian).sum()
+      >>> jax.grad(blurred)(1.0) < 0  # the wider, the darker the middle
+      Array(True, dtype=bool)
+
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 3.
     """
 
     radius: float
-    weight: Callable[..., Array]
+    weight: Weight
+    params: tuple[Any, ...] = ()
     normalize: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -65,39 +93,38 @@ class Kernel:
                 f"radius must be a positive multiple of 1/2; got {self.radius!r}. "
                 "Round it up: weights beyond the kernel's own support may be zero."
             )
+        if not isinstance(self.params, tuple):
+            raise TypeError(
+                f"params must be a tuple of the further arguments of weight; got {self.params!r}. "
+                "Write (a,) for one."
+            )
+
+    @property
+    def taps(self) -> int:
+        """Pixels under the kernel along an axis."""
+        return math.ceil(2 * self.radius)
 
     def first(self, pixel: Float[Array, "*out"]) -> Float[Array, "*out"]:
         """The first pixel under the kernel along one axis, as a float."""
         return jnp.floor(pixel + (1 - self.radius))
 
-    def weights(
-        self, offset: Float[Array, "*out"], order: int = 0, phi: tuple[Array, ...] = ()
-    ) -> list[Float[Array, "*out"]]:
+    def weights(self, offset: Float[Array, "*out"]) -> list[Float[Array, "*out"]]:
         """The weight of each pixel under the kernel along one axis.
 
         Args:
           offset: How far the coordinate lies beyond the first pixel under the kernel.
-          order: Which derivative of the weights with respect to the coordinate.
-          phi: Further arguments of ``weight``, where what it closed over was made explicit.
         """
-        taps = math.ceil(2 * self.radius)
-
-        def weights_at(offset: Array) -> list[Array]:
-            if taps <= _FEW_TAPS:
-                values = [self.weight(offset - tap, *phi) for tap in range(taps)]
-            else:
-                # One expression for all taps, however many: XLA compiles it once.
-                each = jnp.arange(taps, dtype=offset.dtype)
-                values = list(jax.vmap(lambda tap: self.weight(offset - tap, *phi))(each))
-            if self.normalize:
-                total = functools.reduce(jnp.add, values)
-                values = [value / total for value in values]
-            return values
-
-        weights: Callable[[Array], list[Array]] = weights_at
-        for _ in range(order):
-            weights = _derivative(weights)
-        return weights(offset)
+        params = [jnp.asarray(each).astype(offset.dtype) for each in self.params]
+        if self.taps <= _FEW_TAPS:
+            values = [self.weight(offset - tap, *params) for tap in range(self.taps)]
+        else:
+            # One expression for all taps, however many: XLA compiles it once.
+            each = jnp.arange(self.taps, dtype=offset.dtype)
+            values = list(jax.vmap(lambda tap: self.weight(offset - tap, *params))(each))
+        if self.normalize:
+            total = functools.reduce(jnp.add, values)
+            values = [value / total for value in values]
+        return values
 
 
 def cubic(*, a: ArrayLike = -0.5) -> Kernel:
@@ -123,24 +150,18 @@ def cubic(*, a: ArrayLike = -0.5) -> Kernel:
     Reference:
       Keys, Cubic Convolution Interpolation for Digital Image Processing, 1981, equation 15.
     """
-    # One record for one number, so that jit compiles once; a traced number is its own.
-    return _keys(float(a)) if isinstance(a, int | float) else _keys.__wrapped__(a)
+    return Kernel(2.0, _keys, (a,))
 
 
-@functools.cache
-def _keys(a: ArrayLike) -> Kernel:
-    def weight(t: Array) -> Array:
-        t, t2 = jnp.abs(t), t * t
-        # The outer piece is factored so that it is exactly 0 at 1 and 2, whatever a is.
-        near = ((a + 2) * t - (a + 3)) * t2 + 1
-        return jnp.where(t < 1, near, a * (t - 1) * (t - 2) ** 2)
-
-    return Kernel(2.0, weight)
+def _keys(t: Array, a: Array) -> Array:
+    t, t2 = jnp.abs(t), t * t
+    # The outer piece is factored so that it is exactly 0 at 1 and 2, whatever a is.
+    near = ((a + 2) * t - (a + 3)) * t2 + 1
+    return jnp.where(t < 1, near, a * (t - 1) * (t - 2) ** 2)
 
 
-def _derivative(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
-    """Derivative of a function of each element alone."""
-    return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
+def _one(t: Array) -> Array:
+    return jnp.ones_like(t)
 
 
 def _triangle(t: Array) -> Array:
@@ -166,7 +187,7 @@ KernelName = Literal["nearest", "linear", "cubic", "lanczos3"]
 
 KERNELS: dict[str, Kernel] = {
     # The paper's integer kernel, δ(⌊x + 0.5⌋ − m).
-    "nearest": Kernel(0.5, jnp.ones_like),
+    "nearest": Kernel(0.5, _one),
     # The paper's bilinear kernel, max(0, 1 − |x − m|).
     "linear": Kernel(1.0, _triangle),
     "cubic": cubic(a=-0.5),
@@ -175,5 +196,14 @@ KERNELS: dict[str, Kernel] = {
 
 
 def resolve(kernel: KernelName | Kernel) -> Kernel:
-    """The kernel of a name, or the kernel itself."""
-    return kernel if isinstance(kernel, Kernel) else _checks.option("kernel", kernel, KERNELS)
+    """The kernel of a name, or the kernel itself with all that it depends on in ``params``."""
+    if not isinstance(kernel, Kernel):
+        return _checks.option("kernel", kernel, KERNELS)
+    if getattr(kernel.weight, "__closure__", ()) is None:
+        return kernel
+    # A traced array that the weight closes over would leak into the cache of jit.
+    example = jnp.zeros((1,))
+    weight, closed_over = jax.closure_convert(kernel.weight, example, *kernel.params)
+    if not closed_over:
+        return kernel
+    return dataclasses.replace(kernel, weight=weight, params=(*kernel.params, *closed_over))

@@ -1,45 +1,72 @@
 """How to sample: the options of every sampling function, resolved and checked."""
 
-from typing import Any, NamedTuple
+import dataclasses
+import functools
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from stn_jax import _checks
-from stn_jax.sampling import gradients, kernels
-from stn_jax.sampling.gradients import Linearized
-from stn_jax.sampling.kernels import Kernel
+from stn_jax.sampling import kernels, surrogate
+from stn_jax.sampling.backends import registry
+from stn_jax.sampling.backends.base import ImplementationName
+from stn_jax.sampling.kernels import KERNELS, Kernel
 from stn_jax.sampling.padding import PADDINGS
+from stn_jax.sampling.surrogate import Linearized
+
+# Kernels that engines know by name; the others are weights that JAX computes.
+_FUSED: tuple[Literal["nearest", "linear"], ...] = ("nearest", "linear")
 
 
-class SampleOptions(NamedTuple):
-    """Static under ``jax.jit``."""
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["kernel", "gradient"],
+    meta_fields=["padding", "align_corners", "deterministic", "implementation"],
+)
+@dataclasses.dataclass(frozen=True)
+class SampleOptions:
+    """The options of a sampling function; a pytree of the kernel's and the gradient's parameters."""
 
     kernel: Kernel
+    gradient: Linearized | None
     padding: str
     align_corners: bool
-    gradient: Linearized | None
     deterministic: bool
+    implementation: ImplementationName | None
 
     @classmethod
     def create(
-        cls, kernel: Any, padding: Any, align_corners: bool, gradient: Any, deterministic: bool
+        cls,
+        kernel: Any,
+        padding: Any,
+        align_corners: bool,
+        gradient: Any,
+        deterministic: bool,
+        implementation: Any,
     ) -> "SampleOptions":
         """Checks the options that every sampling function takes."""
         _checks.option("padding", padding, PADDINGS)
         return cls(
             kernels.resolve(kernel),
+            surrogate.resolve(gradient),
             padding,
             bool(align_corners),
-            gradients.resolve(gradient),
             bool(deterministic),
+            registry.check(implementation),
         )
+
+    @property
+    def fused(self) -> Literal["nearest", "linear"] | None:
+        """The name of the kernel, if engines know it by name."""
+        weight = self.kernel.weight
+        return next((name for name in _FUSED if KERNELS[name].weight is weight), None)
 
     def check_image(self, image: Any, ndim: int) -> Array:
         """``image`` as an array that these options can sample."""
-        return _checks.image(
-            image, ndim, integers_allowed=self.kernel == kernels.KERNELS["nearest"]
-        )
+        return _checks.image(image, ndim, integers_allowed=self.fused == "nearest")
 
     def check_fill_value(self, fill_value: ArrayLike, image: Array) -> Array | None:
         """``fill_value`` as an array that broadcasts against the channels; ``None`` for a plain 0.
@@ -48,6 +75,8 @@ class SampleOptions(NamedTuple):
         """
         if isinstance(fill_value, int | float) and fill_value == 0:
             return None
+        if not jnp.issubdtype(image.dtype, jnp.floating):
+            _check_range(fill_value, image.dtype)
         fill = jnp.asarray(fill_value)
         if fill.shape not in ((), image.shape[-1:]):
             raise ValueError(
@@ -55,3 +84,18 @@ class SampleOptions(NamedTuple):
                 f"channels; got shape {fill.shape}."
             )
         return fill
+
+
+def _check_range(fill_value: ArrayLike, dtype: Any) -> None:
+    """Refuses a number that an image of integers cannot hold."""
+    if isinstance(fill_value, jax.core.Tracer):
+        return
+    values = np.asarray(fill_value)
+    low, high = (0, 1) if dtype == bool else (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
+    with np.errstate(invalid="ignore"):
+        fits = (values >= low) & (values <= high) & (values == np.floor(values))
+    if not fits.all():
+        raise ValueError(
+            f"fill_value must be a whole number from {low} to {high} for an image of {dtype}; got "
+            f"{fill_value!r}. Take another value, or convert the image to a dtype that holds it."
+        )

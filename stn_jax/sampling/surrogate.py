@@ -1,14 +1,19 @@
-"""What the sampler says its slope along a coordinate is."""
+"""Surrogates of the slope along a coordinate."""
 
 import dataclasses
+import functools
 import itertools
-from typing import Literal
+from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from stn_jax import _checks
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["spread"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linearized:
     """The slope of a local linear fit, for images that start far from where they belong.
@@ -21,7 +26,8 @@ class Linearized:
     Attributes:
       spread: How far the points lie from the coordinate, in pixels of the image: the root mean
         square along an axis. The wider, the larger the misalignment that can be overcome and the
-        coarser the end; shrink it as the alignment improves.
+        coarser the end; shrink it as the alignment improves. It may be traced: a new number
+        compiles nothing anew.
 
     Raises:
       ValueError: If ``spread`` is not positive.
@@ -49,18 +55,19 @@ class Linearized:
       arXiv:1901.07124.
     """
 
-    spread: float = 2.0
+    spread: Any = 2.0
 
     def __post_init__(self) -> None:
-        if not self.spread > 0:
+        if isinstance(self.spread, int | float | np.number) and not self.spread > 0:
             raise ValueError(f"spread must be a positive number of pixels; got {self.spread!r}.")
 
-    def offsets(self, ndim: int) -> np.ndarray:
+    def offsets(self, ndim: int, dtype: Any = float) -> Array:
         """The points around a coordinate, ``[points, ndim]``, x first; their mean is 0."""
         axes = np.concatenate([np.eye(ndim), -np.eye(ndim)])
         diagonals = np.array(list(itertools.product((-1, 1), repeat=ndim))) * 2 / np.sqrt(ndim)
         points = np.concatenate([axes, diagonals])
-        return points * self.spread / np.sqrt(np.mean(points[:, 0] ** 2))
+        points = points / np.sqrt(np.mean(points[:, 0] ** 2))
+        return jnp.asarray(points, dtype) * jnp.asarray(self.spread).astype(dtype)
 
 
 GradientName = Literal["exact", "linearized"]

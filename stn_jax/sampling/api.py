@@ -1,0 +1,96 @@
+"""``grid_sample``: sampling at normalised coordinates."""
+
+import jax
+from jaxtyping import Array, ArrayLike, Float, Shaped
+
+from stn_jax import _checks
+from stn_jax._types import AnyArray
+from stn_jax.coordinates import pixels_from_grid
+from stn_jax.sampling.backends.base import ImplementationName
+from stn_jax.sampling.interpolate import sample_pixels
+from stn_jax.sampling.kernels import Kernel, KernelName
+from stn_jax.sampling.options import SampleOptions
+from stn_jax.sampling.padding import PaddingName
+from stn_jax.sampling.surrogate import GradientName, Linearized
+
+
+def grid_sample(
+    image: Shaped[AnyArray, "*space channels"],
+    grid: Float[AnyArray, "*out n"],
+    *,
+    kernel: KernelName | Kernel = "linear",
+    padding: PaddingName = "constant",
+    fill_value: ArrayLike = 0.0,
+    align_corners: bool = False,
+    gradient: GradientName | Linearized = "exact",
+    deterministic: bool = False,
+    implementation: ImplementationName | None = None,
+) -> Shaped[Array, "*out channels"]:
+    """Samples an image at the points of a grid.
+
+    Args:
+      image: ``[height, width, channels]`` or ``[depth, height, width, channels]``; batch with
+        ``jax.vmap``. Integer and boolean images are sampled with the nearest kernel only.
+      grid: Source points ``[..., n]`` in normalised coordinates, ``(x, y)`` or ``(x, y, z)`` on
+        the last axis; usually ``[out_height, out_width, 2]``.
+      kernel: ``"nearest"``, ``"linear"``, ``"cubic"`` (Keys' with a = −0.5), ``"lanczos3"``
+        (weights normalised to sum to 1) or a :class:`Kernel`.
+      padding: What pixels outside the image hold. ``"constant"``: ``fill_value``; with 0 this is
+        PyTorch's ``zeros``. ``"border"``: the nearest pixel of the image. ``"reflection"``: its
+        mirror image, about the outer edges, or with ``align_corners`` about the centres of the
+        corner pixels. ``"wrap"``: its repetition.
+      fill_value: Scalar, or one value per channel ``[channels]``.
+      align_corners: Whether −1 and 1 are the centres of the corner pixels rather than the outer
+        edges of the image.
+      gradient: The derivative with respect to the coordinates. ``"exact"``; or ``"linearized"``, a
+        local linear fit that reaches farther, or :class:`Linearized` with a reach of your own.
+      deterministic: Whether the image's gradient, a sum that runs in parallel on accelerators, is
+        to have the same bits on every run. It then costs about three times as much; nothing with
+        the native engine, whose sum has a fixed order.
+      implementation: Name of the engine that computes: ``"native"``, ``"xla"`` or ``"dense"``; the
+        best that can serve where ``None``. :func:`stn_jax.implementations` tells which are there.
+
+    Returns:
+      ``[..., channels]`` in the image's dtype. Coordinates and weights are computed in float32 at
+      least. Infinite and far coordinates are outside the image. A NaN coordinate gives NaN (in an
+      integer image: the pixel at index 0), and all its derivatives are zero.
+
+    Raises:
+      ValueError: If shapes do not fit, or an option is unknown.
+      NotImplementedError: If the engine named by ``implementation`` cannot serve the call.
+      TypeError: If ``grid`` is not floating, or ``image`` is neither floating nor sampled with the
+        nearest kernel.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> image = jnp.array([[0.0, 10.0], [20.0, 30.0]])[..., None]
+      >>> stn.grid_sample(image, jnp.array([[0.0, 0.0], [0.5, -0.5]])).tolist()
+      [[15.0], [10.0]]
+
+    Note:
+      The derivative with respect to the coordinates is exact. At a kink, such as a whole pixel
+      coordinate of the linear kernel, it is the sub-gradient of the cell to the right, as in
+      PyTorch.
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equations 3 to 7.
+    """
+    grid = _checks.floating("grid", grid)
+    ndim = grid.shape[-1] if grid.ndim else 0
+    if ndim not in (1, 2, 3):
+        raise ValueError(
+            "grid must have 1, 2 or 3 coordinates on its last axis, (x, y) for an image; "
+            f"got shape {grid.shape}."
+        )
+    options = SampleOptions.create(
+        kernel, padding, align_corners, gradient, deterministic, implementation
+    )
+    image = options.check_image(image, ndim)
+    return _grid_sample(image, grid, options.check_fill_value(fill_value, image), options)
+
+
+@jax.jit
+def _grid_sample(image: Array, grid: Array, fill: Array | None, options: SampleOptions) -> Array:
+    pixels = pixels_from_grid(grid, image.shape[:-1], align_corners=options.align_corners)
+    return sample_pixels(image, pixels, fill, options)

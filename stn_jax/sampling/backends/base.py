@@ -1,0 +1,272 @@
+"""What an engine computes: two formulas, and two maps for each.
+
+Sampling is one sum, the paper's equation 3. An engine evaluates it (``sample``) and pulls a cotangent
+of its value back to the operands (``pull``). The sum comes in two formulas. :class:`Points` starts
+from pixel coordinates and knows the linear and the nearest kernel; an engine can fuse all of it.
+:class:`Taps` starts from the indices and weights of the pixels under any kernel, so every kernel,
+every padding and every derivative of higher order comes down to it. It is linear in the image and in
+each axis' weights.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import mlir
+from jaxtyping import Array
+
+from stn_jax.sampling.kernels import KERNELS
+from stn_jax.sampling.padding import Size
+from stn_jax.sampling.taps import Tap, smooth, taps_along
+
+Lowering = Callable[..., Any]
+ImplementationName = Literal["xla", "native", "dense"]
+
+# Numbers of the operands that both formulas begin with.
+IMAGE, FILL = 0, 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Formula:
+    """The static part of a sum: what an engine is chosen and compiled for.
+
+    Operands carry any number of batch axes in front, each of the full size or of size 1.
+
+    Attributes:
+      ndim: Spatial axes of the image.
+      filled: Whether taps outside the image read the fill value; else they are left out.
+      deterministic: Whether the image's gradient must have the same bits on every run.
+      implementation: Name of the one engine to use; the best that can serve where ``None``.
+    """
+
+    ndim: int
+    filled: bool
+    deterministic: bool = False
+    implementation: ImplementationName | None = None
+
+    def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
+        """The names of the axes of each operand behind its batch axes.
+
+        Equal names are equal sizes. ``out`` names the axes of the points, ``"c"`` is the channels.
+        """
+        space = ("z", "y", "x")[3 - self.ndim :]
+        return [(*space, "c"), ("c",)]
+
+    def out_rank(self, operands: Sequence[Any], batch: int) -> int:
+        """Number of axes of the points."""
+        raise NotImplementedError
+
+    def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
+        """The taps along each axis, x first; of operands without batch axes."""
+        raise NotImplementedError
+
+    def directions(
+        self, axes: Sequence[Sequence[Tap]], axis: int, *operands: Array
+    ) -> list[Sequence[Tap]]:
+        """The taps along an axis, their weights exchanged for derivatives.
+
+        By the coordinate, or by each of the weights.
+        """
+        raise NotImplementedError
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Numbers of the operands that the weights along each axis depend on, x first."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Points(Formula):
+    """The sum from pixel coordinates: operands image, fill, then a coordinate for each axis.
+
+    Attributes:
+      kernel: Which kernel.
+      padding: Name of a padding.
+      align_corners: As in :func:`stn_jax.grid_sample`.
+    """
+
+    kernel: Literal["nearest", "linear"]
+    padding: str
+    align_corners: bool
+
+    def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
+        return [*super().axes(out), *self.ndim * [tuple(out)]]
+
+    def out_rank(self, operands: Sequence[Any], batch: int) -> int:
+        return operands[2].ndim - batch
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return tuple(range(2, 2 + self.ndim))
+
+    def over_taps(self) -> "Taps":
+        """The formula over taps that gives the same sum."""
+        return Taps(
+            ndim=self.ndim,
+            filled=self.filled,
+            deterministic=self.deterministic,
+            implementation=self.implementation,
+        )
+
+    def taps_of(self, pixel: Array, size: Size) -> list[Tap]:
+        """The taps along an axis of so many pixels."""
+        return taps_along(
+            smooth(pixel), size, KERNELS[self.kernel], self.padding, self.align_corners
+        )
+
+    def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
+        _, *pixels = rest
+        sizes = image.shape[:-1][::-1]
+        return [self.taps_of(each, size) for each, size in zip(pixels, sizes, strict=True)]
+
+    def directions(
+        self, axes: Sequence[Sequence[Tap]], axis: int, *operands: Array
+    ) -> list[Sequence[Tap]]:
+        image, pixel = operands[IMAGE], operands[2 + axis]
+        size = image.shape[self.ndim - 1 - axis]
+
+        def weights(pixel: Array) -> list[Array]:
+            return [tap.weight for tap in self.taps_of(pixel, size)]
+
+        slopes = jax.jvp(weights, (pixel,), (jnp.ones_like(pixel),))[1]
+        return [[t._replace(weight=slope) for t, slope in zip(axes[axis], slopes, strict=True)]]
+
+
+class StackedTaps(Sequence[Tap]):
+    """The taps along an axis, held as arrays ``[taps, *out]``."""
+
+    def __init__(self, stacked: Tap) -> None:
+        self.stacked = stacked
+
+    def __len__(self) -> int:
+        return self.stacked.index.shape[0]
+
+    def __getitem__(self, number: int) -> Tap:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return jax.tree.map(
+            lambda each: jax.lax.index_in_dim(each, number, keepdims=False), self.stacked
+        )
+
+
+def stacked(taps: Sequence[Tap]) -> Tap:
+    """The taps along an axis as arrays ``[taps, *out]``."""
+    if isinstance(taps, StackedTaps):
+        return taps.stacked
+    return jax.tree.map(lambda *each: jnp.stack(each), *taps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Taps(Formula):
+    """The sum from taps: operands image, fill, the indices for each axis, the weights for each.
+
+    Indices ``[taps, *out]`` are int32, −1 for a tap outside; weights have the same shape.
+    """
+
+    def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
+        taps = [(f"taps {axis}", *out) for axis in range(self.ndim)]
+        return [*super().axes(out), *taps, *taps]
+
+    def out_rank(self, operands: Sequence[Any], batch: int) -> int:
+        return operands[2].ndim - batch - 1
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return tuple(range(2 + self.ndim, 2 + 2 * self.ndim))
+
+    def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
+        _, *both = rest
+        return [
+            StackedTaps(Tap(jnp.maximum(index, 0), index >= 0, weight))
+            for index, weight in zip(both[: self.ndim], both[self.ndim :], strict=True)
+        ]
+
+    def directions(
+        self, axes: Sequence[Sequence[Tap]], axis: int, *operands: Array
+    ) -> list[Sequence[Tap]]:
+        # At a NaN coordinate the other axes' weights are NaN, or this one's is.
+        return [
+            [tap._replace(weight=jnp.where(jnp.isnan(tap.weight), 0, jnp.ones_like(tap.weight)))]
+            for tap in axes[axis]
+        ]
+
+
+class Call(NamedTuple):
+    """One use of a formula in a program.
+
+    Attributes:
+      formula: What is computed.
+      which: Which map of it, ``"sample"`` or ``"pull"``.
+      batch: Number of batch axes of the operands.
+      operands: Their types, with ``shape`` and ``dtype``; of ``pull`` the last is the cotangent's.
+      results: The types of the results.
+      platform: What the program is compiled for, such as ``"cpu"``.
+      exported: Whether the program is to run elsewhere, without this library.
+      partitioned: Whether XLA divides the program among devices.
+    """
+
+    formula: Formula
+    which: str
+    batch: int
+    operands: Sequence[Any]
+    results: Sequence[Any]
+    platform: str
+    exported: bool
+    partitioned: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+    """An implementation of the formulas.
+
+    Attributes:
+      name: Its name, for ``implementation=``.
+      missing: Why it is not there, and the remedy; ``None`` where it is.
+      refuses: Why it cannot serve a call; ``None`` where it can.
+      sample: Lowering of ``sample``: ``(call, ctx, *operands, **parameters)``.
+      pull: Lowering of ``pull``.
+      automatic: Whether it may be taken without being named.
+    """
+
+    name: ImplementationName
+    missing: Callable[[], str | None] = lambda: None
+    refuses: Callable[[Call], str | None] = lambda call: None
+    sample: Lowering
+    pull: Lowering
+    automatic: bool = True
+
+
+def plain_engine(
+    name: ImplementationName,
+    sample: Callable[..., Array],
+    pull: Callable[..., list[Array]],
+    on_cpu: Mapping[str, Callable[..., Any]] | None = None,
+    **options: Any,
+) -> Engine:
+    """An engine made of JAX operations.
+
+    Args:
+      name: Its name.
+      sample: ``(*operands, formula, batch)`` to the value.
+      pull: ``(*operands, cotangent, formula, batch, wrt, reduced)`` to a cotangent for each operand
+        named by ``wrt``; ``reduced`` says for each, and for each batch axis, whether it is summed
+        over that axis, which is then of size 1.
+      on_cpu: ``sample`` and ``pull`` in the form for CPUs, where that is another.
+      **options: Further fields of the engine.
+    """
+    lowerings = {}
+    for which, function in (("sample", sample), ("pull", pull)):
+        multiple = which == "pull"
+        rule = mlir.lower_fun(function, multiple_results=multiple)
+        special = mlir.lower_fun((on_cpu or {}).get(which, function), multiple_results=multiple)
+        lowerings[which] = functools.partial(_by_platform, rule, special)
+    return Engine(name=name, **lowerings, **options)
+
+
+def _by_platform(
+    rule: Lowering, on_cpu: Lowering, call: Call, ctx: Any, *operands: Any, **parameters: Any
+) -> Any:
+    return (on_cpu if call.platform == "cpu" else rule)(ctx, *operands, **parameters)

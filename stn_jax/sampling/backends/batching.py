@@ -1,0 +1,140 @@
+"""From functions of single images to functions of operands with batch axes in front.
+
+Each operand has the same number of batch axes, each of the full size or of size 1. An axis along
+which the image varies is mapped over; one along which many sets of points read the same image only
+adds points to that image.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from stn_jax.sampling.backends.base import FILL, IMAGE, Formula, Taps
+
+
+def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[int, ...]:
+    """The size of each batch axis."""
+    return tuple(
+        next((each.shape[axis] for each in operands if each.shape[axis] != 1), 1)
+        for axis in range(batch)
+    )
+
+
+def batched_sample(sample: Callable[..., Array]) -> Callable[..., Array]:
+    """``(*operands, formula, batch)`` from ``sample(formula, *operands)`` of one image."""
+
+    def batched(*operands: Array, formula: Formula, batch: int) -> Array:
+        sizes = full_sizes(batch, operands)
+        shared = _shared(batch, operands)
+        order = [*(a for a in range(batch) if a not in shared), *shared]
+
+        def unbatched(*operands: Array) -> Array:
+            return sample(formula, *_with_more_points(formula, sizes, shared, operands))
+
+        mapped = len(order) - len(shared)
+        operands = tuple(_transposed(each, order) for each in operands)
+        value = _mapped(unbatched, mapped)(*operands)
+        return _transposed(value, [order.index(axis) for axis in range(batch)])
+
+    return batched
+
+
+def batched_pull(pull: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """``(*operands, cotangent, formula, batch, wrt, reduced)`` from ``pull(formula, wrt, …)``."""
+
+    def batched(
+        *operands: Array,
+        formula: Formula,
+        batch: int,
+        wrt: Sequence[int],
+        reduced: Sequence[Sequence[bool]],
+    ) -> list[Array]:
+        sizes = full_sizes(batch, operands)
+        of_image = [each for operand, each in zip(wrt, reduced, strict=True) if operand <= FILL]
+        shared = [a for a in _shared(batch, operands) if all(each[a] for each in of_image)]
+        order = [*(a for a in range(batch) if a not in shared), *shared]
+        mapped = len(order) - len(shared)
+
+        def unbatched(*operands: Array) -> list[Array]:
+            results = pull(formula, wrt, *_with_more_points(formula, sizes, shared, operands))
+            return [
+                jnp.expand_dims(each, tuple(range(len(shared))))
+                if operand <= FILL
+                else _taps_behind(each, len(shared), formula)
+                for operand, each in zip(wrt, results, strict=True)
+            ]
+
+        operands = tuple(_transposed(each, order) for each in operands)
+        results = _mapped(unbatched, mapped)(*operands)
+        back = [order.index(axis) for axis in range(batch)]
+        return [
+            sum_over(_transposed(each, back), sums)
+            for each, sums in zip(results, reduced, strict=True)
+        ]
+
+    return batched
+
+
+def _shared(batch: int, operands: Sequence[Array]) -> list[int]:
+    """The batch axes along which the image and the fill value are the same."""
+    return [a for a in range(batch) if operands[IMAGE].shape[a] == operands[FILL].shape[a] == 1]
+
+
+def _mapped(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
+    """A function mapped over the leading axes of its arguments; size 1 is the same for all."""
+    if axes == 0:
+        return function
+
+    def mapped(*operands: Array) -> Any:
+        full = full_sizes(1, operands)[0]
+        varies = [each.shape[0] == full for each in operands]
+        if full == 1:
+            varies = [True] * len(operands)
+        arguments = [
+            each if vary else jnp.squeeze(each, 0)
+            for each, vary in zip(operands, varies, strict=True)
+        ]
+        inner = _mapped(function, axes - 1)
+        return jax.vmap(inner, in_axes=tuple(0 if vary else None for vary in varies))(*arguments)
+
+    return mapped
+
+
+def _with_more_points(
+    formula: Formula, sizes: Sequence[int], shared: Sequence[int], operands: Sequence[Array]
+) -> list[Array]:
+    """Operands whose leading axes, along which the image is the same, become axes of points."""
+    if not shared:
+        return list(operands)
+    extra = tuple(sizes[axis] for axis in shared)
+    results = []
+    for number, each in enumerate(operands):
+        if number <= FILL:
+            results.append(each.reshape(each.shape[len(shared) :]))
+            continue
+        each = jnp.broadcast_to(each, (*extra, *each.shape[len(shared) :]))
+        if isinstance(formula, Taps) and number < 2 + 2 * formula.ndim:
+            each = jnp.moveaxis(each, len(shared), 0)
+        results.append(each)
+    return results
+
+
+def _taps_behind(each: Array, shared: int, formula: Formula) -> Array:
+    """The axis of taps behind the leading axes of points again."""
+    return jnp.moveaxis(each, 0, shared) if isinstance(formula, Taps) else each
+
+
+def _transposed(each: Array, order: Sequence[int]) -> Array:
+    """The leading axes in another order."""
+    if list(order) == sorted(order):
+        return each
+    return jnp.transpose(each, (*order, *range(len(order), each.ndim)))
+
+
+def sum_over(each: Array, axes: Sequence[bool]) -> Array:
+    """The sum over some leading axes, which stay with size 1."""
+    chosen = tuple(axis for axis, summed in enumerate(axes) if summed and each.shape[axis] != 1)
+    return jnp.sum(each, axis=chosen, keepdims=True) if chosen else each

@@ -1,0 +1,196 @@
+"""Equation 3 to the letter: matrix products with the kernel's weights of all pixels.
+
+For devices whose gathers are slow, such as TPUs. Every point reads every pixel, so on a CPU or a GPU
+this takes far longer than gathering. Its speed on a TPU has not been measured.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from stn_jax.sampling.backends import xla
+from stn_jax.sampling.backends.base import FILL, IMAGE, Call, Formula, Taps, plain_engine
+from stn_jax.sampling.backends.batching import batched_pull, batched_sample
+from stn_jax.sampling.taps import Tap
+
+# Points whose products with the image are held in memory at once.
+_POINTS_AT_ONCE = 1024
+
+
+def sample(formula: Formula, *operands: Array) -> Array:
+    """The value ``[*out, channels]``, in the image's dtype; operands finite, without batch axes."""
+    image, fill, *_ = operands
+    axes, nan, out = _flat(formula.taps(*operands))
+    pixels = image.astype(axes[0][0].weight.dtype)
+
+    def at_point(point: Any) -> Array:
+        value = _contracted(pixels, [_row(taps, n) for taps, n in zip(point, _sizes(image))])
+        if formula.filled:
+            value = value + fill.astype(value.dtype) * (_whole(point) - _whole(point, inside=True))
+        return value
+
+    value = jax.lax.map(at_point, axes, batch_size=_POINTS_AT_ONCE)
+    value = jnp.where(nan[:, None], jnp.nan, value)
+    return value.reshape(*out, image.shape[-1]).astype(image.dtype)
+
+
+def pull(formula: Formula, wrt: Sequence[int], *operands: Array) -> list[Array]:
+    """Cotangents of the operands named by ``wrt``, given that of the value, the last operand."""
+    *operands, cotangent = operands
+    image, fill, *_ = operands
+    axes = formula.taps(*operands)
+    directions = [
+        [_in_a_row(each) for each in formula.directions(axes, axis, *operands)]
+        for axis in range(formula.ndim)
+    ]
+    axes, nan, out = _flat(axes)
+    dtype = axes[0][0].weight.dtype
+    pixels, fill_value = image.astype(dtype), fill.astype(dtype)
+    cotangent = cotangent.reshape(-1, image.shape[-1]).astype(dtype)
+    cotangent = jnp.where(nan[:, None], 0, cotangent)
+
+    def at_point(both: Any) -> Any:
+        point, every, arrived = both
+        rows = [_row(taps, n) for taps, n in zip(point, _sizes(image))]
+        spread = functools.reduce(lambda outer, row: row[:, None] * outer.reshape(1, -1), rows, arrived)
+        weights = [
+            [
+                _pulled_back(formula, axis, point, taps, rows, pixels, fill_value, arrived)
+                for taps in directions
+            ]
+            for axis, directions in enumerate(every)
+        ]
+        filled = arrived * (_whole(point) - _whole(point, inside=True))
+        return spread.reshape(image.shape), filled, weights
+
+    def step(total: Any, both: Any) -> Any:
+        added, filled, weights = jax.vmap(at_point)(both)
+        return jax.tree.map(lambda t, each: t + each.sum(axis=0), total, (added, filled)), weights
+
+    zeros = jnp.zeros_like(pixels), jnp.zeros_like(fill_value)
+    (d_image, d_fill), gradients = _in_chunks(step, zeros, (axes, directions, cotangent))
+    results = {IMAGE: d_image.astype(image.dtype), FILL: d_fill.astype(fill.dtype)}
+    for source, axis in zip(formula.sources, gradients, strict=True):
+        products = [each.reshape(out) for each in axis]
+        results[source] = jnp.stack(products) if isinstance(formula, Taps) else products[0]
+    return [results[operand] for operand in wrt]
+
+
+def _flat(axes: list[list[Tap]]) -> tuple[list[list[Tap]], Array, tuple[int, ...]]:
+    """The taps at points in a row, x first; where a coordinate is not a number; the points' shape."""
+    nan = functools.reduce(jnp.logical_or, [jnp.isnan(t.weight) for axis in axes for t in axis])
+    flat = nan.reshape(-1)
+    clean = [
+        [tap._replace(weight=jnp.where(flat, 0, tap.weight)) for tap in _in_a_row(axis)]
+        for axis in axes
+    ]
+    return clean, flat, nan.shape
+
+
+def _in_a_row(taps: Sequence[Tap]) -> list[Tap]:
+    """Taps at points in a row."""
+    return [jax.tree.map(lambda each: each.reshape(-1), tap) for tap in taps]
+
+
+def _sizes(image: Array) -> tuple[int, ...]:
+    """Pixels along each axis, x first."""
+    return image.shape[:-1][::-1]
+
+
+def _row(taps: Sequence[Tap], size: int) -> Array:
+    """The weights of all pixels of an axis."""
+    pixels = jnp.arange(size, dtype=jnp.int32)
+    terms = [jnp.where(_here(tap, pixels), tap.weight, 0) for tap in taps]
+    return functools.reduce(jnp.add, terms)
+
+
+def _here(tap: Tap, pixels: Array) -> Array:
+    """Which pixel a tap reads; none where it lies outside."""
+    here = tap.index == pixels
+    return here if tap.inside is None else here & tap.inside
+
+
+def _whole(axes: Sequence[Sequence[Tap]], *, inside: bool = False) -> Array:
+    """The sum of the weights, of all taps or of those inside."""
+    total = jnp.ones_like(axes[0][0].weight)
+    for taps in axes:
+        kept = [
+            jnp.where(t.inside, t.weight, 0) if inside and t.inside is not None else t.weight
+            for t in taps
+        ]
+        total = total * functools.reduce(jnp.add, kept)
+    return total
+
+
+def _contracted(pixels: Array, rows: Sequence[Array]) -> Array:
+    """The pixels summed with a row of weights for each axis, the outermost axis first."""
+    for row in reversed(rows):
+        pixels = jnp.tensordot(row, pixels, axes=1, precision=jax.lax.Precision.HIGHEST)
+    return pixels
+
+
+def _pulled_back(
+    formula: Formula,
+    axis: int,
+    point: Sequence[Sequence[Tap]],
+    taps: Sequence[Tap],
+    rows: Sequence[Array],
+    pixels: Array,
+    fill: Array,
+    arrived: Array,
+) -> Array:
+    """The sum at one point with other taps along an axis, times what arrived."""
+    exchanged = [_row(taps, len(row)) if k == axis else row for k, row in enumerate(rows)]
+    product = _contracted(pixels, exchanged) @ arrived
+    if formula.filled:
+        axes = [taps if k == axis else each for k, each in enumerate(point)]
+        product = product + (fill @ arrived) * (_whole(axes) - _whole(axes, inside=True))
+    return product
+
+
+def _in_chunks(step: Callable[..., Any], total: Any, points: Any) -> Any:
+    """A scan over chunks of points; the last may be shorter."""
+    count = jax.tree.leaves(points)[0].shape[0]
+    whole = count // _POINTS_AT_ONCE * _POINTS_AT_ONCE
+    chunks = jax.tree.map(
+        lambda each: each[:whole].reshape(-1, _POINTS_AT_ONCE, *each.shape[1:]), points
+    )
+    total, first = jax.lax.scan(step, total, chunks)
+    first = jax.tree.map(lambda each: each.reshape(whole, *each.shape[2:]), first)
+    total, rest = step(total, jax.tree.map(lambda each: each[whole:], points))
+    return total, jax.tree.map(lambda *both: jnp.concatenate(both), first, rest)
+
+
+def _where_finite(dense: Callable[..., Any], exact: Callable[..., Any], last: int) -> Any:
+    """The dense form where images and cotangents are finite, for 0 · inf is not 0 in a product."""
+
+    def either(*operands: Array, **parameters: Any) -> Any:
+        arrays = [*operands[:2], *operands[len(operands) - last :]]
+        finite = functools.reduce(jnp.logical_and, [jnp.isfinite(each).all() for each in arrays])
+        return jax.lax.cond(
+            finite,
+            functools.partial(dense, **parameters),
+            functools.partial(exact, **parameters),
+            *operands,
+        )
+
+    return either
+
+
+def _refuses(call: Call) -> str | None:
+    if not jnp.issubdtype(call.operands[IMAGE].dtype, jnp.floating):
+        return f"it samples floating images; got {call.operands[IMAGE].dtype}."
+    return None
+
+
+DENSE = plain_engine(
+    "dense",
+    _where_finite(batched_sample(sample), batched_sample(xla.sample), last=0),
+    _where_finite(batched_pull(pull), batched_pull(xla.pull), last=1),
+    refuses=_refuses,
+    automatic=False,
+)

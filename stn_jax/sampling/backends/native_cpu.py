@@ -1,0 +1,214 @@
+"""The compiled engine for CPUs, of the package stn-jax-native, where it is installed.
+
+This is the only file that knows its handlers. They are registered when a program is first lowered
+for a CPU: a handler that JAX refuses before its CPU backend is up would keep the backend from
+starting.
+"""
+
+import functools
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.interpreters import mlir
+
+from stn_jax.sampling import meshes
+from stn_jax.sampling.backends import xla
+from stn_jax.sampling.backends.base import FILL, IMAGE, Call, Engine, Formula, Points
+from stn_jax.sampling.backends.batching import batched_pull, full_sizes
+
+_KERNELS = {"nearest": 0, "linear": 1}
+_PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
+# Dtypes of images, and those of the coordinates or weights beside them.
+_DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float32", "float64": "float64"}
+# Names of the axes in a rule for XLA's partitioner.
+_FACTORS = "ijklmnopqrstuvwxyz"
+
+
+_REMEDY = "Install stn-jax-native: `make setup` builds it where a C++17 compiler is."
+
+
+@functools.cache
+def _missing() -> str | None:
+    """Registers the handlers; says what went wrong where that fails."""
+    try:
+        native = importlib.import_module("stn_jax_native")
+    except ImportError as error:
+        return f"the package stn-jax-native cannot be imported ({error}). {_REMEDY}"
+    try:
+        jax.local_devices(backend="cpu")
+        for name, handler in native.handlers().items():
+            jax.ffi.register_ffi_target(name, handler, platform="cpu")
+            jax.ffi.register_ffi_target_as_batch_partitionable(name)
+    except Exception as error:  # JAX names no type for a handler that it refuses.
+        return (
+            f"JAX {jax.__version__} refuses the handlers of stn-jax-native ({error}). "
+            "Build it anew against this version of JAX."
+        )
+    return None
+
+
+def _refuses(call: Call) -> str | None:
+    """Why the handlers cannot serve a call."""
+    formula, image = call.formula, call.operands[IMAGE]
+    arrays = [*call.operands, *call.results]
+    if call.platform != "cpu":
+        return f"it runs on CPUs; the program is compiled for {call.platform!r}."
+    if call.exported:
+        return "an exported program is to run where stn-jax-native is not installed."
+    if not all(isinstance(size, int) for each in arrays for size in each.shape):
+        return "it takes no symbolic sizes."
+    if any(0 in each.shape for each in arrays):
+        return "it takes no empty arrays."
+    if isinstance(formula, Points) and formula.padding not in _PADDINGS:
+        return f"it does not know the padding {formula.padding!r}."
+    if jnp.issubdtype(image.dtype, jnp.floating):
+        if _DTYPES.get(image.dtype.name) != call.operands[-1 if call.which == "sample" else -2].dtype:
+            return f"it takes no images of {image.dtype} beside coordinates of another width."
+    elif not isinstance(formula, Points) or image.dtype.itemsize not in (1, 2, 4, 8):
+        return f"it takes no images of {image.dtype}."
+    if call.partitioned:
+        sizes = full_sizes(call.batch, arrays)
+        if any(each.shape[: call.batch] != sizes for each in arrays):
+            return "XLA cannot divide a call whose images are shared by a batch among devices."
+        if len(_factors(call)) > len(_FACTORS):
+            return "the arrays have too many axes for a rule of XLA's partitioner."
+    return None
+
+
+def _sample(
+    call: Call, ctx: Any, *operands: Any, formula: Formula, batch: int
+) -> Sequence[Any]:
+    if not isinstance(formula, Points):
+        return _custom_call("stn_jax_taps", call, ctx, operands, batch)
+    floating = jnp.issubdtype(ctx.avals_in[IMAGE].dtype, jnp.floating)
+    target = "stn_jax_sample" if floating else "stn_jax_sample_bytes"
+    return _custom_call(target, call, ctx, operands, batch, **_options(formula))
+
+
+def _pull(
+    call: Call,
+    ctx: Any,
+    *operands: Any,
+    formula: Formula,
+    batch: int,
+    wrt: tuple[int, ...],
+    reduced: tuple[tuple[bool, ...], ...],
+) -> Sequence[Any]:
+    if FILL in wrt:
+        split = functools.partial(
+            _with_fill, ctx.primitive, formula=formula, batch=batch, wrt=wrt, reduced=reduced
+        )
+        return mlir.lower_fun(split, multiple_results=True)(ctx, *operands)
+    image = IMAGE in wrt
+    wanted = [source in wrt for source in formula.sources]
+    if isinstance(formula, Points):
+        target = "stn_jax_sample_pull"
+        options = _options(formula) | {"wrt_coordinates": any(wanted)}
+        # All coordinates come together.
+        computed = formula.sources if any(wanted) else ()
+    else:
+        target = "stn_jax_taps_pull"
+        options = {"wrt_weights": sum(each << axis for axis, each in enumerate(wanted))}
+        computed = tuple(s for s, want in zip(formula.sources, wanted, strict=True) if want)
+    order = (*([IMAGE] if image else []), *computed)
+    given = dict(zip(wrt, ctx.avals_out, strict=True))
+    sizes = full_sizes(batch, ctx.avals_in)
+    avals = [
+        given[operand]
+        if operand in given
+        else ctx.avals_in[operand].update(
+            shape=(*sizes, *ctx.avals_in[operand].shape[batch:])
+        )
+        for operand in order
+    ]
+    options["wrt_image"] = image
+    results = _custom_call(
+        target, call, ctx.replace(avals_out=avals), operands, batch, order, **options
+    )
+    found = dict(zip(order, results, strict=True))
+    return [found[operand] for operand in wrt]
+
+
+def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
+    """The pull with that of the fill value by plain operations."""
+    wrt, reduced = parameters.pop("wrt"), parameters.pop("reduced")
+    named = dict(zip(wrt, reduced, strict=True))
+    (of_fill,) = batched_pull(xla.pull)(
+        *both, **parameters, wrt=(FILL,), reduced=(named.pop(FILL),)
+    )
+    results = {FILL: of_fill}
+    if named:
+        others = primitive.bind(
+            *both, **parameters, wrt=tuple(named), reduced=tuple(named.values())
+        )
+        results |= zip(named, others, strict=True)
+    return [results[operand] for operand in wrt]
+
+
+def _options(formula: Points) -> dict[str, int]:
+    return {
+        "kernel": _KERNELS[formula.kernel],
+        "padding": _PADDINGS[formula.padding],
+        "align_corners": formula.align_corners,
+    }
+
+
+def _custom_call(
+    target: str,
+    call: Call,
+    ctx: Any,
+    operands: Sequence[Any],
+    batch: int,
+    order: Sequence[int] | None = None,
+    **attributes: Any,
+) -> Sequence[Any]:
+    """A call of a handler; on a mesh, with what XLA must know to divide it without collectives."""
+    extra = {}
+    if call.partitioned and batch:
+        extra = {
+            "mhlo.frontend_attributes": mlir.ir_attribute({"num_batch_dims": str(batch)}),
+            "sdy.sharding_rule": mlir.ir.Attribute.parse(_sharding_rule(call, order)),
+        }
+    attributes |= {"num_batch_dims": batch, "ndim": call.formula.ndim}
+    numbers = {name: np.int64(value) for name, value in attributes.items()}
+    return jax.ffi.ffi_lowering(target, extra_attributes=extra)(ctx, *operands, **numbers)
+
+
+def _factors(call: Call) -> dict[str, tuple[str, int]]:
+    """A letter and a size for each named axis of the operands."""
+    operands = call.operands[: len(call.operands) - (call.which == "pull")]
+    names = meshes.names_of_operands(call.formula, call.batch, operands)
+    sizes = {
+        name: size
+        for each, its_names in zip(operands, names, strict=True)
+        for name, size in zip(its_names, each.shape, strict=True)
+    }
+    letters = [*_FACTORS, *["?"] * len(sizes)]
+    return {name: (letters[k], size) for k, (name, size) in enumerate(sizes.items())}
+
+
+def _sharding_rule(call: Call, order: Sequence[int] | None) -> str:
+    """How the axes of operands and results belong together; only batch axes may be divided."""
+    factors = _factors(call)
+    operands = call.operands[: len(call.operands) - (call.which == "pull")]
+    names = meshes.names_of_operands(call.formula, call.batch, operands)
+    value = meshes.names_of_value(call.formula, call.batch, operands)
+    inputs = names if order is None else [*names, value]
+    outputs = [value] if order is None else [names[operand] for operand in order]
+
+    def axes(each: Sequence[str]) -> str:
+        return f"[{', '.join(factors[name][0] for name in each)}]"
+
+    sizes = ", ".join(f"{letter}={size}" for letter, size in factors.values())
+    whole = [letter for name, (letter, _) in factors.items() if not name.startswith("batch")]
+    return (
+        f"#sdy.op_sharding_rule<({', '.join(map(axes, inputs))})->"
+        f"({', '.join(map(axes, outputs))}) {{{sizes}}} need_replication={{{', '.join(whole)}}}>"
+    )
+
+
+NATIVE = Engine(name="native", missing=_missing, refuses=_refuses, sample=_sample, pull=_pull)

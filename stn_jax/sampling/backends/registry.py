@@ -1,0 +1,132 @@
+"""Which engine evaluates a formula: chosen when a program is lowered for a platform."""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.interpreters import mlir
+from jaxtyping import Array
+
+from stn_jax import _checks
+from stn_jax.sampling import meshes
+from stn_jax.sampling.backends import dense, native_cpu, xla
+from stn_jax.sampling.backends.base import Call, Engine, ImplementationName
+
+# In the order in which they are asked; one that is not automatic serves only by name.
+ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (native_cpu.NATIVE, xla.XLA, dense.DENSE)
+}
+
+# Platforms with a lowering of their own; None stands for all others.
+PLATFORMS = ("cpu", None)
+
+
+class Implementation(NamedTuple):
+    """An engine, and whether it is there.
+
+    Attributes:
+      name: Its name, for ``implementation=``.
+      available: Whether it can be used here.
+      reason: Where not, why, and what to do; else an empty string.
+    """
+
+    name: str
+    available: bool
+    reason: str
+
+
+def implementations() -> tuple[Implementation, ...]:
+    """The engines that evaluate a sample, and for each that is not there the reason.
+
+    ``implementation=None`` takes the first that can serve a call on the platform that the program
+    runs on; an engine is named by ``implementation=`` of :func:`stn_jax.grid_sample`,
+    :func:`stn_jax.warp` and :class:`stn_jax.nn.SpatialTransformer`. ``"native"`` is compiled C++ for
+    CPUs, the package stn-jax-native. ``"xla"`` runs everywhere. ``"dense"`` is the paper's sum as
+    matrix products with the weights of all pixels, for devices whose gathers are slow; it is never
+    taken unless named.
+
+    Returns:
+      A record for each engine: ``name``, ``available`` and ``reason``.
+
+    Example:
+      >>> import stn_jax as stn
+      >>> [each.name for each in stn.implementations()]
+      ['native', 'xla', 'dense']
+      >>> dict((each.name, each.available) for each in stn.implementations())["xla"]
+      True
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 3.
+    """
+    missing = [(engine.name, engine.missing()) for engine in ENGINES.values()]
+    return tuple(Implementation(name, why is None, why or "") for name, why in missing)
+
+
+def check(implementation: Any) -> ImplementationName | None:
+    """The name of an engine that is there, or ``None`` for the best."""
+    if implementation is None:
+        return None
+    missing = _checks.option("implementation", implementation, ENGINES).missing()
+    if missing is not None:
+        raise ValueError(f"implementation={implementation!r} is not available: {missing}")
+    return implementation
+
+
+def choose(call: Call) -> Engine:
+    """The engine named by the formula, or the first that can serve the call."""
+    named = call.formula.implementation
+    if named is not None:
+        refusal = ENGINES[named].missing() or ENGINES[named].refuses(call)
+        if refusal is not None:
+            raise NotImplementedError(
+                f"implementation={named!r} cannot serve this call: {refusal} "
+                "implementation=None takes an engine that can."
+            )
+        return ENGINES[named]
+    able = (
+        engine
+        for engine in ENGINES.values()
+        if engine.automatic and engine.missing() is None and engine.refuses(call) is None
+    )
+    return next(able)
+
+
+def lower(which: str, platform: str | None, ctx: Any, *operands: Any, **parameters: Any) -> Any:
+    """The lowering of ``sample`` or ``pull`` by an engine."""
+    if meshes.explicit_axes(ctx.avals_in):
+        on_parts = _on_parts(ctx.primitive, ctx, parameters)
+        multiple = ctx.primitive.multiple_results
+        return mlir.lower_fun(on_parts, multiple_results=multiple)(ctx, *operands)
+    module = ctx.module_context
+    call = Call(
+        parameters["formula"],
+        which,
+        parameters["batch"],
+        ctx.avals_in,
+        ctx.avals_out,
+        platform or module.platforms[0],
+        module.lowering_parameters.for_export,
+        meshes.is_partitioned(module.axis_context),
+    )
+    return getattr(choose(call), which)(call, ctx, *operands, **parameters)
+
+
+def _on_parts(primitive: Any, ctx: Any, parameters: dict[str, Any]) -> Any:
+    """The primitive on each device's part of operands that are sharded over Explicit axes."""
+    avals_in, avals_out = ctx.avals_in, ctx.avals_out
+    specs = [aval.sharding.spec for aval in avals_in]
+
+    def body(*parts: Array) -> Any:
+        results = primitive.bind(*parts, **parameters)
+        if not primitive.multiple_results:
+            return (results,)
+        summed = []
+        for result, aval in zip(results, avals_out, strict=True):
+            over = meshes.axes_to_sum(aval.sharding.spec, specs)
+            summed.append(jax.lax.psum(result, over) if over else result)
+        return tuple(summed)
+
+    def whole(*operands: Array) -> Any:
+        results = meshes.on_each_device(body, avals_in, avals_out)(*operands)
+        return list(results) if primitive.multiple_results else results[0]
+
+    return whole

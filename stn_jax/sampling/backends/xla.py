@@ -1,0 +1,235 @@
+"""The engine that runs everywhere: plain operations, which XLA compiles.
+
+The value is a sum of gathers, one for each pixel under the kernel. A cotangent of the value is
+scattered to the same pixels for the image. Along a coordinate, or a weight, it is multiplied with
+the same sum of gathers, in which the weights of one axis are exchanged for their derivatives.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from stn_jax.sampling.backends import fixed_point
+from stn_jax.sampling.backends.base import (
+    FILL,
+    IMAGE,
+    Formula,
+    Taps,
+    plain_engine,
+    stacked,
+)
+from stn_jax.sampling.backends.batching import batched_pull, batched_sample
+from stn_jax.sampling.backends.cpu_loops import CPU, PLAIN, Loops
+from stn_jax.sampling.taps import Tap
+
+# Pixels under a kernel up to which the sum is one expression; above, it goes row by row.
+_MOST_UNROLLED = 8
+# The largest index that an int32 holds.
+_LARGEST_INDEX = 2**31 - 1
+
+
+def sample(formula: Formula, *operands: Array, loops: Loops = PLAIN) -> Array:
+    """The value ``[*out, channels]``, in the image's dtype; operands without batch axes."""
+    image, fill, *_ = operands
+    axes = formula.taps(*loops.compute_once(operands))
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        corner = [axis[0] for axis in axes]
+        inside = _inside(corner)
+        value = _gather(image, [tap.index for tap in corner])
+        return value if inside is None else jnp.where(inside[..., None], value, fill)
+    return _contract(formula, image, fill, axes).astype(image.dtype)
+
+
+def pull(
+    formula: Formula, wrt: Sequence[int], *operands: Array, loops: Loops = PLAIN
+) -> list[Array]:
+    """Cotangents of the operands named by ``wrt``, given that of the value, the last operand."""
+    *operands, cotangent = operands
+    image, fill = operands[:2]
+    operands = loops.compute_once(operands)
+    axes = formula.taps(*operands)
+    cotangent = cotangent.astype(axes[0][0].weight.dtype)
+    results: dict[int, Array] = {}
+    if IMAGE in wrt:
+        results[IMAGE] = _scatter(formula, image, axes, cotangent)
+    if FILL in wrt:
+        results[FILL] = _pull_fill(axes, cotangent).astype(fill.dtype)
+    for axis, source in enumerate(formula.sources):
+        if source in wrt:
+            directions = formula.directions(axes, axis, *operands)
+            products = [
+                _product(formula, image, fill, axes, axis, taps, cotangent, loops)
+                for taps in directions
+            ]
+            results[source] = jnp.stack(products) if isinstance(formula, Taps) else products[0]
+    return [results[operand] for operand in wrt]
+
+
+def _contract(
+    formula: Formula,
+    image: Array,
+    fill: Array,
+    axes: Sequence[Sequence[Tap]],
+    channel: int | None = None,
+) -> Array:
+    """The sum over taps along each axis, x first: ``[*out, channels]``, or of one channel alone."""
+    fill = fill if channel is None else fill[channel : channel + 1]
+
+    def row(outer: Tap) -> Array:
+        terms = []
+        for corner in _corners(axes[:-1], outer):
+            inside = _inside(corner)
+            weight = functools.reduce(jnp.multiply, [tap.weight for tap in corner])
+            value = _gather(image, [tap.index for tap in corner], channel).astype(weight.dtype)
+            if inside is not None and formula.filled:
+                value = jnp.where(inside[..., None], value, fill.astype(weight.dtype))
+            elif inside is not None:
+                weight = jnp.where(inside, weight, 0)
+            # A pixel without weight is left out, or a NaN there would be seen.
+            weight = weight[..., None]
+            terms.append(jnp.where(weight != 0, value * weight, 0))
+        return functools.reduce(jnp.add, terms)
+
+    outer = axes[-1]
+    if math.prod(map(len, axes)) <= _MOST_UNROLLED or len(outer) == 1:
+        return functools.reduce(jnp.add, map(row, outer))
+    # Else compiling the sum would take longer than computing it. Zeros made from an operand vary
+    # over a mesh as the sum does.
+    like = jax.eval_shape(row, outer[0])
+    zeros = jnp.broadcast_to(jnp.zeros_like(outer[0].weight)[..., None], like.shape)
+    return jax.lax.scan(lambda total, tap: (total + row(tap), None), zeros, stacked(outer))[0]
+
+
+def _product(
+    formula: Formula,
+    image: Array,
+    fill: Array,
+    axes: Sequence[Sequence[Tap]],
+    axis: int,
+    taps: Sequence[Tap],
+    cotangent: Array,
+    loops: Loops,
+) -> Array:
+    """The sum with other taps along an axis, times the cotangent, over the channels."""
+    axes = [taps if k == axis else each for k, each in enumerate(axes)]
+    axes = loops.block_cse(axes, axis)
+
+    def terms(channel: int | None) -> Array:
+        total = _contract(formula, image, fill, axes, channel)
+        arrived = cotangent if channel is None else cotangent[..., channel : channel + 1]
+        # Where no cotangent arrives, a NaN in the pixels must not be seen.
+        return jnp.where(arrived != 0, total * arrived, 0)
+
+    return loops.sum_over_channels(terms, image.shape[-1])
+
+
+def _corners(inner: Sequence[Sequence[Tap]], outer: Tap) -> list[tuple[Tap, ...]]:
+    """All combinations of taps along the inner axes with one along the outermost, x first."""
+    return [(*reversed(each), outer) for each in itertools.product(*reversed(inner))]
+
+
+def _inside(corner: Sequence[Tap]) -> Array | None:
+    """Whether all taps lie inside; ``None`` where the padding sees to it."""
+    known = [tap.inside for tap in corner if tap.inside is not None]
+    return functools.reduce(jnp.logical_and, known) if known else None
+
+
+def _gather(image: Array, index: Sequence[Array], channel: int | None = None) -> Array:
+    """``image[..., y, x, :]`` at indices inside, x first: ``[*out, channels]``."""
+    image, where = _indexed(image, index, channel)
+    out, leading = index[0].ndim, where.shape[-1]
+    numbers = jax.lax.GatherDimensionNumbers(
+        offset_dims=(out,),
+        collapsed_slice_dims=tuple(range(leading)),
+        start_index_map=tuple(range(leading)),
+    )
+    sizes = (*[1] * leading, image.shape[-1])
+    return jax.lax.gather(image, where, numbers, sizes, mode="promise_in_bounds")
+
+
+def _indexed(
+    image: Array, index: Sequence[Array], channel: int | None = None
+) -> tuple[Array, Array]:
+    """An image and indices ``[*out, axes]`` into its leading axes: one flat axis where it fits."""
+    *space, channels = image.shape
+    if all(isinstance(size, int) for size in space) and math.prod(image.shape) <= _LARGEST_INDEX:
+        together = channels if channel is None else 1
+        strides = [
+            math.prod(space[len(space) - k :]) * (channels // together) for k in range(len(space))
+        ]
+        terms = [at * stride for at, stride in zip(index, strides, strict=True)]
+        flat = functools.reduce(jnp.add, terms) + (channel or 0)
+        return image.reshape(-1, together), flat[..., None]
+    image = image if channel is None else image[..., channel : channel + 1]
+    return image, jnp.stack(index[::-1], axis=-1)
+
+
+def _scatter(
+    formula: Formula, image: Array, axes: Sequence[Sequence[Tap]], cotangent: Array
+) -> Array:
+    """The image's cotangent: to each pixel, its weights times the cotangents of what read it."""
+
+    def terms(outer: Tap) -> tuple[Array, Array]:
+        """Where the corners of one row lie, and what each adds there."""
+        where, values = [], []
+        for corner in _corners(axes[:-1], outer):
+            weight = functools.reduce(jnp.multiply, [tap.weight for tap in corner])
+            inside = _inside(corner)
+            heavy = (weight != 0) & ~jnp.isnan(weight)
+            heavy = (heavy if inside is None else heavy & inside)[..., None]
+            values.append(jnp.where(heavy, cotangent * weight[..., None], 0))
+            where.append(_indexed(image, [tap.index for tap in corner])[1])
+        return jnp.stack(where), jnp.stack(values)
+
+    outer = axes[-1]
+    zeros = _indexed(jnp.zeros_like(image, cotangent.dtype), [axis[0].index for axis in axes])[0]
+    if math.prod(map(len, axes)) > _MOST_UNROLLED and not formula.deterministic:
+        total = jax.lax.scan(
+            lambda total, tap: (_add_at(total, *terms(tap)), None), zeros, stacked(outer)
+        )[0]
+    else:
+        where, values = (jnp.concatenate(each) for each in zip(*map(terms, outer), strict=True))
+        add = fixed_point.add_at if formula.deterministic else lambda add, *rest: add(*rest)
+        total = add(_add_at, zeros, where, values)
+    return total.reshape(image.shape).astype(image.dtype)
+
+
+def _add_at(total: Array, where: Array, values: Array) -> Array:
+    """``total`` with values ``[*out, channels]`` added at indices ``[*out, axes]``."""
+    count = where.shape[-1]
+    numbers = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(values.ndim - 1,),
+        inserted_window_dims=tuple(range(count)),
+        scatter_dims_to_operand_dims=tuple(range(count)),
+    )
+    return jax.lax.scatter_add(total, where, values, numbers, mode="promise_in_bounds")
+
+
+def _pull_fill(axes: Sequence[Sequence[Tap]], cotangent: Array) -> Array:
+    """The fill value's cotangent: the weight that fell outside, times the value's."""
+
+    def product(weight: Callable[[Tap], Array]) -> Array:
+        sums = [functools.reduce(jnp.add, map(weight, axis)) for axis in axes]
+        return functools.reduce(jnp.multiply, sums)
+
+    whole = product(lambda tap: tap.weight)
+    outside = whole - product(lambda tap: jnp.where(tap.inside, tap.weight, 0))
+    outside = jnp.where(jnp.isnan(outside), 0, outside)[..., None]
+    terms = jnp.where(outside != 0, cotangent * outside, 0)
+    return jnp.sum(terms, axis=tuple(range(terms.ndim - 1)))
+
+
+def _lowerings(loops: Loops) -> dict[str, Any]:
+    return {
+        "sample": batched_sample(functools.partial(sample, loops=loops)),
+        "pull": batched_pull(functools.partial(pull, loops=loops)),
+    }
+
+
+XLA = plain_engine("xla", **_lowerings(PLAIN), on_cpu=_lowerings(CPU))

@@ -1,0 +1,127 @@
+"""Sampling at pixel coordinates: what every sampling function of the library comes down to."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from stn_jax import _checks
+from stn_jax.sampling import derivatives
+from stn_jax.sampling.backends.base import Points, Taps
+from stn_jax.sampling.options import SampleOptions
+from stn_jax.sampling.padding import PADDINGS
+from stn_jax.sampling.taps import smooth, taps_along
+
+
+def sample_pixels(
+    image: Array, pixels: Sequence[Array], fill: Array | None, options: SampleOptions
+) -> Array:
+    """Samples an image at pixel coordinates.
+
+    Args:
+      image: ``[*space, channels]``; of integers for the nearest kernel alone.
+      pixels: One array ``[*out]`` for each coordinate, x first.
+      fill: Value of constant padding, scalar or ``[channels]``; ``None`` for 0.
+      options: How to sample.
+
+    Returns:
+      ``[*out, channels]`` in the image's dtype.
+    """
+    dtype = image.dtype
+    pixels = _checks.common_dtype(*pixels)
+    if jnp.issubdtype(dtype, jnp.floating):
+        wide = jnp.promote_types(dtype, pixels[0].dtype)
+        pixels = [pixel.astype(wide) for pixel in pixels]
+        # Engines read half precision beside coordinates in float32; else all is of one dtype.
+        if not (dtype.itemsize == 2 and wide == jnp.float32):
+            image = image.astype(wide)
+    if options.gradient is None:
+        return _exact(options, image, fill, *pixels).astype(dtype)
+    leaves, structure = jax.tree.flatten(options)
+    return _fitted(structure, leaves, image, fill, *pixels).astype(dtype)
+
+
+def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Array) -> Array:
+    filled = PADDINGS[options.padding].filled and fill is not None
+    fill = jnp.zeros((), image.dtype) if not filled else fill.astype(image.dtype)
+    fill = jnp.broadcast_to(fill, image.shape[-1:])
+    shared = {
+        "ndim": len(pixels),
+        "filled": filled,
+        "deterministic": options.deterministic,
+        "implementation": options.implementation,
+    }
+    name = options.fused
+    if name is not None:
+        formula = Points(
+            kernel=name, padding=options.padding, align_corners=options.align_corners, **shared
+        )
+        return derivatives.evaluate(formula, image, fill, *pixels)
+    indices, weights = [], []
+    for pixel, size in zip(pixels, image.shape[:-1][::-1], strict=True):
+        taps = taps_along(
+            smooth(pixel), size, options.kernel, options.padding, options.align_corners
+        )
+        index = [t.index if t.inside is None else jnp.where(t.inside, t.index, -1) for t in taps]
+        indices.append(jnp.stack(index))
+        weights.append(jnp.stack([tap.weight for tap in taps]))
+    return derivatives.evaluate(Taps(**shared), image, fill, *indices, *weights)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _fitted(
+    structure: Any, leaves: Sequence[Any], image: Array, fill: Array | None, *pixels: Array
+) -> Array:
+    """The exact sample; its slope along a coordinate is that of a linear fit around the point."""
+    return _exact(jax.tree.unflatten(structure, leaves), image, fill, *pixels)
+
+
+@functools.partial(_fitted.defjvp, symbolic_zeros=True)
+def _fitted_jvp(structure: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    leaves, image, fill, *pixels = primals
+    leaves_dot, image_dot, fill_dot, *pixels_dot = tangents
+    others = (leaves, image, fill)
+    others_dot = jax.tree.map(_instantiate, (leaves_dot, image_dot, fill_dot))
+
+    def exact(leaves: Any, image: Array, fill: Array | None) -> Array:
+        return _exact(jax.tree.unflatten(structure, leaves), image, fill, *pixels)
+
+    value, tangent = exact(*others), None
+    if not all(isinstance(each, SymbolicZero) for each in jax.tree.leaves(tangents[:3])):
+        tangent = jax.jvp(exact, others, others_dot)[1]
+    options = jax.tree.unflatten(structure, leaves)
+    assert options.gradient is not None
+    offsets = options.gradient.offsets(len(pixels), pixels[0].dtype)
+
+    def sample_at(offset: Array) -> Array:
+        moved = [pixel + each for pixel, each in zip(pixels, offset, strict=True)]
+        return _fitted(structure, leaves, image, fill, *moved)
+
+    along = [k for k, dot in enumerate(pixels_dot) if not isinstance(dot, SymbolicZero)]
+    # Mapped rather than scanned: second derivatives follow the same rule.
+    samples = jax.vmap(sample_at)(offsets) if along else None
+    terms = [] if tangent is None else [tangent]
+    for k in along:
+        # Least squares: the offsets' mean is 0, their covariance a multiple of the identity.
+        weights = offsets[:, k] / jnp.sum(offsets[:, k] ** 2)
+        slope = jnp.tensordot(
+            weights.astype(samples.dtype), samples, axes=1, precision=jax.lax.Precision.HIGHEST
+        )
+        dot = smooth_tangent(pixels[k], pixels_dot[k])
+        terms.append((slope * dot[..., None]).astype(value.dtype))
+    return value, functools.reduce(jnp.add, terms, jnp.zeros_like(value))
+
+
+def smooth_tangent(pixel: Array, tangent: Array) -> Array:
+    """The tangent of a coordinate; 0 where :func:`smooth` has no derivative."""
+    return jax.jvp(smooth, (pixel,), (tangent,))[1]
+
+
+def _instantiate(tangent: Any) -> Any:
+    if isinstance(tangent, SymbolicZero):
+        return jnp.zeros(tangent.shape, tangent.dtype)
+    return tangent

@@ -1,0 +1,204 @@
+"""Shapes, shardings and varying axes of what sampling takes and gives, on a mesh of devices.
+
+JAX knows three kinds of mesh axes. Along an Auto axis the compiler finds the sharding. Along an
+Explicit axis it is part of an array's type, so it is said here for every result. Along a Manual axis,
+inside ``shard_map``, an array's type says whether its values vary, and operands must vary alike.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.interpreters import ad, mlir
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from stn_jax.sampling.backends.base import IMAGE, Formula
+from stn_jax.sampling.backends.batching import full_sizes
+
+# A mesh axis, several, or none, that an array axis is sharded over.
+Entry = Any
+
+
+def alike(operands: Sequence[Array]) -> list[Array]:
+    """The operands, each varying over every Manual mesh axis that one of them varies over."""
+    varying = [jax.typeof(each).mat.varying for each in operands]
+    every = frozenset().union(*varying)
+    return [
+        each
+        if own == every
+        else jax.lax.pcast(each, tuple(sorted(every - own)), to="varying")
+        for each, own in zip(operands, varying, strict=True)
+    ]
+
+
+def zeros(aval: Any) -> Array:
+    """Zeros of a type, with its sharding and varying axes."""
+    return ad.instantiate_zeros(ad.Zero(aval))
+
+
+def instantiated(tangent: Array | None, operand: Any) -> Array:
+    """A tangent as an array: zeros like the operand where there is none."""
+    return zeros(jax.typeof(operand)) if tangent is None else tangent
+
+
+def names_of_operands(
+    formula: Formula, batch: int, operands: Sequence[Any]
+) -> list[tuple[str, ...]]:
+    """A name for each axis of each operand; axes of one name are of one size, or of size 1."""
+    leading = tuple(f"batch {axis}" for axis in range(batch))
+    return [(*leading, *names) for names in formula.axes(_points(formula, batch, operands))]
+
+
+def names_of_value(formula: Formula, batch: int, operands: Sequence[Any]) -> tuple[str, ...]:
+    """The same for the value."""
+    leading = tuple(f"batch {axis}" for axis in range(batch))
+    return (*leading, *_points(formula, batch, operands), "c")
+
+
+def shape_of_value(formula: Formula, batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """``[*batch, *out, channels]``."""
+    points = operands[2].shape[operands[2].ndim - formula.out_rank(operands, batch) :]
+    return (*full_sizes(batch, operands), *points, operands[IMAGE].shape[-1])
+
+
+def updated(aval: Any, shape: Sequence[Any], dtype: Any, spec: P | None) -> Any:
+    """The type of an array with another shape and sharding, varying as ``aval`` does."""
+    spec = P(*[None] * len(shape)) if spec is None else spec
+    sharding = aval.sharding.update(spec=spec)
+    return aval.update(shape=tuple(shape), dtype=dtype, weak_type=False, sharding=sharding)
+
+
+def explicit_axes(avals: Sequence[Any]) -> frozenset[str]:
+    """The Explicit axes of the mesh that arrays lie on."""
+    names: set[str] = set()
+    for aval in avals:
+        mesh = aval.sharding.mesh
+        names.update(
+            name
+            for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+            if kind == AxisType.Explicit
+        )
+    return frozenset(names)
+
+
+def spec_of_value(
+    formula: Formula,
+    batch: int,
+    operands: Sequence[Any],
+    wrt: Sequence[int] = (),
+    tangents: Sequence[Any] = (),
+) -> P | None:
+    """The sharding of the value: that of the operands' batch axes, points and channels."""
+    if not explicit_axes([*operands, *tangents]):
+        return None
+    sharded = _sharded(formula, batch, operands, wrt, tangents)
+    return P(*(sharded.get(name) for name in names_of_value(formula, batch, operands)))
+
+
+def specs_of_operands(
+    formula: Formula,
+    batch: int,
+    operands: Sequence[Any],
+    wrt: Sequence[int],
+    reduced: Sequence[Sequence[bool]],
+    cotangent: Any,
+) -> list[P | None]:
+    """The shardings of cotangents: as the value's, along the axes that an operand has."""
+    if not explicit_axes([*operands, cotangent]):
+        return [None] * len(wrt)
+    sharded = _sharded(formula, batch, operands, (), (), cotangent)
+    names = names_of_operands(formula, batch, operands)
+    specs = []
+    for operand, sums in zip(wrt, reduced, strict=True):
+        summed = {f"batch {axis}" for axis, each in enumerate(sums) if each}
+        specs.append(
+            P(*(None if name in summed else sharded.get(name) for name in names[operand]))
+        )
+    return specs
+
+
+def axes_to_sum(spec: P, specs: Sequence[P]) -> tuple[str, ...]:
+    """The mesh axes over which operands are sharded and a result is not."""
+    over = {name for each in specs for entry in each for name in _as_names(entry)}
+    own = {name for entry in spec for name in _as_names(entry)}
+    return tuple(sorted(over - own))
+
+
+def on_each_device(
+    function: Callable[..., Any], avals_in: Sequence[Any], avals_out: Sequence[Any]
+) -> Callable[..., Any]:
+    """A function of global arrays from one of the parts on each device, over the Explicit axes.
+
+    Every result is the function's own; where it is a sum over a sharded axis, that is the caller's.
+    """
+    mesh = next(a.sharding.mesh for a in avals_in if explicit_axes([a]))
+    spread = jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=tuple(aval.sharding.spec for aval in avals_in),
+        out_specs=tuple(aval.sharding.spec for aval in avals_out),
+        axis_names=explicit_axes(avals_in),
+        check_vma=False,
+    )
+
+    def whole(*operands: Array) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh):
+            return spread(*operands)
+
+    return whole
+
+
+def is_partitioned(axis_context: Any) -> bool:
+    """Whether XLA divides a program among devices, for an axis context of JAX's lowering."""
+    if isinstance(axis_context, mlir.ShardingContext):
+        return axis_context.num_devices > 1
+    if isinstance(axis_context, mlir.SPMDAxisContext):
+        return axis_context.manual_axes != frozenset(axis_context.mesh.axis_names)
+    return False
+
+
+def _points(formula: Formula, batch: int, operands: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(f"point {axis}" for axis in range(formula.out_rank(operands, batch)))
+
+
+def _as_names(entry: Entry) -> tuple[str, ...]:
+    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
+
+
+def _sharded(
+    formula: Formula,
+    batch: int,
+    operands: Sequence[Any],
+    wrt: Sequence[int],
+    tangents: Sequence[Any],
+    cotangent: Any = None,
+) -> dict[str, Entry]:
+    """What each named axis is sharded over."""
+    names = names_of_operands(formula, batch, operands)
+    arrays = list(zip(operands, names, strict=True))
+    arrays += [(each, names[operand]) for operand, each in zip(wrt, tangents, strict=True)]
+    if cotangent is not None:
+        arrays.append((cotangent, names_of_value(formula, batch, operands)))
+    found: dict[str, Entry] = {}
+    for array, its_names in arrays:
+        spec = (*array.sharding.spec, *[None] * array.ndim)
+        for name, entry in zip(its_names, spec, strict=False):
+            if entry is None:
+                continue
+            if name in ("x", "y", "z") or name.startswith("taps"):
+                raise ValueError(
+                    "image must not be sharded along its height, width or depth, since any output "
+                    f"pixel may read any input pixel; got the sharding {array.sharding.spec}. "
+                    "Shard the batch or the channels, or replicate it by jax.sharding.reshard."
+                )
+            if found.setdefault(name, entry) != entry:
+                raise ValueError(
+                    "images and points must be sharded alike along a common axis; got "
+                    f"{found[name]!r} and {entry!r}. Bring one to the other's sharding by "
+                    "jax.sharding.reshard."
+                )
+    return found
+
+
