@@ -18,13 +18,26 @@ help:
 	@echo "make dist   wheel and source distribution, in dist"
 	@echo "make clean  remove the environment, caches and runs"
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed $(VENV)/.native
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stn_jax needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# The compiled CPU engine, where a C++ compiler is. All else works without it.
+CXX_FOUND := $(shell command -v $${CXX:-c++} || command -v g++ || command -v clang++)
+NATIVE_SOURCES := $(wildcard native/*.txt native/*.toml native/src/* native/src/*/* native/stn_jax_native/*)
+WITHOUT_NATIVE := warps on a CPU take 2 to 10 times as long without it; all else works
+$(VENV)/.native: $(VENV)/.installed $(NATIVE_SOURCES)
+ifeq ($(CXX_FOUND),)
+	@echo "The native engine was not built, since there is no C++ compiler: $(WITHOUT_NATIVE)."
+else
+	@$(BIN)/python -m pip install --quiet ./native > $(VENV)/native.log 2>&1 \
+	    || echo "The native engine was not built, see $(VENV)/native.log: $(WITHOUT_NATIVE)."
+endif
 	@touch $@
 
 demo: setup

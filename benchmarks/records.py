@@ -18,7 +18,7 @@ from experiments.files import write_json
 
 Row = dict[str, Any]
 
-_PACKAGES = (
+_PACKAGES = ("stn-jax-native", 
     "stn-jax",
     "jax",
     "jaxlib",

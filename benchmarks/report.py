@@ -6,6 +6,7 @@ which ours is slower than a peer. With ``--into`` they replace what stands betwe
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,18 @@ def pipelines(rows: list[Row]) -> str:
     return _table(["images a second", *names], *body)
 
 
+def seeds(rows: Sequence[Row]) -> str:
+    """Trainings of several seeds, one after the other and at once."""
+    ways = list(rows[0]["seconds"])
+    header = ["model", "seeds", "batch", *(f"{way}, ms a step" for way in ways), "ratio"]
+    body = []
+    for row in rows:
+        took = [milliseconds(row["seconds"][way]) for way in ways]
+        ratio = next(iter(row["ratios"].values()))
+        body.append([row["model"], str(row["seeds"]), str(row["batch"]), *took, times(ratio)])
+    return _table(header, *body)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "sampler": ("Affine warps", beside_peers(("shape", "dtype", "pass"))),
     "transforms": ("Families of transforms", transforms),
@@ -140,6 +153,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
         "A training step",
         beside_peers(("model", "batch", "width", "steps per dispatch")),
     ),
+    "seeds": ("Several seeds at once", seeds),
     "cost": ("What a spatial transformer costs", costs),
     "compile": ("Compiling and importing", compilations),
     "scaling": ("How the cost grows", slopes),
@@ -153,7 +167,7 @@ def section(record: dict[str, Any]) -> str:
     where = record["environment"]
     versions = ", ".join(
         f"{name} {where['versions'][name]}"
-        for name in ("jax", "torch", "kornia", "dm_pix", "opencv-python-headless")
+        for name in ("jax", "stn-jax-native", "torch", "kornia", "dm_pix", "opencv-python-headless")
         if name in where["versions"]
     )
     small = " **The small form, which says nothing about speed.**" if record["small"] else ""
@@ -171,7 +185,12 @@ def section(record: dict[str, Any]) -> str:
 def main(command_line: Sequence[str] | None = None) -> None:
     """Prints the sections, or writes them into a file."""
     arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
-    text = "\n\n".join(section(read_json(path)) for path in arguments.files)
+    loaded = {path: read_json(path) for path in arguments.files}
+    measured = {path: each for path, each in loaded.items() if each.get("benchmark") in SECTIONS}
+    for path in loaded.keys() - measured.keys():
+        # Such as the figures of benchmarks.accuracy, which stand in a file of their own.
+        print(f"{path} holds no measurement of speed and is left out.", file=sys.stderr)
+    text = "\n\n".join(map(section, measured.values()))
     if arguments.into is None:
         print(text)
         return

@@ -23,6 +23,7 @@ from benchmarks.peers.cases import (
     missing,
 )
 from benchmarks.rows import Candidate, measured_beside, name_of
+from stn_jax.sampling.backends.base import ImplementationName
 
 SHAPES = ("256x28x28x1", "32x56x56x64", "16x224x224x3", "4x512x512x3", "4x64x64x64x1")
 SMALL_SHAPES = ("4x12x16x3", "2x5x6x7x1")
@@ -38,6 +39,7 @@ class Arguments(records.Options):
       passes: What is computed: forward, forward+backward to theta, or to image and theta.
       dtypes: Those of the images.
       only: Beginnings of the names of peers to measure; all of them if empty.
+      implementation: Name of this library's engine; the best that is there where ``None``.
       torch_compile: Whether PyTorch is measured compiled, too; the small form leaves it out.
     """
 
@@ -45,6 +47,7 @@ class Arguments(records.Options):
     passes: tuple[Pass, ...] = tuple(PASSES)
     dtypes: tuple[DTypeName, ...] = tuple(TOLERANCE)
     only: tuple[str, ...] = ()
+    implementation: ImplementationName | None = None
     torch_compile: bool = True
 
     def cases(self) -> list[Case]:
@@ -57,7 +60,7 @@ def candidates(case: Case, operands: Operands, arguments: Arguments) -> Iterator
     """Ours, then the others."""
     compiled = arguments.torch_compile and not arguments.small
     every = itertools.chain(
-        in_jax.affine_warps(case, operands),
+        in_jax.affine_warps(case, operands, arguments.implementation),
         in_torch.affine_warps(case, operands, compiled=compiled),
         in_opencv.affine_warps(case, operands),
     )

@@ -1,4 +1,4 @@
-"""The laws of the sampler; a new kernel or padding is tested by being listed."""
+"""The laws of the sampler; a new kernel, padding or engine is tested by being listed."""
 
 import itertools
 
@@ -15,7 +15,9 @@ import stn_jax as stn
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.padding import PADDINGS
 
-pytestmark = pytest.mark.conformance("kernel", "padding")
+pytestmark = pytest.mark.conformance("engine", "kernel", "padding")
+
+ENGINES = [each.name for each in stn.implementations() if each.available]
 
 # Every kernel with every padding; the alignment alternates, so that each meets both.
 PAIRS = list(itertools.product(KERNELS, PADDINGS))
@@ -23,11 +25,22 @@ MODES = [(*pair, bool(i % 2 ^ i // len(PADDINGS) % 2)) for i, pair in enumerate(
 
 
 def listed(modes):
-    """Parameters; the widest kernel takes longest to compile, and differs from cubic in nothing."""
-    return [pytest.param(*m, marks=[pytest.mark.slow] * (m[0] == "lanczos3")) for m in modes]
+    """Parameters for every engine.
+
+    The widest kernel takes longest to compile, and differs from cubic in nothing; matrix products
+    know neither kernels nor paddings, so two modes of each show theirs.
+    """
+    return [
+        pytest.param(engine, *mode, marks=[pytest.mark.slow] * (mode[0] == "lanczos3"))
+        for engine in ENGINES
+        for mode in modes
+        if engine != "dense" or mode[:2] in (("linear", "constant"), ("cubic", "reflection"))
+    ]
 
 
-every_mode = pytest.mark.parametrize(("kernel", "padding", "align_corners"), listed(MODES))
+every_mode = pytest.mark.parametrize(
+    ("engine", "kernel", "padding", "align_corners"), listed(MODES)
+)
 # Compilations grow with the support to the power of the dimensions, so the wide kernels meet
 # lines and volumes once, and the others always.
 SPATIAL_MODES = [
@@ -36,7 +49,7 @@ SPATIAL_MODES = [
     if ndim < 3 or KERNELS[mode[0]].radius <= 1 or mode[:2] == ("cubic", "border")
 ]
 every_spatial_mode = pytest.mark.parametrize(
-    ("kernel", "padding", "align_corners", "ndim"), listed(SPATIAL_MODES)
+    ("engine", "kernel", "padding", "align_corners", "ndim"), listed(SPATIAL_MODES)
 )
 SHAPES = {1: (9,), 2: (6, 7), 3: (4, 5, 6)}
 OUT_SHAPES = {1: (5,), 2: (5, 4), 3: (2, 3, 4)}
@@ -51,7 +64,7 @@ def a_grid(ndim, seed=1, extent=1.6):
     return np.random.default_rng(seed).uniform(-extent, extent, (*OUT_SHAPES[ndim], ndim))
 
 
-def bind(kernel, padding, align_corners, fill_value=0.0):
+def bind(engine, kernel, padding, align_corners, fill_value=0.0):
     """``grid_sample`` and its oracle with the same options."""
 
     def ours(image, grid):
@@ -62,6 +75,7 @@ def bind(kernel, padding, align_corners, fill_value=0.0):
             padding=padding,
             align_corners=align_corners,
             fill_value=fill_value,
+            implementation=engine,
         )
 
     def oracle(image, grid, **options):
@@ -76,9 +90,9 @@ def test_every_member_has_an_oracle():
 
 
 @every_spatial_mode
-def test_values_match_the_oracle(kernel, padding, align_corners, ndim):
+def test_values_match_the_oracle(engine, kernel, padding, align_corners, ndim):
     fill = np.array([0.5, -2.0])
-    ours, oracle = bind(kernel, padding, align_corners, fill)
+    ours, oracle = bind(engine, kernel, padding, align_corners, fill)
     image, grid = an_image(ndim), a_grid(ndim)
     expected = oracle(image, grid)
     if kernel == "linear":
@@ -90,9 +104,9 @@ def test_values_match_the_oracle(kernel, padding, align_corners, ndim):
         )
 
 
-@pytest.mark.parametrize(("kernel", "padding"), listed(PAIRS))
+@pytest.mark.parametrize(("engine", "kernel", "padding"), listed(PAIRS))
 @cases(align_corners=st.booleans(), data=st.data())
-def test_any_shape_matches_the_oracle(kernel, padding, align_corners, data):
+def test_any_shape_matches_the_oracle(engine, kernel, padding, align_corners, data):
     sizes = st.sampled_from([1, 2, 5])
     if KERNELS[kernel].radius <= 1:
         shape = tuple(data.draw(sizes) for _ in range(data.draw(st.sampled_from([2, 3]), "ndim")))
@@ -102,13 +116,13 @@ def test_any_shape_matches_the_oracle(kernel, padding, align_corners, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 999), "seed"))
     image = rng.normal(size=(*shape, data.draw(st.sampled_from([1, 3]), "channels")))
     grid = rng.uniform(-2, 2, (*out_shape, len(shape)))
-    ours, oracle = bind(kernel, padding, align_corners)
+    ours, oracle = bind(engine, kernel, padding, align_corners)
     with jax.enable_x64(True):
         result = ours(jnp.asarray(image), jnp.asarray(grid))
     np.testing.assert_allclose(result, oracle(image, grid), atol=1e-12)
 
 
-def assert_identity(image, families, modes):
+def assert_identity(image, families, modes, engine):
     """Warps by the identity's parameters, in one compilation; the parameters are arguments."""
 
     @jax.jit
@@ -116,6 +130,7 @@ def assert_identity(image, families, modes):
         results = {}
         for kernel, padding, align_corners in modes:
             options = {"kernel": kernel, "padding": padding, "align_corners": align_corners}
+            options["implementation"] = engine
             grid = stn.regular_grid(image.shape[:-1], align_corners=align_corners)
             results[f"grid_sample {options}"] = stn.grid_sample(image, grid, **options)
             for t in families:
@@ -128,35 +143,36 @@ def assert_identity(image, families, modes):
         np.testing.assert_array_equal(value, image, err_msg=name)
 
 
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "dense"])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
-def test_identity_is_exact_in_every_mode(kernel, dtype):
+def test_identity_is_exact_in_every_mode(engine, kernel, dtype):
     modes = [mode for mode in MODES if mode[0] == kernel]
     if KERNELS[kernel].radius <= 1:  # Each is compiled; the accuracy benchmark runs all.
         modes = list(itertools.product([kernel], PADDINGS, [False, True]))
     with jax.enable_x64(dtype == "float64"):
         image = jnp.asarray(np.random.default_rng(0).normal(size=(7, 10, 2)), dtype)
-        assert_identity(image, [stn.affine()], modes)
+        assert_identity(image, [stn.affine()], modes, engine)
 
 
 @every_mode
-def test_linear_in_the_image(kernel, padding, align_corners, x64):
-    ours, _ = bind(kernel, padding, align_corners)
+def test_linear_in_the_image(engine, kernel, padding, align_corners, x64):
+    ours, _ = bind(engine, kernel, padding, align_corners)
     a, b, grid = (jnp.asarray(v) for v in (an_image(2, seed=1), an_image(2, seed=2), a_grid(2)))
     mixed = ours(2 * a - 3 * b, grid)
     np.testing.assert_allclose(mixed, 2 * ours(a, grid) - 3 * ours(b, grid), atol=1e-13)
 
 
 @every_mode
-def test_a_constant_image_stays_constant(kernel, padding, align_corners):
-    ours, _ = bind(kernel, padding, align_corners, fill_value=3.0)
+def test_a_constant_image_stays_constant(engine, kernel, padding, align_corners):
+    ours, _ = bind(engine, kernel, padding, align_corners, fill_value=3.0)
     result = ours(jnp.full((6, 7, 1), 3.0), jnp.asarray(a_grid(2, extent=3), jnp.float32))
     np.testing.assert_allclose(result, 3.0, rtol=1e-6)
 
 
 @every_mode
-def test_jit_vmap_and_eager_agree(kernel, padding, align_corners):
-    ours, _ = bind(kernel, padding, align_corners)
+def test_jit_vmap_and_eager_agree(engine, kernel, padding, align_corners):
+    ours, _ = bind(engine, kernel, padding, align_corners)
     images = jnp.asarray([an_image(2, seed=s) for s in range(3)], jnp.float32)
     grids = jnp.asarray([a_grid(2, seed=s) for s in range(3)], jnp.float32)
     with jax.disable_jit():
@@ -167,8 +183,8 @@ def test_jit_vmap_and_eager_agree(kernel, padding, align_corners):
 
 
 @every_spatial_mode
-def test_derivatives_in_both_modes(kernel, padding, align_corners, ndim, x64):
-    ours, oracle = bind(kernel, padding, align_corners, fill_value=0.7)
+def test_derivatives_in_both_modes(engine, kernel, padding, align_corners, ndim, x64):
+    ours, oracle = bind(engine, kernel, padding, align_corners, fill_value=0.7)
     image, grid = an_image(ndim), a_grid(ndim)
     rng = np.random.default_rng(5)
     image_dot, grid_dot = rng.normal(size=image.shape), rng.normal(size=grid.shape)
@@ -197,8 +213,8 @@ def test_derivatives_in_both_modes(kernel, padding, align_corners, ndim, x64):
 
 @pytest.mark.slow
 @every_mode
-def test_second_derivatives(kernel, padding, align_corners, x64):
-    ours, _ = bind(kernel, padding, align_corners)
+def test_second_derivatives(engine, kernel, padding, align_corners, x64):
+    ours, _ = bind(engine, kernel, padding, align_corners)
     image, grid = jnp.asarray(an_image(2)), a_grid(2)
     rng = np.random.default_rng(3)
     along = jnp.asarray(rng.normal(size=image.shape)), jnp.asarray(rng.normal(size=grid.shape))
@@ -241,8 +257,8 @@ def test_the_kink_takes_the_cell_on_the_right(x64):
 
 
 @every_mode
-def test_coordinates_that_are_not_finite(kernel, padding, align_corners):
-    ours, _ = bind(kernel, padding, align_corners, fill_value=-1.0)
+def test_coordinates_that_are_not_finite(engine, kernel, padding, align_corners):
+    ours, _ = bind(engine, kernel, padding, align_corners, fill_value=-1.0)
     image = jnp.arange(1.0, 13.0).reshape(3, 4, 1)
     inf, nan, huge = jnp.inf, jnp.nan, 3e38
     grid = jnp.asarray(
@@ -294,7 +310,7 @@ def test_integer_images_with_the_nearest_kernel(padding, dtype):
 def test_half_precision_is_rounded_once(dtype):
     image = jnp.asarray(an_image(2), dtype)
     grid = jnp.asarray(a_grid(2), jnp.float32)
-    ours, oracle = bind("linear", "border", False)
+    ours, oracle = bind(None, "linear", "border", False)
     exact = jnp.asarray(oracle(np.asarray(image, np.float64), grid), jnp.float32)
     spacing = jnp.finfo(dtype).eps * jnp.abs(exact)
     error = jnp.abs(ours(image, grid).astype(jnp.float32) - exact)

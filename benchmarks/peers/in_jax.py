@@ -65,12 +65,15 @@ def contender(name: str, warp: Warp, case: Case, operands: Operands) -> Contende
     )
 
 
-def affine_warps(case: Case, operands: Operands) -> Iterator[Contender | Skipped]:
-    """Ours first."""
+def affine_warps(
+    case: Case, operands: Operands, implementation: str | None = None
+) -> Iterator[Contender | Skipped]:
+    """Ours first, by the engine named."""
     ndim = len(case.space)
 
     def ours(image: jax.Array, theta: jax.Array, padding: str = "constant") -> jax.Array:
-        return stn.warp(image, stn.affine(ndim=ndim), theta, padding=padding)
+        transform = stn.affine(ndim=ndim)
+        return stn.warp(image, transform, theta, padding=padding, implementation=implementation)
 
     yield contender(OURS, ours, case, operands)
     yield contender("map_coordinates", map_coordinates, case, operands)

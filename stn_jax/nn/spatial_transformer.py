@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from stn_jax import _checks
 from stn_jax.sampling import Kernel
 from stn_jax.sampling.surrogate import GradientName, Linearized
+from stn_jax.sampling.backends.base import ImplementationName
 from stn_jax.sampling.kernels import KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
@@ -48,6 +49,7 @@ class SpatialTransformer(nnx.Module):
       antialias: Whether what is made smaller is averaged.
       gradient: The derivative with respect to the coordinates.
       deterministic: Whether the images' gradient has the same bits on every run.
+      implementation: Name of the engine that samples; the best that can serve where ``None``.
 
     Raises:
       ValueError: If an option is unknown, or shapes do not fit.
@@ -103,6 +105,7 @@ class SpatialTransformer(nnx.Module):
         antialias: bool = False,
         gradient: GradientName | Linearized = "exact",
         deterministic: bool = False,
+        implementation: ImplementationName | None = None,
     ) -> None:
         if not callable(localization):
             raise TypeError(
@@ -112,7 +115,9 @@ class SpatialTransformer(nnx.Module):
             raise TypeError(
                 f"transform must be a Transform, such as stn_jax.affine(); got {transform!r}."
             )
-        SampleOptions.create(kernel, padding, align_corners, gradient, deterministic, None)
+        SampleOptions.create(
+            kernel, padding, align_corners, gradient, deterministic, implementation
+        )
         if output_shape is not None:
             output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
         _checks.positive("num_transforms", num_transforms)
@@ -130,6 +135,7 @@ class SpatialTransformer(nnx.Module):
         self.gradient = gradient
         # Not ``deterministic``, which nnx.Module.train and eval set wherever they find it.
         self.deterministic_gradient = deterministic
+        self.implementation = implementation
 
     @property
     def composition(self) -> Transform:
@@ -245,6 +251,7 @@ class SpatialTransformer(nnx.Module):
                 antialias=self.antialias,
                 gradient=self.gradient,
                 deterministic=self.deterministic_gradient,
+                implementation=self.implementation,
             )
 
         if self.num_transforms > 1:

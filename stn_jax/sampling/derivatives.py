@@ -179,7 +179,7 @@ def _sample_jvp(
     value = _sample(formula, batch, primals)
     wrt = [k for k, each in enumerate(tangents) if type(each) is not ad.Zero]
     if not wrt or not jnp.issubdtype(value.dtype, jnp.floating):
-        return value, ad.Zero.from_primal_value(value)
+        return value, _no_tangent(value)
     return value, _push(formula, batch, primals, wrt, [tangents[k] for k in wrt])
 
 
@@ -235,7 +235,7 @@ def _push_jvp(
                 exchanged = _exchanged(operands, moving, slot)
                 terms.append(_push(formula, batch, exchanged, rest, directions))
     if not terms:
-        return value, ad.Zero.from_primal_value(value)
+        return value, _no_tangent(value)
     return value, functools.reduce(jnp.add, terms)
 
 
@@ -312,7 +312,7 @@ def _pull_jvp(
                 sums = tuple(reduced[k] for k in rest)
                 add(rest, _pull(formula, batch, exchanged, [wrt[k] for k in rest], sums, cotangent))
     tangents_out = [
-        ad.Zero.from_primal_value(value) if total is None else total
+        _no_tangent(value) if total is None else total
         for value, total in zip(values, totals, strict=True)
     ]
     return values, tangents_out
@@ -368,6 +368,10 @@ def _pull_transpose(
             for k, part in zip(slot, parts, strict=True):
                 results[k] = part if results[k] is None else results[k] + part
     return results
+
+
+def _no_tangent(value: Array) -> Any:
+    return ad.Zero(jax.typeof(value).to_tangent_aval())
 
 
 def _zeros_for_unknown(operands: Sequence[Any]) -> tuple[list[Array], list[Any]]:

@@ -160,6 +160,11 @@ def _keys(t: Array, a: Array) -> Array:
     return jnp.where(t < 1, near, a * (t - 1) * (t - 2) ** 2)
 
 
+def _cubic_b_spline(t: Array) -> Array:
+    t, t2 = jnp.abs(t), t * t
+    return jnp.where(t < 1, (4 - 6 * t2 + 3 * t * t2) / 6, (2 - t) ** 3 / 6)
+
+
 def _one(t: Array) -> Array:
     return jnp.ones_like(t)
 
@@ -193,6 +198,10 @@ KERNELS: dict[str, Kernel] = {
     "cubic": cubic(a=-0.5),
     "lanczos3": Kernel(3.0, _lanczos3, normalize=True),
 }
+
+
+# Smooths rather than interpolates, which is why it has no name: the basis of free-form deformations.
+CUBIC_B_SPLINE = Kernel(2.0, _cubic_b_spline)
 
 
 def resolve(kernel: KernelName | Kernel) -> Kernel:

@@ -24,11 +24,15 @@ _FUSED: tuple[Literal["nearest", "linear"], ...] = ("nearest", "linear")
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["kernel", "gradient"],
-    meta_fields=["padding", "align_corners", "deterministic", "implementation"],
+    meta_fields=["padding", "align_corners", "deterministic", "implementation", "gradient_reach"],
 )
 @dataclasses.dataclass(frozen=True)
 class SampleOptions:
-    """The options of a sampling function; a pytree of the kernel's and the gradient's parameters."""
+    """The options of a sampling function; a pytree of the kernel's and the gradient's parameters.
+
+    ``gradient_reach`` is how many pixels from a coordinate its slope is read, at most; ``None``
+    where that is traced.
+    """
 
     kernel: Kernel
     gradient: Linearized | None
@@ -36,6 +40,7 @@ class SampleOptions:
     align_corners: bool
     deterministic: bool
     implementation: ImplementationName | None
+    gradient_reach: int | None
 
     @classmethod
     def create(
@@ -49,13 +54,15 @@ class SampleOptions:
     ) -> "SampleOptions":
         """Checks the options that every sampling function takes."""
         _checks.option("padding", padding, PADDINGS)
+        gradient = surrogate.resolve(gradient)
         return cls(
             kernels.resolve(kernel),
-            surrogate.resolve(gradient),
+            gradient,
             padding,
             bool(align_corners),
             bool(deterministic),
             registry.check(implementation),
+            0 if gradient is None else gradient.reach,
         )
 
     @property
@@ -63,6 +70,10 @@ class SampleOptions:
         """The name of the kernel, if engines know it by name."""
         weight = self.kernel.weight
         return next((name for name in _FUSED if KERNELS[name].weight is weight), None)
+
+    def replaced(self, **changes: Any) -> "SampleOptions":
+        """These options with some of them changed."""
+        return dataclasses.replace(self, **changes)
 
     def check_image(self, image: Any, ndim: int) -> Array:
         """``image`` as an array that these options can sample."""

@@ -23,11 +23,21 @@ class Padding:
       period: ``(size, align_corners)`` to the number of pixels after which the image repeats;
         ``None`` where it does not.
       filled: Whether a pixel outside holds the fill value instead.
+      means: How box means of the image go on outside, for antialiasing: as the last one
+        (``"edge"``), mirrored at it (``"mirror"``) or repeated (``"wrap"``).
     """
 
     inside: Callable[[Array, Size, bool], Array]
     period: Callable[[Size, bool], Size] | None = None
     filled: bool = False
+    means: Literal["edge", "mirror", "wrap"] = "edge"
+
+    def __post_init__(self) -> None:
+        if (self.period is None) != (self.means == "edge"):
+            raise ValueError(
+                'means must be "mirror" or "wrap" for a padding with a period, and "edge" for one '
+                f"without; got {self.means!r}."
+            )
 
 
 def _clamp(index: Array, size: Size, align_corners: bool) -> Array:
@@ -54,6 +64,6 @@ def _wrap(index: Array, size: Size, align_corners: bool) -> Array:
 PADDINGS: dict[str, Padding] = {
     "constant": Padding(_clamp, filled=True),
     "border": Padding(_clamp),
-    "reflection": Padding(_reflect, _reflection_period),
-    "wrap": Padding(_wrap, lambda size, align_corners: size),
+    "reflection": Padding(_reflect, _reflection_period, means="mirror"),
+    "wrap": Padding(_wrap, lambda size, align_corners: size, means="wrap"),
 }

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from typing import Any, Literal
 
 import jax
@@ -61,13 +62,24 @@ class Linearized:
         if isinstance(self.spread, int | float | np.number) and not self.spread > 0:
             raise ValueError(f"spread must be a positive number of pixels; got {self.spread!r}.")
 
+    @property
+    def reach(self) -> int | None:
+        """How many pixels from a coordinate the points lie, at most; ``None`` if that is traced."""
+        if isinstance(self.spread, jax.core.Tracer):
+            return None
+        return math.ceil(max(np.max(_directions(ndim)) for ndim in (1, 2, 3)) * float(self.spread))
+
     def offsets(self, ndim: int, dtype: Any = float) -> Array:
         """The points around a coordinate, ``[points, ndim]``, x first; their mean is 0."""
-        axes = np.concatenate([np.eye(ndim), -np.eye(ndim)])
-        diagonals = np.array(list(itertools.product((-1, 1), repeat=ndim))) * 2 / np.sqrt(ndim)
-        points = np.concatenate([axes, diagonals])
-        points = points / np.sqrt(np.mean(points[:, 0] ** 2))
-        return jnp.asarray(points, dtype) * jnp.asarray(self.spread).astype(dtype)
+        return jnp.asarray(_directions(ndim), dtype) * jnp.asarray(self.spread).astype(dtype)
+
+
+def _directions(ndim: int) -> np.ndarray:
+    """The points around a coordinate for a spread of 1."""
+    axes = np.concatenate([np.eye(ndim), -np.eye(ndim)])
+    diagonals = np.array(list(itertools.product((-1, 1), repeat=ndim))) * 2 / np.sqrt(ndim)
+    points = np.concatenate([axes, diagonals])
+    return points / np.sqrt(np.mean(points[:, 0] ** 2))
 
 
 GradientName = Literal["exact", "linearized"]

@@ -30,6 +30,8 @@ from stn_jax.sampling.taps import Tap
 
 # Pixels under a kernel up to which the sum is one expression; above, it goes row by row.
 _MOST_UNROLLED = 8
+# Pixels up to which an image's cotangent is a matrix product with the weights of all of them.
+_FEW_PIXELS = 256
 # The largest index that an int32 holds.
 _LARGEST_INDEX = 2**31 - 1
 
@@ -174,6 +176,10 @@ def _scatter(
     formula: Formula, image: Array, axes: Sequence[Sequence[Tap]], cotangent: Array
 ) -> Array:
     """The image's cotangent: to each pixel, its weights times the cotangents of what read it."""
+    space = image.shape[:-1]
+    if all(isinstance(size, int) for size in space) and not formula.deterministic:
+        if 16 * math.prod(space) <= cotangent[..., 0].size and math.prod(space) <= _FEW_PIXELS:
+            return _scatter_by_products(axes, cotangent, image)
 
     def terms(outer: Tap) -> tuple[Array, Array]:
         """Where the corners of one row lie, and what each adds there."""
@@ -198,6 +204,38 @@ def _scatter(
         add = fixed_point.add_at if formula.deterministic else lambda add, *rest: add(*rest)
         total = add(_add_at, zeros, where, values)
     return total.reshape(image.shape).astype(image.dtype)
+
+
+def _scatter_by_products(
+    axes: Sequence[Sequence[Tap]], cotangent: Array, image: Array
+) -> Array:
+    """The same for a few pixels that many points read, such as the lattice of a spline."""
+    sizes = image.shape[:-1][::-1]
+    nan = functools.reduce(jnp.logical_or, [jnp.isnan(axis[0].weight) for axis in axes])[..., None]
+    lost = ~jnp.isfinite(cotangent) & ~nan
+    rows = []
+    for axis, size in zip(axes, sizes, strict=True):
+        pixels = jnp.arange(size, dtype=jnp.int32)
+        terms = []
+        for tap in axis:
+            here = tap.index[..., None] == pixels
+            here = here if tap.inside is None else here & tap.inside[..., None]
+            terms.append(jnp.where(here & ~nan, tap.weight[..., None], 0))
+        rows.append(functools.reduce(jnp.add, terms))
+
+    def products(rows: Sequence[Array], values: Array) -> Array:
+        points = values.reshape(-1, values.shape[-1])
+        for row in rows[:-1]:
+            points = row.reshape(-1, row.shape[-1])[:, :, None] * points[:, None, :]
+            points = points.reshape(len(points), -1)
+        outer = rows[-1].reshape(-1, rows[-1].shape[-1])
+        total = jnp.matmul(outer.T, points, precision=jax.lax.Precision.HIGHEST)
+        return total.reshape(image.shape)
+
+    total = products(rows, jnp.where(lost | nan, 0, cotangent))
+    # A cotangent that is not finite reaches only the pixels under its point.
+    reached = products([(row != 0).astype(row.dtype) for row in rows], lost.astype(total.dtype))
+    return jnp.where(reached > 0, jnp.nan, total).astype(image.dtype)
 
 
 def _add_at(total: Array, where: Array, values: Array) -> Array:
