@@ -1,6 +1,6 @@
 """Families of transforms: records of pure functions from a flat θ and points to points."""
 
-from stn_jax.transforms.base import Transform
+from stn_jax.transforms.base import Transform, family
 from stn_jax.transforms.combinators import bounded, chain, fixed, inverse
 from stn_jax.transforms.displacement import diffeomorphic, displacement, flow
 from stn_jax.transforms.linear import (
@@ -23,6 +23,7 @@ __all__ = [
     "chain",
     "diffeomorphic",
     "displacement",
+    "family",
     "fixed",
     "flow",
     "inverse",

@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,8 @@ from jaxtyping import Array
 from stn_jax import _checks
 from stn_jax._loops import materialize
 from stn_jax.coordinates import pixels_from_grid
-from stn_jax.transforms.base import PointFunction, Transform
+from stn_jax.transforms import matrices
+from stn_jax.transforms.base import PointFunction, Transform, family
 from stn_jax.transforms.newton import newton_inverse
 
 # The classic rule of the fourth order: where each stage looks along the slope before it, and the
@@ -107,7 +108,7 @@ def flow(shape: Sequence[int], *, align_corners: bool = False) -> Transform:
     return _flow(sizes, bool(align_corners))
 
 
-def diffeomorphic(shape: Sequence[int], *, steps: int = 6) -> Transform:
+def diffeomorphic(shape: Sequence[int], *, steps: SupportsIndex = 6) -> Transform:
     """Diffeomorphism: the flow for unit time along a velocity, ``theta``, that does not change.
 
     The velocity is a lattice of offsets as in :func:`displacement`. Points follow
@@ -146,11 +147,10 @@ def diffeomorphic(shape: Sequence[int], *, steps: int = 6) -> Transform:
       Arsigny et al., A log-Euclidean framework for statistics on diffeomorphisms, MICCAI 2006.
       As a spatial transformer: Dalca et al., arXiv:1805.04605.
     """
-    _checks.positive("steps", steps)
-    return _diffeomorphic(_lattice_shape(shape), steps)
+    return _diffeomorphic(_lattice_shape(shape), _checks.positive("steps", steps))
 
 
-@functools.cache
+@family
 def _displacement(shape: tuple[int, ...]) -> Transform:
     # Points of a lattice are the same for a whole batch, and their weights are then shared by it.
     def offsets(theta: Array, points: Array) -> Array:
@@ -160,7 +160,7 @@ def _displacement(shape: tuple[int, ...]) -> Transform:
     return _family("displacement", shape, offsets, newton_inverse(offsets))
 
 
-@functools.cache
+@family
 def _flow(shape: tuple[int, ...], align_corners: bool) -> Transform:
     def offsets(theta: Array, points: Array) -> Array:
         field = theta.reshape(*shape, len(shape))
@@ -169,34 +169,35 @@ def _flow(shape: tuple[int, ...], align_corners: bool) -> Transform:
     return _family("flow", shape, offsets, newton_inverse(offsets))
 
 
-@functools.cache
+@family
 def _diffeomorphic(shape: tuple[int, ...], steps: int) -> Transform:
-    @jax.jit
-    def integrate(theta: Array, points: Array) -> Array:
-        """How far the flow along the velocity carries the points."""
-
-        def stage(carry: tuple[Array, Array, Array], rule: tuple[Array, Array]) -> Any:
-            moved, slope, total = carry
-            slope = _spline(shape, False, theta, points + moved + rule[0] * slope)
-            return (moved, slope, total + rule[1] * slope), None
-
-        def step(moved: Array, _: None) -> tuple[Array, None]:
-            # A loop over the stages runs as fast as the four written out and compiles sooner.
-            zero = jnp.zeros_like(moved)
-            stages = jnp.asarray(_RUNGE_KUTTA, moved.dtype) / steps
-            carry, _ends = jax.lax.scan(stage, (moved, zero, zero), (stages[0], stages[1]))
-            return moved + carry[2], None
-
-        # What a step passes through is computed again for the gradient rather than kept.
-        step = jax.checkpoint(step, prevent_cse=False)
-        return jax.lax.scan(step, jnp.zeros_like(points), None, length=steps)[0]
-
     return _family(
         "diffeomorphic",
         shape,
-        integrate,
-        lambda theta, points: points + integrate(-theta, points),
+        lambda theta, points: _integrate(shape, steps, theta, points),
+        lambda theta, points: points + _integrate(shape, steps, -theta, points),
     )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _integrate(shape: tuple[int, ...], steps: int, theta: Array, points: Array) -> Array:
+    """How far the flow along the velocity carries the points."""
+
+    def stage(carry: tuple[Array, Array, Array], rule: tuple[Array, Array]) -> Any:
+        moved, slope, total = carry
+        slope = _spline(shape, False, theta, points + moved + rule[0] * slope)
+        return (moved, slope, total + rule[1] * slope), None
+
+    def step(moved: Array, _: None) -> tuple[Array, None]:
+        # A loop over the stages runs as fast as the four written out and compiles sooner.
+        zero = jnp.zeros_like(moved)
+        stages = jnp.asarray(_RUNGE_KUTTA, moved.dtype) / steps
+        carry, _ends = jax.lax.scan(stage, (moved, zero, zero), (stages[0], stages[1]))
+        return moved + carry[2], None
+
+    # What a step passes through is computed again for the gradient rather than kept.
+    step = jax.checkpoint(step, prevent_cse=False)
+    return jax.lax.scan(step, jnp.zeros_like(points), None, length=steps)[0]
 
 
 def _family(
@@ -320,7 +321,7 @@ def _spline_by_products(
             outer = (outer[..., :, None] * weights[..., None, :]).reshape(*outer.shape[:-1], -1)
         inner = []
     # Else one axis after the other, which takes fewer operations and less memory.
-    value = _product(outer, theta.reshape(outer.shape[-1], -1))
+    value = matrices.product(outer, theta.reshape(outer.shape[-1], -1))
     for weights in reversed(inner):
         value = jnp.sum(value.reshape(*weights.shape, -1) * weights[..., None], axis=-2)
     return value
@@ -365,8 +366,3 @@ def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
         value = field.at[indices].get(mode="promise_in_bounds")
         total = total + value * functools.reduce(jnp.multiply, weights)
     return jnp.where(valid, total, jnp.nan)
-
-
-def _product(left: Array, right: Array) -> Array:
-    """Matrix product without the reduced precision that accelerators would take."""
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

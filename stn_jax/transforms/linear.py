@@ -17,7 +17,7 @@ from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import regular_grid
 from stn_jax.transforms import matrices
-from stn_jax.transforms.base import Transform, cached_family
+from stn_jax.transforms.base import Transform, family
 
 # A homography's denominator below this counts as behind the plane, and its points lie this far
 # out: outside every image, yet finite, so that neither values nor derivatives overflow.
@@ -25,7 +25,7 @@ _SMALLEST_DENOMINATOR = 1e-6
 _FAR = 1e6
 
 
-@cached_family
+@family
 def translation(*, ndim: int = 2) -> Transform:
     """Translation, ``theta = (tx, ty)``: ``[1 0 tx; 0 1 ty]``; 3-D: ``(tx, ty, tz)``.
 
@@ -54,7 +54,7 @@ def translation(*, ndim: int = 2) -> Transform:
     return _family("translation", ndim, np.zeros(ndim), matrix)
 
 
-@cached_family
+@family
 def rigid(*, ndim: int = 2) -> Transform:
     """Rotation and translation, ``theta = (angle, tx, ty)``: ``[cos −sin tx; sin cos ty]``.
 
@@ -88,7 +88,7 @@ def rigid(*, ndim: int = 2) -> Transform:
     return _family("rigid", ndim, np.zeros(3 * ndim - 3), matrix)
 
 
-@cached_family
+@family
 def similarity(*, ndim: int = 2) -> Transform:
     """Scale, rotation, translation, ``theta = (scale, angle, tx, ty)``.
 
@@ -121,7 +121,7 @@ def similarity(*, ndim: int = 2) -> Transform:
     return _family("similarity", ndim, np.array([1.0] + (3 * ndim - 3) * [0.0]), matrix)
 
 
-@cached_family
+@family
 def attention(*, ndim: int = 2) -> Transform:
     """Isotropic scale and translation, ``theta = (scale, tx, ty)``: ``[s 0 tx; 0 s ty]``.
 
@@ -155,7 +155,7 @@ def attention(*, ndim: int = 2) -> Transform:
     return _family("attention", ndim, np.array([1.0] + ndim * [0.0]), matrix)
 
 
-@cached_family
+@family
 def affine(*, ndim: int = 2) -> Transform:
     """Affine map, ``theta`` = the ``n × (n + 1)`` matrix ``[A | t]`` row by row.
 
@@ -186,7 +186,7 @@ def affine(*, ndim: int = 2) -> Transform:
     return _family("affine", ndim, np.eye(ndim, ndim + 1).ravel(), matrix)
 
 
-@cached_family
+@family
 def projective(*, ndim: int = 2) -> Transform:
     """Homography, ``theta`` = the 3×3 matrix row by row without its last entry, which is 1.
 

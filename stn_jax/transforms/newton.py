@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from stn_jax.transforms import matrices
@@ -43,8 +44,10 @@ def newton_inverse(
             unfolded = matrices.determinant(slopes) * orientation(theta) > 0
             return jnp.where(unfolded, target, jnp.nan)
 
-        flat = points.reshape(-1, points.shape[-1])
-        return jax.vmap(solve)(flat).reshape(points.shape)
+        batched = solve
+        for _ in points.shape[:-1]:
+            batched = jax.vmap(batched)
+        return batched(points)
 
     return inverse
 
@@ -60,8 +63,8 @@ def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
         def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             count, point, _ = carry
             change = _divide(function(point), jax.jacfwd(function)(point))
-            scales = 0.5 ** jnp.arange(_HALVINGS)
-            tried = point - scales[:, None] * change
+            scales = jnp.asarray(0.5 ** np.arange(_HALVINGS)[:, None], point.dtype)
+            tried = point[None] - scales * change[None]
             errors = jax.vmap(residual)(tried)
             best = jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))
             return count + 1, tried[best], errors[best]
@@ -77,7 +80,9 @@ def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
         return jnp.where(error <= tolerance, point, jnp.nan)
 
     def tangent_solve(linear: Callable[[Array], Array], value: Array) -> Array:
-        return _divide(value, jax.vmap(linear, out_axes=1)(jnp.eye(len(value))))
+        # Zeros of the value's, since the identity alone would not vary over a mesh as it does.
+        basis = jnp.eye(len(value), dtype=value.dtype) + jnp.zeros_like(value)[None]
+        return _divide(value, jax.vmap(linear, out_axes=1)(basis))
 
     start = 2 * goal - function(goal)
     return jax.lax.custom_root(lambda point: function(point) - goal, start, find, tangent_solve)
@@ -85,4 +90,4 @@ def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
 
 def _divide(value: Array, matrix: Array) -> Array:
     """``matrix⁻¹ value``, linear in ``value`` so that it can be transposed."""
-    return jnp.sum(matrices.inverse(matrix) * value, axis=1)
+    return jnp.sum(matrices.inverse(matrix) * value[None], axis=1)
