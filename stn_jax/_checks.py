@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def common_dtype(*arrays: Array) -> list[Array]:
     return [jax.lax.convert_element_type(a, dtype) for a in arrays]
 
 
-def positive(name: str, value: int) -> int:
+def positive(name: str, value: SupportsIndex) -> int:
     """A count of at least 1, as a Python integer."""
     try:
         count = operator.index(value)

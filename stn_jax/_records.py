@@ -307,8 +307,8 @@ def _check_argument(make: Callable[..., Any], name: str, value: Any) -> None:
         hash(value)
     except TypeError:
         raise TypeError(
-            f"{name} of {make.__name__} must be hashable, an array or a record, since the result is "
-            f"compared by its arguments; got {value!r}. Pass a tuple in place of a list."
+            f"{name} of {make.__name__} must be hashable, an array or a record, since the result "
+            f"is compared by its arguments; got {value!r}. Pass a tuple in place of a list."
         ) from None
 
 

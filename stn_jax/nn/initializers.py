@@ -203,7 +203,7 @@ def _fit_crops(
             thetas = []
             for centre in centres:
                 wanted = (scale * points + centre - points).ravel()
-                theta = _gauss_newton(displacement, slope, transform.identity, wanted)
+                theta = _gauss_newton(displacement, slope, np.asarray(transform.identity), wanted)
                 if theta is None:
                     break
                 thetas.append(theta)

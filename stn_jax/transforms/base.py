@@ -18,13 +18,13 @@ Parameters = ParamSpec("Parameters")
 def family(make: Callable[Parameters, "Transform"]) -> Callable[Parameters, "Transform"]:
     """Makes the transforms that a function returns know how they were made.
 
-    Such a transform is compared, hashed, copied and pickled by the function and its arguments: equal
-    arguments give equal transforms, and the same one while it is in use. So ``jax.jit`` compiles
-    once for all of them, and a copy of a model is no reason to compile again.
+    Such a transform is compared, hashed, copied and pickled by the function and its arguments:
+    equal arguments give equal transforms, and the same one while it is in use. So ``jax.jit``
+    compiles once for all of them, and a copy of a model does not compile again.
 
     Args:
-      make: A function from arguments to a :class:`Transform`; put the decorator on it. The arguments
-        are hashable, transforms, or arrays. JAX arrays, also traced ones, become leaves of the
+      make: A function from arguments to a :class:`Transform`, to be decorated. The arguments are
+        hashable, transforms, or arrays. JAX arrays, also traced ones, become leaves of the
         transform, which is a pytree; all else, NumPy arrays too, becomes part of its structure.
 
     Returns:
@@ -119,14 +119,12 @@ class Transform(_records.Record):
     homogeneous: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.identity, jax.Array):
-            identity = self.identity
-        else:
+        if not isinstance(self.identity, jax.Array):
             identity = np.array(self.identity, np.float64)
             identity.flags.writeable = False
             object.__setattr__(self, "identity", identity)
-        if identity.ndim != 1:
-            raise ValueError(f"identity must be a flat vector; got shape {identity.shape}.")
+        if self.identity.ndim != 1:
+            raise ValueError(f"identity must be a flat vector; got shape {self.identity.shape}.")
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(

@@ -84,8 +84,9 @@ def thin_plate_spline(
     known = np.asarray(control, np.float64)
     solved = _solution(known.tobytes(), float(smoothing), aspect)
     # JAX arrays make a record with leaves, also where their values are known.
-    solve = jnp.asarray(solved, jnp.result_type(*given)) if given else solved
-    return _thin_plate_spline(control, solve, aspect)
+    return _thin_plate_spline(
+        control, jnp.asarray(solved, jnp.result_type(*given)) if given else solved, aspect
+    )
 
 
 @family
