@@ -1,5 +1,6 @@
 """Combinators: transforms in, transform out."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from stn_jax import _checks
+from stn_jax._loops import apart
 from stn_jax._types import AnyArray
 from stn_jax.transforms.base import Transform, family
 from stn_jax.transforms.linear import inverse_homogeneous
@@ -55,14 +57,41 @@ def chain(*transforms: Transform | Sequence[Transform]) -> Transform:
     return _chain(*parts)
 
 
+def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array | None) -> Array:
+    """How far points are displaced after further steps of one family, of parameters ``parts``."""
+
+    def step(total: Array | None, part: Array) -> Array:
+        if total is None:
+            return t.displacement(part, points)
+        return total + t.displacement(part, points + total)
+
+    if t.homogeneous is not None:
+        for part in parts:
+            total = step(total, part)
+        return total
+    # XLA on the CPU fuses a step with the next, and computes it again for each of its uses there:
+    # the work would grow exponentially. It does not fuse through a loop or a conditional.
+    total = step(None, parts[0]) if total is None else apart(step, total, parts[0])
+    if len(parts) == 1:
+        return total
+    return jax.lax.scan(lambda total, part: (step(total, part), None), total, jnp.stack(parts[1:]))[
+        0
+    ]
+
+
 @family
 def _chain(*transforms: Transform) -> Transform:
     ends = np.cumsum([t.num_params for t in transforms])[:-1].tolist()
 
+    runs = [(t, len(list(run))) for t, run in itertools.groupby(transforms)]
+
     def displacement(theta: Array, points: Array) -> Array:
-        total = jnp.zeros_like(points)
-        for t, part in zip(transforms, jnp.split(theta, ends), strict=True):
-            total = total + t.displacement(part, points + total)
+        total, start = None, 0
+        for t, number in runs:
+            size = t.num_params
+            parts = [theta[start + k * size : start + (k + 1) * size] for k in range(number)]
+            total = _moved_on(t, parts, points, total)
+            start += number * size
         return total
 
     def inverse(theta: Array, points: Array) -> Array:
