@@ -190,14 +190,14 @@ def _integrate(shape: tuple[int, ...], steps: int, theta: Array, points: Array) 
 
     def step(moved: Array, _: None) -> tuple[Array, None]:
         # A loop over the stages runs as fast as the four written out and compiles sooner.
-        zero = jnp.zeros_like(moved)
+        zero = matrices.zeros_of(moved)
         stages = jnp.asarray(_RUNGE_KUTTA, moved.dtype) / steps
         carry, _ends = jax.lax.scan(stage, (moved, zero, zero), (stages[0], stages[1]))
         return moved + carry[2], None
 
     # What a step passes through is computed again for the gradient rather than kept.
     step = jax.checkpoint(step, prevent_cse=False)
-    return jax.lax.scan(step, jnp.zeros_like(points), None, length=steps)[0]
+    return jax.lax.scan(step, matrices.zeros_of(points, theta), None, length=steps)[0]
 
 
 def _family(
@@ -265,8 +265,9 @@ def _spline_at(
         return functools.reduce(jnp.add, map(sum_of_slice, outer))
     # Slice by slice, or compiling the sum of 64 would take longer than computing it.
     stacked = tuple(jnp.stack(each) for each in zip(*outer, strict=True))
-    zeros = jnp.zeros((*places[0].shape, len(shape)), coefficients.dtype)
-    return jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), zeros, stacked)[0]
+    first = sum_of_slice(tuple(each[0] for each in stacked))
+    rest = tuple(each[1:] for each in stacked)
+    return jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), first, rest)[0]
 
 
 @functools.partial(_spline_at.defjvp, symbolic_zeros=True)
@@ -318,12 +319,14 @@ def _spline_by_products(
     if shared:
         # One product, whose left side is the same for every lattice.
         for weights in reversed(inner):
-            outer = (outer[..., :, None] * weights[..., None, :]).reshape(*outer.shape[:-1], -1)
+            size = outer.shape[-1] * weights.shape[-1]
+            outer = (outer[..., :, None] * weights[..., None, :]).reshape(*outer.shape[:-1], size)
         inner = []
     # Else one axis after the other, which takes fewer operations and less memory.
     value = matrices.product(outer, theta.reshape(outer.shape[-1], -1))
     for weights in reversed(inner):
-        value = jnp.sum(value.reshape(*weights.shape, -1) * weights[..., None], axis=-2)
+        size = value.shape[-1] // weights.shape[-1]
+        value = jnp.sum(value.reshape(*weights.shape, size) * weights[..., None], axis=-2)
     return value
 
 

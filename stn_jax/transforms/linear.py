@@ -214,7 +214,9 @@ def projective(*, ndim: int = 2) -> Transform:
     """
 
     def matrix(theta: Array) -> Array:
-        return jnp.append(theta, jnp.ones_like(theta, shape=1)).reshape(3, 3)
+        # A choice rather than a 1 at the end, since constants cannot be joined to what is sharded.
+        longer = jnp.concatenate([theta, theta[:1]])
+        return jnp.where(np.arange(9) == 8, 1, longer).reshape(3, 3)
 
     if ndim != 2:
         raise ValueError(f"projective exists for ndim = 2; got {ndim!r}.")
@@ -310,15 +312,21 @@ def _affine_combination_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
         row[k] * dot for k, dot in enumerate(coordinates_dot) if not isinstance(dot, SymbolicZero)
     ]
     if not isinstance(row_dot, SymbolicZero):
-        columns = jnp.stack([*coordinates, jnp.ones_like(coordinates[0])], axis=-1)
+        # Ones that are computed from a coordinate, and so are sharded as it is.
+        one = (coordinates[0] == coordinates[0]).astype(row_dot.dtype)
+        columns = jnp.stack([*coordinates, one], axis=-1)
         terms.append(jnp.matmul(columns, row_dot, precision=jax.lax.Precision.HIGHEST))
     return value, sum(terms, start=jnp.zeros_like(value))
 
 
 def square_matrix(matrix: Array) -> Array:
     """The homogeneous ``[n + 1, n + 1]`` matrix."""
-    ndim = matrix.shape[1] - 1
-    return jnp.concatenate([matrix, jnp.eye(ndim + 1, dtype=matrix.dtype)[len(matrix) :]])
+    rows, size = matrix.shape
+    if rows == size:
+        return matrix
+    is_last = np.arange(size)[:, None] == rows
+    longer = jnp.concatenate([matrix, matrix[:1]])
+    return jnp.where(is_last, jnp.eye(size, dtype=matrix.dtype), longer)
 
 
 def inverse_homogeneous(matrix: Array) -> Array:
@@ -336,8 +344,10 @@ def invert_matrix(matrix: Array) -> Array:
 
 
 def _beside(linear: Array, translation: Array) -> Array:
-    """``[A | t]``."""
-    return jnp.concatenate([linear, translation[:, None]], axis=1)
+    """``[A | t]``, by a choice, since constants cannot be joined to what is sharded over a mesh."""
+    is_last = np.arange(len(linear) + 1)[None] == len(linear)
+    wider = jnp.concatenate([linear, linear[:, :1]], axis=1)
+    return jnp.where(is_last, translation[:, None], wider)
 
 
 def _rotation(angle: Array) -> Array:
@@ -355,8 +365,7 @@ def _rotation(angle: Array) -> Array:
     near_cos = (1 - square / 12 * (1 - square / 30)) / 2
     sin_factor = jnp.where(small, near_sin, jnp.sin(root) / root)
     cos_factor = jnp.where(small, near_cos, (1 - jnp.cos(root)) / safe)
-    x, y, z = angle
-    zero = jnp.zeros_like(x)
-    cross = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
-    outer = angle[:, None] * angle - square * jnp.eye(3, dtype=angle.dtype)  # K²
-    return jnp.eye(3, dtype=angle.dtype) + sin_factor * cross + cos_factor * outer
+    eye = jnp.eye(3, dtype=angle.dtype)
+    cross = jnp.cross(angle[None], -eye)  # K, of the rows angle × −eₖ
+    outer = angle[:, None] * angle[None] - square * eye  # K²
+    return eye + sin_factor * cross + cos_factor * outer

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -32,3 +33,20 @@ def with_rank(array: Array, ndim: int) -> Array:
 def product(left: Array, right: Array) -> Array:
     """Matrix product without the reduced precision that accelerators would take."""
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+
+
+def zeros_of(array: Array, *others: Array) -> Array:
+    """Zeros like ``array``, to be carried by a loop whose body uses the others, too.
+
+    A constant would not do: in ``jax.shard_map`` a carry must vary over the mesh as what the body
+    returns, and under ``jax.vmap`` on an Explicit mesh it must be batched as that is.
+    """
+    zeros = _zero(array)
+    for other in others:
+        zeros = zeros + with_rank(_zero(other.ravel()[:1]), array.ndim).astype(array.dtype)
+    return zeros
+
+
+def _zero(array: Array) -> Array:
+    zero = np.zeros((), array.dtype)
+    return jnp.where(array == array, zero, zero)
