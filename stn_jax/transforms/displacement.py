@@ -309,7 +309,7 @@ def _spline_by_products(
     """The same as products with the weights of all coefficients, ``[..., size]`` per axis."""
     dense = []
     for place, order, size in zip(places, orders, reversed(shape), strict=True):
-        columns = jnp.arange(size, dtype=jnp.int32)
+        columns = matrices.with_rank(jnp.arange(size, dtype=jnp.int32), place.ndim + 1)
         spread = [
             jnp.where(index[..., None] == columns, weight[..., None], 0)
             for index, weight in _taps(place, order, size)

@@ -340,7 +340,7 @@ def invert_matrix(matrix: Array) -> Array:
     if len(matrix) == ndim + 1:
         return matrices.inverse(matrix)
     linear = matrices.inverse(matrix[:, :ndim])
-    return _beside(linear, -jnp.sum(linear * matrix[:, ndim], axis=1))
+    return _beside(linear, -jnp.sum(linear * matrix[None, :, ndim], axis=1))
 
 
 def _beside(linear: Array, translation: Array) -> Array:
