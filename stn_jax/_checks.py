@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,12 @@ def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating d
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must have a floating dtype; got {array.dtype}. {remedy}")
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def as_float(array: Array) -> Array:
+    """The array in its dtype, or in float32 where that holds fewer digits or integers."""
+    wide = jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits >= 32
+    return array if wide else array.astype(jnp.float32)
 
 
 def points(name: str, array: Any, ndim: int) -> Array:
@@ -103,10 +109,25 @@ def common_dtype(*arrays: Array) -> list[Array]:
     return [jax.lax.convert_element_type(a, dtype) for a in arrays]
 
 
-def positive(name: str, value: int) -> None:
-    """A count of at least 1."""
-    if not isinstance(value, int) or value < 1:
+def positive(name: str, value: SupportsIndex) -> int:
+    """A count of at least 1, as a Python integer."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(value, bool):
         raise ValueError(f"{name} must be an integer of at least 1; got {value!r}.")
+    return count
+
+
+def instance(name: str, value: Any, kind: type[T], example: str) -> T:
+    """A value of a given class."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(
+            f"{name} must be {article} {kind.__name__}, such as {example}; got {value!r}."
+        )
+    return value
 
 
 def batch_of(name: str, array: Array, shape: tuple[int, ...]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
+from stn_jax._records import Opened
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import (
     Coverage,
@@ -156,10 +157,12 @@ def warp(
             f'{image.dtype}. Convert it, image.astype("float32").'
         )
     antialias, return_coverage = bool(antialias), bool(return_coverage)
-    return _warp(image, theta, fill, options, transform, output_shape, antialias, return_coverage)
+    # Opened, its numbers are arguments of the compiled function rather than constants in it.
+    opened = Opened(transform)
+    return _warp(image, theta, fill, options, opened, output_shape, antialias, return_coverage)
 
 
-@functools.partial(jax.jit, static_argnums=range(4, 8))
+@functools.partial(jax.jit, static_argnums=range(5, 8))
 def _warp(
     image: Array,
     theta: Array,

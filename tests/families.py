@@ -117,6 +117,21 @@ def flow_oracle(shape, align_corners):
     return apply
 
 
+def stationary_velocity_oracle(shape, squarings, align_corners):
+    """The field composed with itself, pixel by pixel, then read at the points."""
+    lattice = reference.regular_grid(shape, align_corners)
+    at = flow_oracle(shape, align_corners)
+
+    def apply(theta, points):
+        field = theta / 2**squarings
+        for _ in range(squarings):
+            moved = lattice + field.reshape(lattice.shape)
+            field = (at(field, moved) - lattice).ravel()
+        return at(field, points)
+
+    return apply
+
+
 def diffeomorphic_oracle(shape):
     offsets = lattice_offsets(shape)
 
@@ -200,6 +215,13 @@ def _flow(spread, *shape, align_corners=False):
     return Member(make, flow_oracle(shape, align_corners), spread)
 
 
+def _stationary_velocity(spread, *shape, squarings, align_corners=False):
+    make = functools.partial(
+        stn.stationary_velocity, shape, squarings=squarings, align_corners=align_corners
+    )
+    return Member(make, stationary_velocity_oracle(shape, squarings, align_corners), spread)
+
+
 def _diffeomorphic(*shape):
     make = functools.partial(stn.diffeomorphic, shape, steps=24)
     return Member(make, diffeomorphic_oracle(shape), 0.3, 1e-6, 1e-3)
@@ -251,6 +273,10 @@ MEMBERS = {
     "flow": _flow(0.06, 5, 6),
     "flow, aligned": _flow(0.1, 4, 3, align_corners=True),
     "flow 3-D": _flow(0.06, 2, 3, 4),
+    "stationary velocity": _stationary_velocity(0.06, 5, 6, squarings=5),
+    "stationary velocity 3-D, aligned": _stationary_velocity(
+        0.06, 3, 2, 3, squarings=2, align_corners=True
+    ),
     "diffeomorphic": _diffeomorphic(4, 5),
     "diffeomorphic 3-D": _diffeomorphic(3, 2, 4),
 }

@@ -1,7 +1,7 @@
 """Heads: from features to the parameters of a transform, the end of a localization network."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +54,11 @@ class RegressionHead(nnx.Module):
         in_features: int,
         transform: Transform,
         *,
-        num_transforms: int = 1,
+        num_transforms: SupportsIndex = 1,
         initial_theta: InitialTheta = identity,
         rngs: nnx.Rngs,
     ) -> None:
-        _checks.positive("num_transforms", num_transforms)
-        self.num_transforms = num_transforms
+        self.num_transforms = num_transforms = _checks.positive("num_transforms", num_transforms)
         start = starting_theta(initial_theta, transform, num_transforms, rngs).ravel()
         self.linear = _constant_linear(in_features, start, rngs)
 
@@ -70,7 +69,8 @@ class RegressionHead(nnx.Module):
         theta = self.linear(features)
         if self.num_transforms == 1:
             return theta
-        return theta.reshape(theta.shape[0], self.num_transforms, -1)
+        params = theta.shape[1] // self.num_transforms
+        return theta.reshape(theta.shape[0], self.num_transforms, params)
 
 
 class Gaussian(NamedTuple):
@@ -144,13 +144,13 @@ class GaussianHead(nnx.Module):
         in_features: int,
         transform: Transform,
         *,
-        num_transforms: int = 1,
+        num_transforms: SupportsIndex = 1,
         initial_theta: InitialTheta = identity,
         initial_std: ArrayLike | Sequence[float] = 0.1,
         deterministic: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
-        _checks.positive("num_transforms", num_transforms)
+        self.num_transforms = _checks.positive("num_transforms", num_transforms)
         stds = np.array(initial_std, np.float64)
         size = transform.num_params
         if stds.shape not in ((), (size,)) or not (stds > _SMALLEST_STD).all():
@@ -158,7 +158,6 @@ class GaussianHead(nnx.Module):
                 f"initial_std must be above {_SMALLEST_STD}, one number or one for each of the "
                 f"{size} parameters of {transform.name}; got {initial_std!r}."
             )
-        self.num_transforms = num_transforms
         self.deterministic = deterministic
         self.mean = RegressionHead(in_features, transform, initial_theta=initial_theta, rngs=rngs)
         before_softplus = np.log(np.expm1(np.broadcast_to(stds, size) - _SMALLEST_STD))
@@ -191,7 +190,9 @@ class GaussianHead(nnx.Module):
         if self.deterministic:
             theta = jnp.broadcast_to(mean[:, None], shape)
         else:
-            noise = jax.random.normal(self.rngs(), shape, mean.dtype)
+            # Drawn with the digits of float32: in bfloat16 there are few values far from 0.
+            wide = jnp.float64 if mean.dtype == jnp.float64 else jnp.float32
+            noise = jax.random.normal(self.rngs(), shape, wide).astype(mean.dtype)
             theta = mean[:, None] + std[:, None] * noise
         return theta[:, 0] if self.num_transforms == 1 else theta
 
@@ -224,7 +225,7 @@ def gaussian_kl(
       prior_std: The prior's standard deviation, one number or ``[num_params]``, positive.
 
     Returns:
-      ``[...]``, in nats, not negative; in float32 at least.
+      ``[...]``, in nats, not negative; in the dtype of ``mean`` and ``std``, float32 at least.
 
     Raises:
       TypeError: If ``mean`` or ``std`` is not of a floating dtype.
@@ -240,7 +241,13 @@ def gaussian_kl(
       Kingma and Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114, appendix B.
     """
     mean, std = _checks.floating("mean", mean), _checks.floating("std", std)
-    prior_mean, prior_std = jnp.asarray(prior_mean), jnp.asarray(prior_std)
+    mean, std = _checks.common_dtype(mean, std)
+
+    def like_mean(prior: ArrayLike) -> Array:
+        prior = jnp.asarray(prior, mean.dtype)
+        return prior.reshape((1,) * (mean.ndim - prior.ndim) + prior.shape)
+
+    prior_mean, prior_std = like_mean(prior_mean), like_mean(prior_std)
     ratio, shift = std / prior_std, (mean - prior_mean) / prior_std
     return jnp.sum((ratio**2 + shift**2 - 1) / 2 - jnp.log(ratio), axis=-1)
 

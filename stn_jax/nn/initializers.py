@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
+from stn_jax._records import Opened
 from stn_jax.transforms import Transform
 
 # Called as ``initializer(transform, num_transforms=N, rngs=rngs)``; gives [N, num_params].
@@ -196,20 +197,35 @@ def _fit_crops(
     points = np.stack([axis.ravel() for axis in axes], axis=-1)
     # In double precision, and at once even while a model is made under a trace.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        lattice = jnp.asarray(points)
-        displacement = jax.jit(lambda theta: transform.displacement(theta, lattice).ravel())
-        slope = jax.jit(jax.jacfwd(displacement))
+        opened, lattice = Opened(transform), jnp.asarray(points)
         for scale in scales:
             thetas = []
             for centre in centres:
                 wanted = (scale * points + centre - points).ravel()
-                theta = _gauss_newton(displacement, slope, transform.identity, wanted)
+                theta = _gauss_newton(
+                    lambda theta: _displacement(opened, theta, lattice),
+                    lambda theta: _slope(opened, theta, lattice),
+                    np.asarray(transform.identity),
+                    wanted,
+                )
                 if theta is None:
                     break
                 thetas.append(theta)
             else:
                 return np.round(thetas, 12) + 0.0  # no noise around 0, and no −0
     return None
+
+
+@jax.jit
+def _displacement(transform: Transform, theta: Array, points: Array) -> Array:
+    """Of all points, as one vector. Compiled once a family, however many heads are made."""
+    return transform.displacement(theta, points).ravel()
+
+
+@jax.jit
+def _slope(transform: Transform, theta: Array, points: Array) -> Array:
+    """The derivative of that with respect to theta."""
+    return jax.jacfwd(_displacement.__wrapped__, argnums=1)(transform, theta, points)
 
 
 def _gauss_newton(

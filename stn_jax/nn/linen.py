@@ -1,5 +1,7 @@
 """The spatial transformer inside a Flax Linen model; the only file here that knows the bridge."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +76,42 @@ def spatial_transformer(
             f"got {localization!r}."
         )
 
-    def make(*, rngs: nnx.Rngs) -> SpatialTransformer:
-        return SpatialTransformer(localization(rngs=rngs), transform, **options)
+    return bridge.to_linen(_make, _by_content(localization), transform, name=name, **options)
 
-    return bridge.to_linen(make, name=name)
+
+def _make(
+    localization: Callable[..., Callable[[Array], Array]],
+    transform: Transform,
+    *,
+    rngs: nnx.Rngs,
+    **options: Any,
+) -> SpatialTransformer:
+    """The NNX module, as the bridge makes it.
+
+    At the top level, so that two Linen modules with equal arguments are equal.
+    """
+    return SpatialTransformer(localization(rngs=rngs), transform, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Partial:
+    """A ``functools.partial`` that is compared by what it holds rather than by identity."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, **options: Any) -> Any:
+        return self.function(*self.args, **{**dict(self.keywords), **options})
+
+
+def _by_content(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An equal function for every ``functools.partial`` of equal, hashable arguments."""
+    if not isinstance(function, functools.partial):
+        return function
+    equal = _Partial(function.func, function.args, tuple(sorted(function.keywords.items())))
+    try:
+        hash(equal)
+    except TypeError:
+        return function
+    return equal

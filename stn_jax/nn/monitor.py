@@ -216,8 +216,9 @@ _RULES = (
         "above",
         0.0,
         "Some theta holds NaN or infinite values.",
-        "a smaller multiplier in localization_rate, optax.clip_by_global_norm, or stn_jax.bounded "
-        "around the transform; jax.debug_nans finds the first one.",
+        "a smaller multiplier in localization_rate, or stn_jax.bounded around the transform; "
+        "optax.apply_if_finite around the optimizer, outside optax.MultiSteps, leaves out steps "
+        "that are not finite; jax.debug_nans finds the first one.",
     ),
     _Rule(
         "gradient not finite",
@@ -225,8 +226,9 @@ _RULES = (
         "above",
         0.0,
         "Some step's gradient holds NaN or infinite values.",
-        "optax.clip_by_global_norm or optax.apply_if_finite around the optimizer, and a look at "
-        "the loss; jax.debug_nans finds the first one.",
+        "optax.apply_if_finite around the optimizer, outside optax.MultiSteps, and a look at the "
+        "loss; jax.debug_nans finds the first one. Clipping by the global norm does not help: it "
+        "spreads a NaN to every parameter.",
     ),
     _Rule(
         "stuck at the identity",

@@ -192,8 +192,9 @@ def identity_penalty(
     def penalty(theta: Array) -> Array:
         return jnp.mean(jnp.sum(transform.displacement(theta, points) ** 2, axis=-1))
 
-    flat = theta.reshape(-1, transform.num_params)
-    return jax.vmap(penalty)(flat).reshape(theta.shape[:-1])
+    for _ in theta.shape[:-1]:
+        penalty = jax.vmap(penalty)
+    return penalty(theta)
 
 
 def _labelled(tree: Any, is_localization: Callable[[tuple[Any, ...]], bool]) -> Any:

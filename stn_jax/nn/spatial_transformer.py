@@ -1,7 +1,7 @@
 """The spatial transformer as a Flax NNX module."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, SupportsIndex, overload
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
+from stn_jax._records import closed
 from stn_jax.sampling import Kernel
 from stn_jax.sampling.surrogate import GradientName, Linearized
 from stn_jax.sampling.backends.base import ImplementationName
@@ -37,7 +38,8 @@ class SpatialTransformer(nnx.Module):
       localization: Any callable from images ``[batch, height, width, channels]`` to theta,
         ``[batch, num_params]``, or ``[batch, N, num_params]`` (or flat, ``[batch, N·num_params]``)
         for N parallel transforms.
-      transform: The family of transforms, of one step.
+      transform: The family of transforms, of one step. JAX arrays in it, such as control points,
+        are taken as constants, and cannot be traced.
       output_shape: Spatial shape of the output; the input's when ``None``.
       num_transforms: Number N of parallel transforms. In a next step each goes on from its own
         output: the n-th by the n-th theta that the network gives there.
@@ -96,8 +98,8 @@ class SpatialTransformer(nnx.Module):
         transform: Transform,
         *,
         output_shape: Sequence[int] | None = None,
-        num_transforms: int = 1,
-        num_steps: int = 1,
+        num_transforms: SupportsIndex = 1,
+        num_steps: SupportsIndex = 1,
         kernel: KernelName | Kernel = "linear",
         padding: PaddingName = "constant",
         fill_value: ArrayLike = 0.0,
@@ -120,13 +122,12 @@ class SpatialTransformer(nnx.Module):
         )
         if output_shape is not None:
             output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
-        _checks.positive("num_transforms", num_transforms)
-        _checks.positive("num_steps", num_steps)
         self.localization = localization
-        self.transform = transform
+        # Without leaves, since those would be arrays of the model's state.
+        self.transform = closed(transform)
         self.output_shape = output_shape
-        self.num_transforms = num_transforms
-        self.num_steps = num_steps
+        self.num_transforms = _checks.positive("num_transforms", num_transforms)
+        self.num_steps = _checks.positive("num_steps", num_steps)
         self.kernel = kernel
         self.padding = padding
         self.fill_value = fill_value
@@ -231,7 +232,7 @@ class SpatialTransformer(nnx.Module):
         batch, number = seen.shape[:2]
         theta = self._regress(seen.reshape(batch * number, *seen.shape[2:]))
         own = jnp.arange(number)
-        return theta.reshape(batch, number, number, -1)[:, own, own]
+        return theta.reshape(batch, number, number, self.transform.num_params)[:, own, own]
 
     def _resample(
         self, images: Array, transform: Transform, theta: Array, shape: Sequence[int] | None

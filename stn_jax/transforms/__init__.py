@@ -1,8 +1,13 @@
 """Families of transforms: records of pure functions from a flat θ and points to points."""
 
-from stn_jax.transforms.base import Transform
+from stn_jax.transforms.base import Transform, family
 from stn_jax.transforms.combinators import bounded, chain, fixed, inverse
-from stn_jax.transforms.displacement import diffeomorphic, displacement, flow
+from stn_jax.transforms.displacement import (
+    diffeomorphic,
+    displacement,
+    flow,
+    stationary_velocity,
+)
 from stn_jax.transforms.linear import (
     affine,
     affine_grid,
@@ -23,12 +28,14 @@ __all__ = [
     "chain",
     "diffeomorphic",
     "displacement",
+    "family",
     "fixed",
     "flow",
     "inverse",
     "projective",
     "rigid",
     "similarity",
+    "stationary_velocity",
     "thin_plate_spline",
     "translation",
 ]

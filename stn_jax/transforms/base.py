@@ -1,52 +1,90 @@
 """What a family of transforms is."""
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from stn_jax import _checks
+from stn_jax import _checks, _records
 from stn_jax._types import AnyArray
 
 PointFunction = Callable[[Array, Array], Array]
 Parameters = ParamSpec("Parameters")
 
 
-def cached_family(
-    make: "Callable[Parameters, Transform]",
-) -> "Callable[Parameters, Transform]":
-    """Makes a function give the same record for the same arguments, however they are passed.
+def family(make: Callable[Parameters, "Transform"]) -> Callable[Parameters, "Transform"]:
+    """Makes the transforms that a function returns know how they were made.
 
-    A record is a static argument of ``jax.jit``, so a new one each time would compile each time.
+    Such a transform is compared, hashed, copied and pickled by the function and its arguments:
+    equal arguments give equal transforms, and the same one while it is in use. So ``jax.jit``
+    compiles once for all of them, and a copy of a model does not compile again.
+
+    Args:
+      make: A function from arguments to a :class:`Transform`, to be decorated. The arguments are
+        hashable, transforms, or arrays. JAX arrays, also traced ones, become leaves of the
+        transform, which is a pytree; all else, NumPy arrays too, becomes part of its structure.
+
+    Returns:
+      The function. Its transforms can be pickled if it is at the top level of a module.
+
+    Example:
+      A family whose number may be traced, batched and differentiated:
+
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
+      >>> import stn_jax as stn
+      >>> @stn.family
+      ... def shear(strength):
+      ...     def displacement(theta, points):
+      ...         return strength * theta[0] * points[..., ::-1] * np.array([1, 0], np.float32)
+      ...
+      ...     return stn.Transform(
+      ...         name="shear",
+      ...         ndim=2,
+      ...         identity=np.zeros(1),
+      ...         displacement=displacement,
+      ...         inverse=lambda theta, points: points - displacement(theta, points),
+      ...     )
+      >>> shear(0.5) is shear(strength=0.5)
+      True
+      >>> corner = jnp.array([1.0, 1.0])
+      >>> jax.grad(lambda s: shear(s).apply(jnp.array([0.25]), corner)[0])(2.0).item()
+      0.25
+
+    Reference:
+      The idea of optax, whose functions return records of pure functions.
     """
-    signature, cached = inspect.signature(make), functools.cache(make)
-
-    @functools.wraps(make)
-    def wrapped(*args: Parameters.args, **options: Parameters.kwargs) -> "Transform":
-        bound = signature.bind(*args, **options)
-        bound.apply_defaults()
-        return cached(*bound.args, **bound.kwargs)
-
-    return wrapped
+    return _records.maker(make)
 
 
+@_records.register
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Transform:
+class Transform(_records.Record):
     """A family of maps from target (output) points to source (input) points.
 
     A family is a record of pure functions of one flat parameter vector ``theta`` and of points in
     normalised coordinates, ``(x, y)`` or ``(x, y, z)`` on the last axis. Families are made by
-    functions such as :func:`stn_jax.affine`, which return the same record for the same arguments,
-    so a transform may be a static argument of ``jax.jit``. Your own family is one more record.
+    functions such as :func:`stn_jax.affine`; your own family is one more record.
+
+    A record knows how it was made. It is compared, hashed, pickled and copied by the function that
+    made it and the arguments, so it may be a static argument of ``jax.jit``, and a copied or
+    unpickled one does not compile again. It is a pytree, too, and may be an ordinary argument of
+    ``jit``, ``vmap`` or ``scan``: JAX arrays among the arguments, such as control points, are its
+    leaves. Leaves may hold what follows from the arguments, such as a solved system; so
+    differentiate with respect to the arguments, and make the record inside the loss.
+
+    A record of your own that :func:`family` did not make is compared by its fields, and pickled if
+    its functions can be: define them at the top level of a module, or use :func:`family`.
 
     Attributes:
       name: Name for messages and files.
       ndim: Number of coordinates of a point.
-      identity: The parameters of the identity, float64 NumPy ``[num_params]``.
+      identity: The parameters of the identity, float64 NumPy ``[num_params]``; a JAX array where
+        it follows from JAX arrays.
       displacement: ``(theta, points) -> T(points) − points``. Samplers take the map in this form
         since it is exactly zero at the identity and keeps the digits of small displacements.
       inverse: ``(theta, points) -> points``, the map from source to target points.
@@ -75,19 +113,30 @@ class Transform:
 
     name: str
     ndim: int
-    identity: np.ndarray
+    identity: np.ndarray | Array
     displacement: PointFunction
     inverse: PointFunction
     homogeneous: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
-        identity = np.array(self.identity, np.float64)
-        if identity.ndim != 1:
-            raise ValueError(f"identity must be a flat vector; got shape {identity.shape}.")
-        identity.flags.writeable = False
-        object.__setattr__(self, "identity", identity)
+        if not isinstance(self.identity, jax.Array):
+            identity = np.array(self.identity, np.float64)
+            identity.flags.writeable = False
+            object.__setattr__(self, "identity", identity)
+        if self.identity.ndim != 1:
+            raise ValueError(f"identity must be a flat vector; got shape {self.identity.shape}.")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"this transform holds placeholders in place of arrays and has no {name!r}; such a one "
+            "stands in the pytrees that JAX makes, and cannot be used."
+            if name in ("name", "ndim", "identity", "displacement", "inverse")
+            else f"a Transform has no attribute {name!r}."
+        )
 
     def __repr__(self) -> str:
+        if "name" not in self.__dict__:
+            return f"<Transform of placeholders: {jax.tree.structure(self)}>"
         return f"<Transform {self.name}: {self.ndim}-D, {self.num_params} parameters>"
 
     @property

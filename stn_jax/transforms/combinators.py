@@ -1,19 +1,23 @@
 """Combinators: transforms in, transform out."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from stn_jax.transforms.base import Transform, cached_family
+from stn_jax import _checks
+from stn_jax._loops import apart
+from stn_jax._types import AnyArray
+from stn_jax.transforms.base import Transform, family
 from stn_jax.transforms.linear import inverse_homogeneous
 
 Number = float | int
 
 
-@cached_family
-def chain(*transforms: Transform) -> Transform:
+def chain(*transforms: Transform | Sequence[Transform]) -> Transform:
     """Composes transforms: points pass them in the order given.
 
     ``chain(a, b)`` maps a target point by ``a`` and the result by ``b``, so that
@@ -21,7 +25,7 @@ def chain(*transforms: Transform) -> Transform:
     resampling instead of two.
 
     Args:
-      *transforms: One or more transforms of the same number of dimensions.
+      *transforms: One or more transforms of the same number of dimensions, or one sequence of them.
 
     Returns:
       A transform whose ``theta`` is the concatenation of theirs, in the same order. It has a matrix
@@ -29,6 +33,7 @@ def chain(*transforms: Transform) -> Transform:
 
     Raises:
       ValueError: If there is none, or their dimensions differ.
+      TypeError: If one is not a transform.
 
     Example:
       >>> import jax.numpy as jnp
@@ -41,17 +46,52 @@ def chain(*transforms: Transform) -> Transform:
     Reference:
       Lin and Lucey, Inverse Compositional Spatial Transformer Networks, arXiv:1612.03897.
     """
+    if len(transforms) == 1 and isinstance(transforms[0], Sequence):
+        transforms = tuple(transforms[0])
     if not transforms:
         raise ValueError("chain must be given one or more transforms; got none.")
-    if len({t.ndim for t in transforms}) > 1:
-        dimensions = ", ".join(f"{t.name}: {t.ndim}" for t in transforms)
+    parts = [_checks.instance("transforms", t, Transform, "stn_jax.affine()") for t in transforms]
+    if len({t.ndim for t in parts}) > 1:
+        dimensions = ", ".join(f"{t.name}: {t.ndim}" for t in parts)
         raise ValueError(f"transforms must have the same number of dimensions; got {dimensions}.")
+    return _chain(*parts)
+
+
+def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array | None) -> Array:
+    """How far points are displaced after further steps of one family, of parameters ``parts``."""
+
+    def step(total: Array | None, part: Array) -> Array:
+        if total is None:
+            return t.displacement(part, points)
+        return total + t.displacement(part, points + total)
+
+    if t.homogeneous is not None:
+        for part in parts:
+            total = step(total, part)
+        return total
+    # XLA on the CPU fuses a step with the next, and computes it again for each of its uses there:
+    # the work would grow exponentially. It does not fuse through a loop or a conditional.
+    total = step(None, parts[0]) if total is None else apart(step, total, parts[0])
+    if len(parts) == 1:
+        return total
+    return jax.lax.scan(lambda total, part: (step(total, part), None), total, jnp.stack(parts[1:]))[
+        0
+    ]
+
+
+@family
+def _chain(*transforms: Transform) -> Transform:
     ends = np.cumsum([t.num_params for t in transforms])[:-1].tolist()
 
+    runs = [(t, len(list(run))) for t, run in itertools.groupby(transforms)]
+
     def displacement(theta: Array, points: Array) -> Array:
-        total = jnp.zeros_like(points)
-        for t, part in zip(transforms, jnp.split(theta, ends), strict=True):
-            total = total + t.displacement(part, points + total)
+        total, start = None, 0
+        for t, number in runs:
+            size = t.num_params
+            parts = [theta[start + k * size : start + (k + 1) * size] for k in range(number)]
+            total = _moved_on(t, parts, points, total)
+            start += number * size
         return total
 
     def inverse(theta: Array, points: Array) -> Array:
@@ -70,14 +110,14 @@ def chain(*transforms: Transform) -> Transform:
     return Transform(
         name=f"chain({', '.join(t.name for t in transforms)})",
         ndim=transforms[0].ndim,
-        identity=np.concatenate([t.identity for t in transforms]),
+        identity=_concatenated([t.identity for t in transforms]),
         displacement=displacement,
         inverse=inverse,
         homogeneous=homogeneous if all(t.homogeneous for t in transforms) else None,
     )
 
 
-@cached_family
+@family
 def inverse(transform: Transform) -> Transform:
     """The inverse map as a transform of its own.
 
@@ -112,7 +152,7 @@ def inverse(transform: Transform) -> Transform:
     )
 
 
-def bounded(transform: Transform, *, radius: Number | Sequence[Number]) -> Transform:
+def bounded(transform: Transform, *, radius: Number | Sequence[Number] | AnyArray) -> Transform:
     """Keeps the parameters of a transform in a box around the identity.
 
     The raw ``theta`` is squashed smoothly onto ``identity ± radius`` by
@@ -121,7 +161,8 @@ def bounded(transform: Transform, *, radius: Number | Sequence[Number]) -> Trans
 
     Args:
       transform: Any transform.
-      radius: Half the side of the box, one number or one for each parameter; positive.
+      radius: Half the side of the box, one number or one for each parameter; positive. A JAX array
+        may be traced, batched and differentiated; while it is traced its sign is not checked.
 
     Returns:
       A transform with as many parameters.
@@ -140,17 +181,21 @@ def bounded(transform: Transform, *, radius: Number | Sequence[Number]) -> Trans
       The tanh reparameterisation is standard; bounds for spatial transformers are discussed by
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
     """
-    radii = np.array(radius, np.float64)
-    if radii.shape not in ((), (transform.num_params,)) or not (radii > 0).all():
+    size = transform.num_params
+    radii = radius if isinstance(radius, jax.Array) else np.array(radius, np.float64)
+    known = not isinstance(radii, jax.core.Tracer)
+    if radii.shape not in ((), (size,)) or (known and not (np.asarray(radii) > 0).all()):
         raise ValueError(
-            f"radius must be positive, one number or one for each of the {transform.num_params} "
+            f"radius must be positive, one number or one for each of the {size} "
             f"parameters of {transform.name}; got {radius!r}."
         )
-    return _bounded(transform, tuple(np.broadcast_to(radii, transform.num_params).tolist()))
+    if isinstance(radii, jax.Array):
+        return _bounded(transform, jnp.broadcast_to(_checks.as_float(radii), size))
+    return _bounded(transform, np.broadcast_to(radii, size))
 
 
-@cached_family
-def _bounded(transform: Transform, radius: tuple[float, ...]) -> Transform:
+@family
+def _bounded(transform: Transform, radius: AnyArray) -> Transform:
     def squash(theta: Array) -> Array:
         centre = jnp.asarray(transform.identity, theta.dtype)
         radii = jnp.asarray(radius, theta.dtype)
@@ -159,12 +204,13 @@ def _bounded(transform: Transform, radius: tuple[float, ...]) -> Transform:
     return _reparameterised(transform, f"bounded({transform.name})", transform.identity, squash)
 
 
-def fixed(transform: Transform, values: Mapping[int, Number]) -> Transform:
+def fixed(transform: Transform, values: Mapping[int, Number | AnyArray]) -> Transform:
     """Holds some parameters of a transform constant.
 
     Args:
       transform: Any transform.
-      values: The constant value of each held parameter, by its index in ``theta``.
+      values: The constant value of each held parameter, by its index in ``theta``: a number, or a
+        JAX array without axes, which may be traced, batched and differentiated.
 
     Returns:
       A transform of the other parameters, in their order. Its ``identity`` is theirs: the neutral
@@ -193,26 +239,51 @@ def fixed(transform: Transform, values: Mapping[int, Number]) -> Transform:
             f"values must name some, not all, of the parameters 0 to {transform.num_params - 1} of "
             f"{transform.name}; got {dict(values)}."
         )
-    return _fixed(transform, tuple(sorted((i, float(v)) for i, v in values.items())))
+    indices = tuple(sorted(int(index) for index in values))
+    held = [values[index] for index in indices]
+    if any(np.shape(value) != () for value in held):
+        raise ValueError(
+            f"values must hold one number for each held parameter of {transform.name}; got "
+            f"{dict(values)}. Batch with jax.vmap."
+        )
+    if not any(isinstance(value, jax.Array) for value in held):
+        return _fixed(transform, indices, np.array(held, np.float64))
+    arrays = [_checks.as_float(value) for value in held if isinstance(value, jax.Array)]
+    dtype = jnp.result_type(*arrays)
+    return _fixed(transform, indices, jnp.stack([jnp.asarray(value, dtype) for value in held]))
 
 
-@cached_family
-def _fixed(transform: Transform, values: tuple[tuple[int, float], ...]) -> Transform:
-    held = dict(values)
-    free = [index for index in range(transform.num_params) if index not in held]
+@family
+def _fixed(transform: Transform, indices: tuple[int, ...], values: AnyArray) -> Transform:
+    is_held = np.isin(np.arange(transform.num_params), indices)
+    # Which free parameter stands at each place; any one where a value is held.
+    free = np.where(is_held, 0, np.cumsum(~is_held) - 1)
+    held = np.where(is_held, np.cumsum(is_held) - 1, 0)
 
     def complete(theta: Array) -> Array:
-        given = dict(zip(free, theta, strict=True))
-        whole = [given.get(i, held.get(i)) for i in range(transform.num_params)]
-        return jnp.stack([jnp.asarray(value, theta.dtype) for value in whole])
+        constants = jnp.asarray(values, theta.dtype)
+        return jnp.where(is_held, _in_order(constants, held), _in_order(theta, free))
 
     return _reparameterised(
-        transform, f"fixed({transform.name})", transform.identity[free], complete
+        transform, f"fixed({transform.name})", transform.identity[~is_held], complete
     )
 
 
+def _in_order(vector: Array, order: np.ndarray) -> Array:
+    """``vector[order]`` as slices: a gather would not know how to shard its result."""
+    runs = np.split(order, 1 + np.flatnonzero(np.diff(order) != 1))
+    return jnp.concatenate([vector[int(run[0]) : int(run[-1]) + 1] for run in runs])
+
+
+def _concatenated(identities: Sequence[AnyArray]) -> AnyArray:
+    """One vector; NumPy's where all of them are."""
+    if any(isinstance(each, jax.Array) for each in identities):
+        return jnp.concatenate([jnp.asarray(each, jnp.float32) for each in identities])
+    return np.concatenate(identities)
+
+
 def _reparameterised(
-    transform: Transform, name: str, identity: np.ndarray, parameters: Callable[[Array], Array]
+    transform: Transform, name: str, identity: AnyArray, parameters: Callable[[Array], Array]
 ) -> Transform:
     """A transform of other parameters, from which those of ``transform`` follow."""
     matrix = transform.homogeneous

@@ -1,26 +1,35 @@
-"""Displacement fields: a free-form lattice of offsets, a dense flow, and a diffeomorphism.
+"""Displacement fields: a free-form lattice of offsets, a dense flow, and two diffeomorphisms.
 
 In each, ``theta`` is a field of offsets ``(x, y)`` or ``(x, y, z)`` on a regular lattice, flattened
 as an array ``[*shape, n]`` is, so for each lattice point row by row.
 """
 
 import functools
-import itertools
 import math
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from stn_jax import _checks
-from stn_jax._loops import materialize
-from stn_jax.coordinates import pixels_from_grid
-from stn_jax.transforms.base import PointFunction, Transform
+from stn_jax.coordinates import pixels_from_displacement, pixels_from_grid
+from stn_jax.sampling.interpolate import sample_pixels
+from stn_jax.sampling.kernels import CUBIC_B_SPLINE
+from stn_jax.sampling.options import SampleOptions
+from stn_jax.transforms import matrices
+from stn_jax.transforms.base import PointFunction, Transform, family
 from stn_jax.transforms.newton import newton_inverse
+
+# How lattices and dense fields are read: beyond the edge the edge's offsets continue.
+_AS_AT_THE_EDGE = ("border", False, "exact", False, None)
+_B_SPLINE = SampleOptions.create(CUBIC_B_SPLINE, *_AS_AT_THE_EDGE)
+_LINEAR = SampleOptions.create("linear", *_AS_AT_THE_EDGE)
+# Normalised coordinates beyond which all points are alike.
+_FAR = 1e6
 
 # The classic rule of the fourth order: where each stage looks along the slope before it, and the
 # weight of its own slope.
@@ -98,16 +107,52 @@ def flow(shape: Sequence[int], *, align_corners: bool = False) -> Transform:
     Reference:
       Zhou et al., View synthesis by appearance flow, arXiv:1605.03557.
     """
-    sizes = _checks.spatial_shape("shape", shape)
-    if len(sizes) not in (2, 3):
-        raise ValueError(
-            f"shape must be (height, width) or (depth, height, width); got {sizes}, "
-            f"which has {len(sizes)} entries."
-        )
-    return _flow(sizes, bool(align_corners))
+    return _flow(_field_shape(shape), bool(align_corners))
 
 
-def diffeomorphic(shape: Sequence[int], *, steps: int = 6) -> Transform:
+def stationary_velocity(
+    shape: Sequence[int], *, squarings: SupportsIndex = 7, align_corners: bool = False
+) -> Transform:
+    """Diffeomorphism by scaling and squaring: ``theta`` = the velocity of every pixel.
+
+    The flow for unit time along a velocity field ``v`` that does not change, as registration
+    networks use it: the field ``v / 2ᵏ`` is composed with itself k times. Fields are interpolated
+    linearly, so the map is as smooth as they are; :func:`diffeomorphic` follows each point exactly,
+    for a lattice of few velocities.
+
+    Args:
+      shape: Spatial shape of the field, ``(height, width)`` or ``(depth, height, width)``.
+      squarings: How often the field is composed with itself, at least 0. Enough are needed that
+        ``v / 2ᵏ`` moves no pixel by more than a fraction of the distance to the next.
+      align_corners: Where the pixel centres lie, as in :func:`regular_grid`.
+
+    Returns:
+      The family, with one velocity ``(x, y)`` or ``(x, y, z)`` per pixel in ``theta``, normalised
+      units, and zeros as the identity; target points to source points. The inverse is found by
+      Newton's method; the flow along ``−v`` is near it, up to the error of interpolation.
+
+    Raises:
+      ValueError: If ``shape`` has not 2 or 3 entries of at least 1, or ``squarings`` is negative.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> t = stn.stationary_velocity((8, 8))
+      >>> theta = jnp.full((8, 8, 2), 0.25)  # the same velocity everywhere is a translation
+      >>> t.apply(theta.ravel(), jnp.array([0.5, -0.25])).tolist()
+      [0.75, 0.0]
+
+    Reference:
+      Arsigny et al., A log-Euclidean framework for statistics on diffeomorphisms, MICCAI 2006,
+      section 3. In registration networks: Dalca et al., arXiv:1805.04605.
+    """
+    count = operator.index(squarings)
+    if count < 0:
+        raise ValueError(f"squarings must be an integer of at least 0; got {squarings!r}.")
+    return _stationary_velocity(_field_shape(shape), count, bool(align_corners))
+
+
+def diffeomorphic(shape: Sequence[int], *, steps: SupportsIndex = 6) -> Transform:
     """Diffeomorphism: the flow for unit time along a velocity, ``theta``, that does not change.
 
     The velocity is a lattice of offsets as in :func:`displacement`. Points follow
@@ -146,21 +191,18 @@ def diffeomorphic(shape: Sequence[int], *, steps: int = 6) -> Transform:
       Arsigny et al., A log-Euclidean framework for statistics on diffeomorphisms, MICCAI 2006.
       As a spatial transformer: Dalca et al., arXiv:1805.04605.
     """
-    _checks.positive("steps", steps)
-    return _diffeomorphic(_lattice_shape(shape), steps)
+    return _diffeomorphic(_lattice_shape(shape), _checks.positive("steps", steps))
 
 
-@functools.cache
+@family
 def _displacement(shape: tuple[int, ...]) -> Transform:
-    # Points of a lattice are the same for a whole batch, and their weights are then shared by it.
     def offsets(theta: Array, points: Array) -> Array:
-        # Else each coordinate would be computed inside the loops that use it.
-        return materialize([_spline(shape, True, theta, points)])[0]
+        return _spline(shape, theta, points)
 
     return _family("displacement", shape, offsets, newton_inverse(offsets))
 
 
-@functools.cache
+@family
 def _flow(shape: tuple[int, ...], align_corners: bool) -> Transform:
     def offsets(theta: Array, points: Array) -> Array:
         field = theta.reshape(*shape, len(shape))
@@ -169,34 +211,63 @@ def _flow(shape: tuple[int, ...], align_corners: bool) -> Transform:
     return _family("flow", shape, offsets, newton_inverse(offsets))
 
 
-@functools.cache
+@family
+def _stationary_velocity(
+    shape: tuple[int, ...], squarings: int, align_corners: bool
+) -> Transform:
+    def composed(theta: Array) -> Array:
+        """How far the flow along the velocity carries each pixel, flat as ``theta`` is."""
+
+        def square(field: Array, _: None) -> tuple[Array, None]:
+            pixels = pixels_from_displacement(field, shape, align_corners=align_corners)
+            return field + sample_pixels(field, pixels, None, _LINEAR), None
+
+        first = theta.reshape(*shape, len(shape)) / 2**squarings
+        return jax.lax.scan(square, first, None, length=squarings)[0].ravel()
+
+    def offsets(field: Array, points: Array) -> Array:
+        return _interpolate(
+            field.reshape(*shape, len(shape)), points, align_corners=align_corners
+        )
+
+    inverse = newton_inverse(offsets)
+    return _family(
+        "stationary_velocity",
+        shape,
+        lambda theta, points: offsets(composed(theta), points),
+        lambda theta, points: inverse(composed(theta), points),
+    )
+
+
+@family
 def _diffeomorphic(shape: tuple[int, ...], steps: int) -> Transform:
-    @jax.jit
-    def integrate(theta: Array, points: Array) -> Array:
-        """How far the flow along the velocity carries the points."""
-
-        def stage(carry: tuple[Array, Array, Array], rule: tuple[Array, Array]) -> Any:
-            moved, slope, total = carry
-            slope = _spline(shape, False, theta, points + moved + rule[0] * slope)
-            return (moved, slope, total + rule[1] * slope), None
-
-        def step(moved: Array, _: None) -> tuple[Array, None]:
-            # A loop over the stages runs as fast as the four written out and compiles sooner.
-            zero = jnp.zeros_like(moved)
-            stages = jnp.asarray(_RUNGE_KUTTA, moved.dtype) / steps
-            carry, _ends = jax.lax.scan(stage, (moved, zero, zero), (stages[0], stages[1]))
-            return moved + carry[2], None
-
-        # What a step passes through is computed again for the gradient rather than kept.
-        step = jax.checkpoint(step, prevent_cse=False)
-        return jax.lax.scan(step, jnp.zeros_like(points), None, length=steps)[0]
-
     return _family(
         "diffeomorphic",
         shape,
-        integrate,
-        lambda theta, points: points + integrate(-theta, points),
+        lambda theta, points: _integrate(shape, steps, theta, points),
+        lambda theta, points: points + _integrate(shape, steps, -theta, points),
     )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _integrate(shape: tuple[int, ...], steps: int, theta: Array, points: Array) -> Array:
+    """How far the flow along the velocity carries the points."""
+
+    def stage(carry: tuple[Array, Array, Array], rule: tuple[Array, Array]) -> Any:
+        moved, slope, total = carry
+        slope = _spline(shape, theta, points + moved + rule[0] * slope)
+        return (moved, slope, total + rule[1] * slope), None
+
+    def step(moved: Array, _: None) -> tuple[Array, None]:
+        # A loop over the stages runs as fast as the four written out and compiles sooner.
+        zero = matrices.zeros_of(moved)
+        stages = jnp.asarray(_RUNGE_KUTTA, moved.dtype) / steps
+        carry, _ends = jax.lax.scan(stage, (moved, zero, zero), (stages[0], stages[1]))
+        return moved + carry[2], None
+
+    # What a step passes through is computed again for the gradient rather than kept.
+    step = jax.checkpoint(step, prevent_cse=False)
+    return jax.lax.scan(step, matrices.zeros_of(points, theta), None, length=steps)[0]
 
 
 def _family(
@@ -211,6 +282,17 @@ def _family(
     )
 
 
+def _field_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a field with a vector for each pixel."""
+    sizes = _checks.spatial_shape("shape", shape)
+    if len(sizes) not in (2, 3):
+        raise ValueError(
+            f"shape must be (height, width) or (depth, height, width); got {sizes}, "
+            f"which has {len(sizes)} entries."
+        )
+    return sizes
+
+
 def _lattice_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a lattice whose outermost points lie at ±1."""
     sizes = _checks.spatial_shape("shape", shape)
@@ -222,151 +304,17 @@ def _lattice_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _spline(shape: tuple[int, ...], shared: bool, theta: Array, points: Array) -> Array:
-    """The cubic B-spline with the lattice of coefficients ``theta``, at points ``[..., n]``.
-
-    ``shared`` says that many lattices are wanted at the same points.
-    """
+def _spline(shape: tuple[int, ...], theta: Array, points: Array) -> Array:
+    """The cubic B-spline with the lattice of coefficients ``theta``, at points ``[..., n]``."""
     places = [
-        jnp.clip((points[..., k] + 1) * ((size - 1) / 2), -1, size)
-        for k, size in enumerate(reversed(shape))
+        (points[..., k] + 1) * ((size - 1) / 2) for k, size in enumerate(reversed(shape))
     ]
-    return _spline_at(shape, shared, (0,) * len(shape), theta, *places)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _spline_at(
-    shape: tuple[int, ...], shared: bool, orders: tuple[int, ...], theta: Array, *places: Array
-) -> Array:
-    """The spline, or its derivative of the given orders, at places in units of the lattice.
-
-    Evaluated from the coefficients under each basis function that is not zero there, so that the
-    cost does not depend on the size of the lattice.
-    """
-    coefficients = theta.reshape(-1, len(shape))
-    taps = [_taps(*each) for each in zip(places, orders, reversed(shape), strict=True)]
-    strides = np.cumprod([1, *reversed(shape)])
-    *inner, outer = [
-        [(index * int(stride), weight) for index, weight in each]
-        for each, stride in zip(taps, strides, strict=False)
-    ]
-
-    def sum_of_slice(outer_tap: tuple[Array, ...]) -> Array:
-        terms = []
-        for corner in itertools.product([outer_tap], *reversed(inner)):
-            indices, weights = zip(*corner, strict=True)
-            index = functools.reduce(jnp.add, indices).astype(jnp.uint32)
-            value = coefficients.at[index].get(mode="promise_in_bounds")
-            terms.append(value * functools.reduce(jnp.multiply, weights)[..., None])
-        return functools.reduce(jnp.add, terms)
-
-    if len(shape) == 2:
-        return functools.reduce(jnp.add, map(sum_of_slice, outer))
-    # Slice by slice, or compiling the sum of 64 would take longer than computing it.
-    stacked = tuple(jnp.stack(each) for each in zip(*outer, strict=True))
-    zeros = jnp.zeros((*places[0].shape, len(shape)), coefficients.dtype)
-    return jax.lax.scan(lambda sum_, tap: (sum_ + sum_of_slice(tap), None), zeros, stacked)[0]
-
-
-@functools.partial(_spline_at.defjvp, symbolic_zeros=True)
-def _spline_at_jvp(
-    shape: tuple[int, ...], shared: bool, orders: tuple[int, ...], primals: Any, tangents: Any
-) -> tuple[Array, Array]:
-    """Along a place the spline one order higher; along the coefficients a matrix product.
-
-    The transpose of the product is another one, where that of reading the coefficients would add
-    the points' parts one by one.
-    """
-
-    def linear(tangents: Any, primals: Any) -> Array:
-        theta_dot, *places_dot = tangents
-        terms = [jnp.zeros((*primals[1].shape, len(shape)), primals[0].dtype)]
-        if theta_dot is not None:
-            terms.append(_spline_by_products(shape, shared, orders, theta_dot, primals[1:]))
-        for axis, place_dot in enumerate(places_dot):
-            if place_dot is not None:
-                raised = tuple(order + (each == axis) for each, order in enumerate(orders))
-                slope = _spline_at(shape, shared, raised, *primals)
-                terms.append(slope * jnp.stack([place_dot] * len(shape), axis=-1))
-        return functools.reduce(jnp.add, terms)
-
-    # What is not differentiated costs nothing; slopes and weights are computed again for the
-    # gradient rather than kept for it.
-    tangents = [None if isinstance(each, SymbolicZero) else each for each in tangents]
-    tangent = jax.checkpoint(linear)(tangents, primals)
-    return _spline_at(shape, shared, orders, *primals), tangent
-
-
-def _spline_by_products(
-    shape: tuple[int, ...],
-    shared: bool,
-    orders: tuple[int, ...],
-    theta: Array,
-    places: Sequence[Array],
-) -> Array:
-    """The same as products with the weights of all coefficients, ``[..., size]`` per axis."""
-    dense = []
-    for place, order, size in zip(places, orders, reversed(shape), strict=True):
-        columns = jnp.arange(size, dtype=jnp.int32)
-        spread = [
-            jnp.where(index[..., None] == columns, weight[..., None], 0)
-            for index, weight in _taps(place, order, size)
-        ]
-        dense.append(functools.reduce(jnp.add, spread))
-    *inner, outer = dense
-    if shared:
-        # One product, whose left side is the same for every lattice.
-        for weights in reversed(inner):
-            outer = (outer[..., :, None] * weights[..., None, :]).reshape(*outer.shape[:-1], -1)
-        inner = []
-    # Else one axis after the other, which takes fewer operations and less memory.
-    value = _product(outer, theta.reshape(outer.shape[-1], -1))
-    for weights in reversed(inner):
-        value = jnp.sum(value.reshape(*weights.shape, -1) * weights[..., None], axis=-2)
-    return value
-
-
-# The cubic B-spline's pieces over one unit: the coefficients of the weights of the points at
-# −1, 0, 1 and 2 as polynomials in the fraction, the highest power first.
-_PIECES = np.array([[-1, 3, -3, 1], [3, -6, 0, 4], [-3, 3, 3, 1], [1, 0, 0, 0]]) / 6
-
-
-def _taps(place: Array, order: int, size: int) -> list[tuple[Array, Array]]:
-    """Indices along an axis and their weights; beyond the edge the edge's coefficient continues."""
-    low = jnp.nan_to_num(jnp.floor(place)).astype(jnp.int32)
-    fraction = place - jnp.floor(place)
-    taps = []
-    for offset, piece in zip((-1, 0, 1, 2), _PIECES, strict=True):
-        derived = np.polyder(piece, order) if order else piece
-        # At NaN every weight is to be NaN, also a constant one.
-        weight = functools.reduce(
-            lambda sum_, each: sum_ * fraction + float(each), derived, jnp.zeros_like(fraction)
-        )
-        taps.append((jnp.clip(low + offset, 0, size - 1), weight))
-    return taps
+    return sample_pixels(theta.reshape(*shape, len(shape)), places, None, _B_SPLINE)
 
 
 def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
     """Linear interpolation of ``[*shape, n]`` whose edge values continue; NaN at NaN points."""
-    shape = field.shape[:-1]
-    valid = ~jnp.isnan(points).any(axis=-1, keepdims=True)
-    pixels = pixels_from_grid(jnp.where(valid, points, 0), shape, align_corners=align_corners)
-    axes = []
-    for pixel, size in zip(pixels, reversed(shape), strict=True):
-        inside = (pixel >= 0) & (pixel < size - 1)
-        # Infinite points on an axis of one pixel are NaN here; there is only one index for them.
-        low = jnp.clip(jnp.nan_to_num(jnp.floor(pixel)), 0, size - 1)
-        fraction = jnp.where(inside, pixel - low, 0)[..., None]
-        index = low.astype(jnp.int32)
-        axes.append([(index, 1 - fraction), (jnp.minimum(index + 1, size - 1), fraction)])
-    total = jnp.zeros_like(points)
-    for corner in itertools.product(*reversed(axes)):
-        indices, weights = zip(*corner, strict=True)
-        value = field.at[indices].get(mode="promise_in_bounds")
-        total = total + value * functools.reduce(jnp.multiply, weights)
-    return jnp.where(valid, total, jnp.nan)
-
-
-def _product(left: Array, right: Array) -> Array:
-    """Matrix product without the reduced precision that accelerators would take."""
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+    # On an axis of one pixel, whose scale may be 0, an infinite point is finite and far.
+    near = jnp.clip(points, -_FAR, _FAR)
+    pixels = pixels_from_grid(near, field.shape[:-1], align_corners=align_corners)
+    return sample_pixels(field, pixels, None, _LINEAR)

@@ -17,7 +17,7 @@ from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import regular_grid
 from stn_jax.transforms import matrices
-from stn_jax.transforms.base import Transform, cached_family
+from stn_jax.transforms.base import Transform, family
 
 # A homography's denominator below this counts as behind the plane, and its points lie this far
 # out: outside every image, yet finite, so that neither values nor derivatives overflow.
@@ -25,7 +25,7 @@ _SMALLEST_DENOMINATOR = 1e-6
 _FAR = 1e6
 
 
-@cached_family
+@family
 def translation(*, ndim: int = 2) -> Transform:
     """Translation, ``theta = (tx, ty)``: ``[1 0 tx; 0 1 ty]``; 3-D: ``(tx, ty, tz)``.
 
@@ -54,7 +54,7 @@ def translation(*, ndim: int = 2) -> Transform:
     return _family("translation", ndim, np.zeros(ndim), matrix)
 
 
-@cached_family
+@family
 def rigid(*, ndim: int = 2) -> Transform:
     """Rotation and translation, ``theta = (angle, tx, ty)``: ``[cos −sin tx; sin cos ty]``.
 
@@ -88,7 +88,7 @@ def rigid(*, ndim: int = 2) -> Transform:
     return _family("rigid", ndim, np.zeros(3 * ndim - 3), matrix)
 
 
-@cached_family
+@family
 def similarity(*, ndim: int = 2) -> Transform:
     """Scale, rotation, translation, ``theta = (scale, angle, tx, ty)``.
 
@@ -121,7 +121,7 @@ def similarity(*, ndim: int = 2) -> Transform:
     return _family("similarity", ndim, np.array([1.0] + (3 * ndim - 3) * [0.0]), matrix)
 
 
-@cached_family
+@family
 def attention(*, ndim: int = 2) -> Transform:
     """Isotropic scale and translation, ``theta = (scale, tx, ty)``: ``[s 0 tx; 0 s ty]``.
 
@@ -155,7 +155,7 @@ def attention(*, ndim: int = 2) -> Transform:
     return _family("attention", ndim, np.array([1.0] + ndim * [0.0]), matrix)
 
 
-@cached_family
+@family
 def affine(*, ndim: int = 2) -> Transform:
     """Affine map, ``theta`` = the ``n × (n + 1)`` matrix ``[A | t]`` row by row.
 
@@ -186,7 +186,7 @@ def affine(*, ndim: int = 2) -> Transform:
     return _family("affine", ndim, np.eye(ndim, ndim + 1).ravel(), matrix)
 
 
-@cached_family
+@family
 def projective(*, ndim: int = 2) -> Transform:
     """Homography, ``theta`` = the 3×3 matrix row by row without its last entry, which is 1.
 
@@ -214,7 +214,9 @@ def projective(*, ndim: int = 2) -> Transform:
     """
 
     def matrix(theta: Array) -> Array:
-        return jnp.append(theta, jnp.ones_like(theta, shape=1)).reshape(3, 3)
+        # A choice rather than a 1 at the end, since constants cannot be joined to what is sharded.
+        longer = jnp.concatenate([theta, theta[:1]])
+        return jnp.where(np.arange(9) == 8, 1, longer).reshape(3, 3)
 
     if ndim != 2:
         raise ValueError(f"projective exists for ndim = 2; got {ndim!r}.")
@@ -310,15 +312,21 @@ def _affine_combination_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
         row[k] * dot for k, dot in enumerate(coordinates_dot) if not isinstance(dot, SymbolicZero)
     ]
     if not isinstance(row_dot, SymbolicZero):
-        columns = jnp.stack([*coordinates, jnp.ones_like(coordinates[0])], axis=-1)
+        # Ones that are computed from a coordinate, and so are sharded as it is.
+        one = (coordinates[0] == coordinates[0]).astype(row_dot.dtype)
+        columns = jnp.stack([*coordinates, one], axis=-1)
         terms.append(jnp.matmul(columns, row_dot, precision=jax.lax.Precision.HIGHEST))
     return value, sum(terms, start=jnp.zeros_like(value))
 
 
 def square_matrix(matrix: Array) -> Array:
     """The homogeneous ``[n + 1, n + 1]`` matrix."""
-    ndim = matrix.shape[1] - 1
-    return jnp.concatenate([matrix, jnp.eye(ndim + 1, dtype=matrix.dtype)[len(matrix) :]])
+    rows, size = matrix.shape
+    if rows == size:
+        return matrix
+    is_last = np.arange(size)[:, None] == rows
+    longer = jnp.concatenate([matrix, matrix[:1]])
+    return jnp.where(is_last, jnp.eye(size, dtype=matrix.dtype), longer)
 
 
 def inverse_homogeneous(matrix: Array) -> Array:
@@ -332,12 +340,14 @@ def invert_matrix(matrix: Array) -> Array:
     if len(matrix) == ndim + 1:
         return matrices.inverse(matrix)
     linear = matrices.inverse(matrix[:, :ndim])
-    return _beside(linear, -jnp.sum(linear * matrix[:, ndim], axis=1))
+    return _beside(linear, -jnp.sum(linear * matrix[None, :, ndim], axis=1))
 
 
 def _beside(linear: Array, translation: Array) -> Array:
-    """``[A | t]``."""
-    return jnp.concatenate([linear, translation[:, None]], axis=1)
+    """``[A | t]``, by a choice, since constants cannot be joined to what is sharded over a mesh."""
+    is_last = np.arange(len(linear) + 1)[None] == len(linear)
+    wider = jnp.concatenate([linear, linear[:, :1]], axis=1)
+    return jnp.where(is_last, translation[:, None], wider)
 
 
 def _rotation(angle: Array) -> Array:
@@ -355,8 +365,7 @@ def _rotation(angle: Array) -> Array:
     near_cos = (1 - square / 12 * (1 - square / 30)) / 2
     sin_factor = jnp.where(small, near_sin, jnp.sin(root) / root)
     cos_factor = jnp.where(small, near_cos, (1 - jnp.cos(root)) / safe)
-    x, y, z = angle
-    zero = jnp.zeros_like(x)
-    cross = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
-    outer = angle[:, None] * angle - square * jnp.eye(3, dtype=angle.dtype)  # K²
-    return jnp.eye(3, dtype=angle.dtype) + sin_factor * cross + cos_factor * outer
+    eye = jnp.eye(3, dtype=angle.dtype)
+    cross = jnp.cross(angle[None], -eye)  # K, of the rows angle × −eₖ
+    outer = angle[:, None] * angle[None] - square * eye  # K²
+    return eye + sin_factor * cross + cos_factor * outer

@@ -1,9 +1,12 @@
 """Inversion of any transform by Newton's method."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from stn_jax.transforms import matrices
@@ -34,55 +37,102 @@ def newton_inverse(
     """
 
     def inverse(theta: Array, points: Array) -> Array:
-        def function(target: Array) -> Array:
-            return target + displacement(theta, target)
-
-        def solve(point: Array) -> Array:
-            target = _solve(function, point)
-            slopes = jax.jacfwd(function)(jax.lax.stop_gradient(target))
-            unfolded = matrices.determinant(slopes) * orientation(theta) > 0
-            return jnp.where(unfolded, target, jnp.nan)
-
-        flat = points.reshape(-1, points.shape[-1])
-        return jax.vmap(solve)(flat).reshape(points.shape)
+        # Traced arrays that the map closes over, such as control points, become arguments.
+        function, constants = jax.closure_convert(displacement, theta, points)
+        target = _root(function, theta, points, *constants)
+        slopes = _slopes(
+            lambda p: p + function(theta, p, *constants), jax.lax.stop_gradient(target)
+        )
+        unfolded = _determinant(slopes) * jax.lax.stop_gradient(orientation(theta)) > 0
+        return jnp.where(unfolded[..., None], target, jnp.nan)
 
     return inverse
 
 
-def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
-    """The point that ``function`` sends to ``goal``; differentiable in what both close over."""
-    tolerance = 32 * jnp.finfo(goal.dtype).eps * (1 + jnp.abs(goal).max())
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _root(function: Callable[..., Array], theta: Array, points: Array, *constants: Array) -> Array:
+    """The target points that the map sends to ``points``; an implicit function of its operands."""
+    return _solve(lambda target: target + function(theta, target, *constants), points)
 
-    def find(function: Callable[[Array], Array], start: Array) -> Array:
-        def residual(point: Array) -> Array:
-            return jnp.abs(function(point)).max()
 
-        def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            count, point, _ = carry
-            change = _divide(function(point), jax.jacfwd(function)(point))
-            scales = 0.5 ** jnp.arange(_HALVINGS)
-            tried = point - scales[:, None] * change
-            errors = jax.vmap(residual)(tried)
-            best = jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))
-            return count + 1, tried[best], errors[best]
+@_root.defjvp
+def _root_jvp(function: Callable[..., Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """``∂T/∂p · target_dot = points_dot − ∂T/∂θ · theta_dot``."""
+    theta, points, *constants = primals
+    theta_dot, points_dot, *constants_dot = tangents
+    target = _root(function, theta, points, *constants)
+    _, change = jax.jvp(
+        lambda theta, *constants: function(theta, target, *constants),
+        (theta, *constants),
+        (theta_dot, *constants_dot),
+    )
+    slopes = _slopes(lambda p: p + function(theta, p, *constants), target)
+    return target, _divide(points_dot - change, slopes)
 
-        def unfinished(carry: tuple[Array, Array, Array]) -> Array:
-            # Of what is carried alone: a batched loop asks twice, and asking twice for a residual
-            # that is computed in two places, and rounded in two ways, may never end.
-            count, _, error = carry
-            return (count < _MAX_ITERATIONS) & (error > tolerance / 16)
 
-        carry = jnp.zeros((), jnp.int32), start, residual(start)
-        _, point, error = jax.lax.while_loop(unfinished, step, carry)
-        return jnp.where(error <= tolerance, point, jnp.nan)
+def _slopes(function: PointFunction, points: Array) -> Array:
+    """The derivatives ``[..., n, n]`` of a function of each point, by columns."""
+    columns = []
+    for axis in range(points.shape[-1]):
+        unit = np.zeros((1,) * (points.ndim - 1) + points.shape[-1:])
+        unit[..., axis] = 1
+        direction = jnp.zeros_like(points) + jnp.asarray(unit, points.dtype)
+        columns.append(jax.jvp(function, (points,), (direction,))[1])
+    return jnp.stack(columns, axis=-1)
 
-    def tangent_solve(linear: Callable[[Array], Array], value: Array) -> Array:
-        return _divide(value, jax.vmap(linear, out_axes=1)(jnp.eye(len(value))))
+
+def _solve(function: PointFunction, goal: Array) -> Array:
+    """The points that ``function`` sends to those of ``goal``; NaN where one is not found."""
+    tolerance = 32 * jnp.finfo(goal.dtype).eps * (1 + jnp.abs(goal).max(axis=-1))
+    scales = 0.5 ** np.arange(_HALVINGS).reshape(-1, *goal.ndim * [1])
+
+    def residual(points: Array) -> Array:
+        return jnp.abs(function(points) - goal).max(axis=-1)
+
+    def unfinished(count: Array, error: Array) -> Array:
+        return (count < _MAX_ITERATIONS) & (error > tolerance / 16)
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        count, points, error = carry
+        change = _divide(function(points) - goal, _slopes(function, points))
+        tried = points[None] - jnp.asarray(scales, points.dtype) * change[None]
+        errors = jax.vmap(residual)(tried)
+        best, least = tried[0], errors[0]
+        for trial, its_error in zip(tried[1:], errors[1:], strict=True):
+            is_less = (its_error < least) | jnp.isnan(least)
+            best = jnp.where(is_less[..., None], trial, best)
+            least = jnp.where(is_less, its_error, least)
+        goes_on = unfinished(count, error)
+        points = jnp.where(goes_on[..., None], best, points)
+        return count + 1, points, jnp.where(goes_on, least, error)
+
+    def any_unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        # Test only what is carried. Under vmap the condition is evaluated twice; a residual that is
+        # computed anew may be rounded in another way, and the loop may never end.
+        count, _, error = carry
+        return unfinished(count, error).any()
 
     start = 2 * goal - function(goal)
-    return jax.lax.custom_root(lambda point: function(point) - goal, start, find, tangent_solve)
+    error = residual(start)
+    # A count for each point, made from the error, so that it is batched and sharded as that is:
+    # under vmap JAX cannot spread a constant that a loop carries over an Explicit mesh.
+    count = jnp.where(error >= 0, np.int32(0), np.int32(0))
+    carry = count, start, error
+    _, points, error = jax.lax.while_loop(any_unfinished, step, carry)
+    return jnp.where((error <= tolerance)[..., None], points, jnp.nan)
+
+
+def _determinant(matrix: Array) -> Array:
+    """The determinants of ``[..., n, n]``."""
+    determinant = matrices.determinant
+    for _ in matrix.shape[:-2]:
+        determinant = jax.vmap(determinant)
+    return determinant(matrix)
 
 
 def _divide(value: Array, matrix: Array) -> Array:
     """``matrix⁻¹ value``, linear in ``value`` so that it can be transposed."""
-    return jnp.sum(matrices.inverse(matrix) * value, axis=1)
+    invert = matrices.inverse
+    for _ in matrix.shape[:-2]:
+        invert = jax.vmap(invert)
+    return jnp.sum(invert(matrix) * value[..., None, :], axis=-1)

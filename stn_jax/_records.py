@@ -1,0 +1,339 @@
+"""Frozen records that know how they were made: by which function, from which arguments.
+
+Two closures of the same formula are two objects, and neither can be pickled; so are two records
+that hold them. A record that keeps its recipe, a function and its arguments, is compared, hashed,
+copied and pickled by the recipe. It is a pytree as well: the JAX arrays among its arguments are the
+leaves, and all else is structure.
+"""
+
+import dataclasses
+import functools
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+
+Parameters = ParamSpec("Parameters")
+R = TypeVar("R", bound="Record")
+
+# The records without leaves that are in use, by recipe; an entry goes when its record goes.
+_in_use: "weakref.WeakValueDictionary[Any, Any]" = weakref.WeakValueDictionary()
+
+
+class Record:
+    """Base class of frozen dataclasses that keep their recipe; see :func:`maker`, :func:`register`.
+
+    A record that was made from its fields, by no maker, is compared by its fields.
+    """
+
+    @property
+    def _recipe(self) -> "Recipe | None":
+        return self.__dict__.get("recipe")
+
+    @functools.cached_property
+    def _key(self) -> Any:
+        """Compared and hashed in place of the record."""
+        if self._recipe is not None:
+            return self._recipe.key
+        return tuple((name, _content(value)) for name, value in self._fields().items())
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Record) and type(self) is type(other) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    # A copy of a frozen record of pure functions would differ from it by nothing but identity.
+    def __copy__(self: R) -> R:
+        return self
+
+    def __deepcopy__(self: R, memo: dict[int, Any]) -> R:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._recipe is None:
+            return _from_fields, (type(self), self._fields())
+        # Unpickled in this process, it is this record again.
+        _in_use.setdefault(self._recipe.key, self)
+        recipe = self._recipe
+        parts = recipe.make, recipe.names, recipe.values, recipe.keywords, recipe.places
+        return _from_recipe, parts
+
+    def _fields(self) -> dict[str, Any]:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {each.name: getattr(self, each.name) for each in fields}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+    """How a record was made: ``make(*values)``, the last values by keyword.
+
+    Attributes:
+      make: A function that :func:`maker` returned.
+      names: Names of the arguments, for messages.
+      values: The arguments.
+      keywords: Names of those that are passed by keyword, the last ones.
+      places: Positions of those that are children of the pytree.
+      kind: The class of the record, once it is made.
+    """
+
+    make: Callable[..., Any]
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
+    keywords: tuple[str, ...]
+    places: tuple[int, ...]
+    kind: type[Any] = dataclasses.field(init=False)
+
+    @classmethod
+    def of(cls, make: Callable[..., Any], bound: inspect.BoundArguments) -> "Recipe":
+        """The recipe of one call."""
+        bound.apply_defaults()
+        variadic = [
+            name
+            for name, parameter in bound.signature.parameters.items()
+            if parameter.kind is parameter.VAR_POSITIONAL
+        ]
+        names: list[str] = []
+        for name in bound.arguments:
+            if name in variadic:
+                names += [f"{name}[{index}]" for index in range(len(bound.arguments[name]))]
+            else:
+                names.append(name)
+        values = [_frozen(value) for value in (*bound.args, *bound.kwargs.values())]
+        for name, value in zip(names, values, strict=True):
+            _check_argument(make, name, value)
+        places = [
+            place for place, value in enumerate(values) if isinstance(value, (Record, jax.Array))
+        ]
+        return cls(make, tuple(names), tuple(values), tuple(bound.kwargs), tuple(places))
+
+    @functools.cached_property
+    def key(self) -> Any:
+        """Compared and hashed in place of the recipe."""
+        return self.make, self.keywords, self.places, tuple(map(_content, self.values))
+
+    @property
+    def children(self) -> list[Any]:
+        """The arguments that are children of the pytree."""
+        return [self.values[place] for place in self.places]
+
+    def has_leaves(self) -> bool:
+        """Whether the pytree has leaves."""
+        return any(
+            not isinstance(child, Record)
+            or (child._recipe is not None and child._recipe.has_leaves())
+            for child in self.children
+        )
+
+    def is_complete(self) -> bool:
+        """Whether the children are records and arrays: JAX puts placeholders there at times."""
+        return all(
+            isinstance(child, (jax.Array, np.ndarray))
+            or (isinstance(child, Record) and (not child._recipe or child._recipe.is_complete()))
+            for child in self.children
+        )
+
+    def record(self) -> Any:
+        """The record."""
+        first = len(self.values) - len(self.keywords)
+        options = dict(zip(self.keywords, self.values[first:], strict=True))
+        made = self.make.__wrapped__(*self.values[:first], **options)  # type: ignore[attr-defined]
+        # Another object, since the maker may hand on a record with a recipe of its own.
+        record = object.__new__(type(made))
+        record.__dict__.update(made._fields(), recipe=self)
+        self.__dict__["kind"] = type(made)
+        return record
+
+    @functools.cached_property
+    def flat(self) -> tuple[tuple[Any, ...], "_Structure"]:
+        """Children and structure of the pytree."""
+        return self._flatten(self.places)
+
+    @functools.cached_property
+    def flat_opened(self) -> tuple[tuple[Any, ...], "_Structure"]:
+        """The same with NumPy arrays as children, too."""
+        arrays = [place for place, v in enumerate(self.values) if isinstance(v, np.ndarray)]
+        children, structure = self._flatten(tuple(sorted({*self.places, *arrays})))
+        return tuple(Opened(c) if isinstance(c, Record) else c for c in children), structure
+
+    def _flatten(self, places: tuple[int, ...]) -> tuple[tuple[Any, ...], "_Structure"]:
+        children = tuple(self.values[place] for place in places)
+        rest = tuple(None if i in places else value for i, value in enumerate(self.values))
+        return children, _Structure(self, rest, places)
+
+
+class _Structure:
+    """All of a recipe but the children: what a pytree keeps beside them, compared by content."""
+
+    def __init__(self, recipe: Recipe, rest: tuple[Any, ...], places: tuple[int, ...]) -> None:
+        self.make, self.names, self.keywords = recipe.make, recipe.names, recipe.keywords
+        self.rest, self.places, self.kind = rest, places, recipe.kind
+        self.key = self.make, self.keywords, places, tuple(map(_content, rest))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Structure) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        arguments = []
+        for place, (name, value) in enumerate(zip(self.names, self.rest, strict=True)):
+            said = f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else value
+            arguments.append(f"{name}={'*' if place in self.places else said}")
+        return f"{self.make.__name__}({', '.join(arguments)})"
+
+    def record(self, children: tuple[Any, ...]) -> Any:
+        """The record with the given children."""
+        values = list(self.rest)
+        for place, child in zip(self.places, children, strict=True):
+            values[place] = child
+        recipe = Recipe(self.make, self.names, tuple(values), self.keywords, self.places)
+        if recipe.is_complete():
+            return recipe.record()
+        # Around placeholders, as in trees of shapes or axes: it has no fields, only children.
+        holder = object.__new__(self.kind)
+        recipe.__dict__["kind"] = self.kind
+        holder.__dict__["recipe"] = recipe
+        return holder
+
+
+@jax.tree_util.register_pytree_node_class
+class Opened:
+    """A record as an argument of a jitted function, its NumPy arrays as leaves, too.
+
+    The function receives the record itself. It is compiled once for all values of the arrays; with
+    the record as a static argument it would be compiled for each of them.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
+        """The children, and the structure or a record that has none."""
+        recipe = self.record._recipe
+        return ((), self.record) if recipe is None else recipe.flat_opened
+
+    @classmethod
+    def tree_unflatten(cls, structure: Any, children: tuple[Any, ...]) -> Any:
+        """The record itself."""
+        return _unflatten(structure, children)
+
+
+def maker(make: Callable[Parameters, R]) -> Callable[Parameters, R]:
+    """A function whose records know that it made them, and from which arguments.
+
+    The arguments are records, arrays, or anything hashable. Calls with equal arguments, however
+    these are passed, give the same record while it is in use, and an equal one later.
+    """
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def wrapped(*args: Parameters.args, **options: Parameters.kwargs) -> R:
+        recipe = Recipe.of(wrapped, signature.bind(*args, **options))
+        return recipe.record() if recipe.has_leaves() else _interned(recipe)
+
+    return wrapped
+
+
+def register(kind: type[R]) -> type[R]:
+    """Registers a class of records as a pytree, whose leaves are the JAX arrays in the recipe."""
+
+    def flatten(record: R) -> tuple[tuple[Any, ...], Any]:
+        recipe = record._recipe
+        return ((), record) if recipe is None else recipe.flat
+
+    jax.tree_util.register_pytree_node(kind, flatten, _unflatten)
+    return kind
+
+
+def closed(record: R) -> R:
+    """The record with concrete JAX arrays in it as NumPy arrays, so that it has no leaves.
+
+    Raises:
+      TypeError: If an array is traced and has no value yet.
+    """
+    recipe = record._recipe
+    if recipe is None or not recipe.has_leaves():
+        return record
+    values = list(recipe.values)
+    for place in recipe.places:
+        child = values[place]
+        values[place] = closed(child) if isinstance(child, Record) else np.asarray(child)
+    places = tuple(place for place in recipe.places if isinstance(values[place], Record))
+    recipe = Recipe(recipe.make, recipe.names, tuple(map(_frozen, values)), recipe.keywords, places)
+    return _interned(recipe)
+
+
+def _unflatten(structure: Any, children: tuple[Any, ...]) -> Any:
+    return structure.record(children) if isinstance(structure, _Structure) else structure
+
+
+def _from_fields(kind: type[Any], fields: dict[str, Any]) -> Any:
+    return kind(**fields)
+
+
+def _from_recipe(*parts: Any) -> Any:
+    return _interned(Recipe(*parts))
+
+
+def _interned(recipe: Recipe) -> Any:
+    """The record of a recipe, the same one while it is in use."""
+    record = _in_use.get(recipe.key)
+    if record is None:
+        record = _in_use.setdefault(recipe.key, recipe.record())
+    return record
+
+
+def _frozen(value: Any) -> Any:
+    """An argument that nobody can change later; NumPy's scalars as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.flags.writeable:
+        value = value.copy()
+        value.flags.writeable = False
+    return value
+
+
+def _check_argument(make: Callable[..., Any], name: str, value: Any) -> None:
+    if isinstance(value, (Record, jax.Array, np.ndarray)):
+        return
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} of {make.__name__} must be hashable, an array or a record, since the result "
+            f"is compared by its arguments; got {value!r}. Pass a tuple in place of a list."
+        ) from None
+
+
+def _content(value: Any) -> Any:
+    """Compared and hashed in place of an argument or field."""
+    if isinstance(value, jax.core.Tracer):
+        return _Traced(value)
+    if isinstance(value, (np.ndarray, jax.Array)):
+        array = np.asarray(value)
+        return isinstance(value, jax.Array), array.dtype.str, array.shape, array.tobytes()
+    return type(value), value
+
+
+class _Traced:
+    """A traced array, which has no content to compare yet."""
+
+    def __init__(self, array: jax.Array) -> None:
+        self.array = array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Traced) and self.array is other.array
+
+    def __hash__(self) -> int:
+        raise TypeError(
+            "a transform made from traced arrays cannot be hashed: its numbers are not known yet. "
+            "Pass it to a jitted function as an ordinary argument, not as a static one, and make "
+            f"modules outside of jit; got {self.array}."
+        )

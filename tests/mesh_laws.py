@@ -1,0 +1,98 @@
+"""The laws of transforms on a mesh of eight devices: ``python tests/mesh_laws.py MODE``.
+
+``test_mesh.py`` runs it in a process of its own, since the number of devices is settled when JAX
+starts. Prints a line for each member that breaks a law, with the error.
+"""
+
+import functools
+import os
+import sys
+import traceback
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from families import MEMBERS
+from jax.sharding import AxisType, PartitionSpec
+
+DEVICES = 8
+
+
+def look(t, theta, points):
+    """The map, its gradients, and the inverse of points of its own for each theta."""
+
+    def loss(theta, points):
+        return jnp.sum(jnp.sin(t.apply(theta, points)))
+
+    gradients = jax.grad(loss, (0, 1))(theta, points)
+    return t.apply(theta, points), t.invert(theta, points), gradients
+
+
+def look_at_shared(t, points, theta):
+    """The map and its gradient to theta, of points that are a constant, as the lattice of a warp.
+
+    The gradient to shared points would be a sum over the devices.
+    """
+    loss = lambda theta: jnp.sum(jnp.sin(t.apply(theta, points)))  # noqa: E731
+    return t.apply(theta, points), jax.grad(loss)(theta)
+
+
+def explicit(batched, operands):
+    """Over axes of an Explicit mesh, the default of ``jax.make_mesh``."""
+    with jax.set_mesh(jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Explicit,))):
+        return jax.jit(batched)(*(jax.device_put(each, PartitionSpec("data")) for each in operands))
+
+
+def auto(batched, operands):
+    """Over axes of an Auto mesh."""
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, PartitionSpec("data"))
+    return jax.jit(batched)(*(jax.device_put(each, sharding) for each in operands))
+
+
+def shard_map(batched, operands):
+    """Inside ``jax.shard_map``, with its default check of what varies."""
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+    data = PartitionSpec("data")
+    return jax.jit(jax.shard_map(batched, mesh=mesh, in_specs=data, out_specs=data))(*operands)
+
+
+MODES = {mode.__name__: mode for mode in (explicit, auto, shard_map)}
+
+
+def check(member, mode):
+    """On the mesh all is as on one device, for theta with each point and with shared points."""
+    t = MEMBERS[member].transform
+    thetas = np.stack([MEMBERS[member].theta(seed, 0.5) for seed in range(DEVICES)])
+    points = np.float32(MEMBERS[member].points(7, DEVICES, 3))
+    operands = np.float32(thetas), points
+    shared = functools.partial(look_at_shared, t, jnp.asarray(points[0]))
+
+    def batched(thetas, points):
+        return jax.vmap(functools.partial(look, t))(thetas, points), jax.vmap(shared)(thetas)
+
+    expected = jax.jit(batched)(*operands)
+    got = MODES[mode](batched, operands)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5, rtol=2e-5)
+
+
+def main():
+    mode, *members = sys.argv[1:]
+    failed = False
+    for member in members or MEMBERS:
+        try:
+            check(member, mode)
+        except Exception as error:
+            failed = True
+            print(f"{member}: {type(error).__name__}: {error}"[:2000])
+            if members:
+                traceback.print_exc()
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
