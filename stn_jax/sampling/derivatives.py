@@ -118,14 +118,11 @@ def _push_by_parts(
         along = [operand for operand in wrt if operand > FILL]
         if along:
             terms.append(
-                jax.jvp(
-                    lambda *pixels: _by_taps(formula, batch, *operands[:2], *pixels),
-                    list(operands[2:]),
-                    [
-                        meshes.instantiated(given.get(k), each)
-                        for k, each in enumerate(operands[2:], start=2)
-                    ],
-                )[1]
+                _jvp(
+                    lambda *pixels: _by_taps(formula, batch, *_replaced(operands, along, pixels)),
+                    [operands[k] for k in along],
+                    [given[k] for k in along],
+                )
             )
         return functools.reduce(jnp.add, terms)
     return functools.reduce(
@@ -220,13 +217,13 @@ def _push_jvp(
 
         def derivative(*moved: Array) -> Array:
             each = _replaced(operands, names, moved)
-            directions = [
-                meshes.instantiated(dict(zip(wrt, first, strict=True)).get(k), operand)
-                for k, operand in enumerate(operands)
-            ]
-            return jax.jvp(lambda *o: _by_taps(formula, batch, *o), each, directions)[1]
+            return _jvp(
+                lambda *chosen: _by_taps(formula, batch, *_replaced(each, wrt, chosen)),
+                [each[k] for k in wrt],
+                first,
+            )
 
-        terms.append(jax.jvp(derivative, [operands[k] for k in names], list(moving.values()))[1])
+        terms.append(_jvp(derivative, [operands[k] for k in names], list(moving.values())))
     elif moving:
         for slot in _slots(formula):
             rest = [k for k in wrt if k not in slot]
@@ -302,7 +299,7 @@ def _pull_jvp(
                 formula, batch, wrt, reduced, *_replaced(operands, names, moved), cotangent
             )
 
-        parts = jax.jvp(gradients, [operands[k] for k in names], list(moving.values()))[1]
+        parts = _jvp(gradients, [operands[k] for k in names], list(moving.values()))
         add(range(len(wrt)), parts)
     elif moving:
         for slot in _slots(formula):
@@ -368,6 +365,18 @@ def _pull_transpose(
             for k, part in zip(slot, parts, strict=True):
                 results[k] = part if results[k] is None else results[k] + part
     return results
+
+
+def _jvp(
+    function: Callable[..., Any], primals: Sequence[Array], tangents: Sequence[Array]
+) -> Any:
+    """The derivative along tangents, whose batch axes may be of size 1 where the primals' are not."""
+    shapes = [jnp.broadcast_shapes(p.shape, t.shape) for p, t in zip(primals, tangents, strict=True)]
+    primals, tangents = (
+        [jnp.broadcast_to(each, shape) for each, shape in zip(arrays, shapes, strict=True)]
+        for arrays in (primals, tangents)
+    )
+    return jax.jvp(function, primals, tangents)[1]
 
 
 def _no_tangent(value: Array) -> Any:

@@ -80,7 +80,7 @@ def pull(formula: Formula, wrt: Sequence[int], *operands: Array) -> list[Array]:
     return [results[operand] for operand in wrt]
 
 
-def _flat(axes: list[list[Tap]]) -> tuple[list[list[Tap]], Array, tuple[int, ...]]:
+def _flat(axes: Sequence[Sequence[Tap]]) -> tuple[list[list[Tap]], Array, tuple[int, ...]]:
     """The taps at points in a row, x first; where a coordinate is not a number; the points' shape."""
     nan = functools.reduce(jnp.logical_or, [jnp.isnan(t.weight) for axis in axes for t in axis])
     flat = nan.reshape(-1)
