@@ -6,10 +6,11 @@ DATA ?= digits
 # Further arguments of the tests, such as -m 'not slow'.
 PYTEST ?=
 
-.PHONY: help demo docs readme-assets test conformance bench lint dist setup clean
+.PHONY: help demo docs readme-assets test test-all conformance bench lint dist setup clean
 help:
 	@echo "make demo   train a CNN and an ST-CNN on rotated digits; runs/demo/report.html"
-	@echo "make test   run the tests"
+	@echo "make test   run the tests, but for those that take longest"
+	@echo "make test-all   run all tests"
 	@echo "make conformance   the laws of transforms and of the sampler as a table, members × laws"
 	@echo "make bench  every benchmark in its small form, for errors rather than for times"
 	@echo "make lint   ruff and mypy"
@@ -55,6 +56,9 @@ dist: setup
 	$(BIN)/python -m build
 
 test: setup
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet -m "not slow" $(PYTEST)
+
+test-all: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 $(PYTEST)
 
 conformance: setup

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex, TypeVar
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -12,14 +13,16 @@ T = TypeVar("T")
 
 
 def spatial_shape(name: str, shape: Sequence[int], ndim: int | None = None) -> tuple[int, ...]:
-    """A spatial shape as a tuple of positive integers."""
+    """A spatial shape as a tuple of positive integers, or of symbols during an export."""
     try:
-        sizes = tuple(operator.index(size) for size in shape)
+        sizes = tuple(
+            size if jax.export.is_symbolic_dim(size) else operator.index(size) for size in shape
+        )
     except TypeError:
         raise ValueError(
             f"{name} must be a sequence of integers such as (height, width); got {shape!r}."
         ) from None
-    if not sizes or min(sizes) < 1:
+    if not sizes or any(isinstance(size, int) and size < 1 for size in sizes):
         raise ValueError(
             f"{name} must hold sizes of at least 1, one for each spatial axis; got {sizes}. "
             "An empty output cannot be sampled."
@@ -76,8 +79,13 @@ def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
         )
     if not (integers_allowed or jnp.issubdtype(array.dtype, jnp.floating)):
         raise TypeError(
-            f"image must have a floating dtype for an interpolating kernel; got {array.dtype}. "
+            f'image must have a floating dtype for any kernel but "nearest"; got {array.dtype}. '
             'Convert it, image.astype("float32"), or take kernel="nearest".'
+        )
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 2:
+        raise TypeError(
+            f"image must be of at least 16 bits where it is floating; got {array.dtype}. Convert it, "
+            'image.astype("bfloat16").'
         )
     return array
 

@@ -22,6 +22,9 @@ from jaxtyping import Array, Bool, Float
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 
+# The size of an axis: a number, or a symbol while a program is exported for any size.
+Size = Any
+
 
 def regular_grid(
     shape: Sequence[int], *, align_corners: bool = False, dtype: Any = None
@@ -200,26 +203,41 @@ def footprints_on_lattice(
     return 2 / outs, sizes / outs
 
 
-def _pixel_centres(size: int, align_corners: bool) -> np.ndarray:
-    """Normalised centres of the ``size`` pixels of an axis, in float64."""
-    if not align_corners:
-        return (2 * np.arange(size) + 1 - size) / size
-    return (2 * np.arange(size) + 1 - size) / max(size - 1, 1)
+def _pixel_centres(size: Size, align_corners: bool) -> np.ndarray | Array:
+    """Normalised centres of the ``size`` pixels of an axis, in float64 where it is a number."""
+    size_or_one = size if not align_corners else max(size - 1, 1)
+    if isinstance(size, int):
+        return (2 * np.arange(size) + 1 - size) / size_or_one
+    return (2 * jnp.arange(size) + 1 - size) / jnp.asarray(size_or_one).astype(float)
 
 
-def _lattice_pixels(out: int, size: int, align_corners: bool) -> np.ndarray:
+def _lattice_pixels(out: Size, size: Size, align_corners: bool) -> np.ndarray | Array:
     """Where an axis of ``size`` pixels holds the ``out`` lattice points; whole where they agree."""
-    index = np.arange(out)
+    if isinstance(out, int) and isinstance(size, int):
+        index = np.arange(out)
+    elif out is size:
+        return jnp.arange(size)
+    else:
+        index = jnp.arange(out)
+        out, size = (jnp.asarray(each).astype(float) for each in (out, size))
     if not align_corners:
         return ((2 * index + 1) * size - out) / (2 * out)
-    if out == 1:
+    if isinstance(out, int) and out == 1:
         return np.array([(size - 1) / 2])
     return index * (size - 1) / (out - 1)
 
 
-def scale_and_centre(shape: tuple[int, ...], align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels per normalised unit and the pixel coordinate of the origin, x first, in float64."""
-    sizes = np.array(shape[::-1], np.float64)
+def scale_and_centre(
+    shape: tuple[Size, ...], align_corners: bool
+) -> tuple[np.ndarray | Array, np.ndarray | Array]:
+    """Pixels per normalised unit and the pixel coordinate of the origin, x first.
+
+    In float64 where the shape is made of numbers.
+    """
+    if all(isinstance(size, int) for size in shape):
+        sizes = np.array(shape[::-1], np.float64)
+    else:
+        sizes = jnp.stack([jnp.asarray(size) for size in shape[::-1]]).astype(float)
     return (sizes - 1 if align_corners else sizes) / 2, (sizes - 1) / 2
 
 

@@ -2,15 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
-PaddingName = Literal["constant", "border", "reflection", "wrap"]
+from stn_jax.coordinates import Size
 
-# The size of an axis: a number, or a symbol while a program is exported for any size.
-Size = Any
+PaddingName = Literal["constant", "border", "reflection", "wrap"]
 
 
 @dataclasses.dataclass(frozen=True)
