@@ -1,8 +1,8 @@
 """Times of the handlers, and of PyTorch's counterparts where it is installed.
 
 Run as ``python bench.py [--only WORD] [--seconds N]``. The numbers are milliseconds, minima of many
-calls in turns. Ours include one elementwise XLA pass that makes the coordinates from affine maps,
-as PyTorch's include ``affine_grid``.
+calls in turns. Ours include one elementwise XLA pass that makes the coordinates from affine maps.
+PyTorch's forward includes ``affine_grid``; its backward is that of ``grid_sample`` alone.
 """
 
 import argparse
@@ -19,7 +19,13 @@ try:
 except ImportError:
     torch = None
 
-SHAPES = [(256, 28, 28, 1), (32, 56, 56, 64), (16, 224, 224, 3), (4, 512, 512, 3), (4, 64, 64, 64, 1)]
+SHAPES = [
+    (256, 28, 28, 1),
+    (32, 56, 56, 64),
+    (16, 224, 224, 3),
+    (4, 512, 512, 3),
+    (4, 64, 64, 64, 1),
+]
 
 
 def near_identity(rng, ndim):
@@ -88,24 +94,24 @@ def sampling(shape, dtype):
 
     runs = {"forward": run(False, False), "to coordinates": run(False, True)}
     runs["to image and coordinates"] = run(True, True)
-    return runs, sampling_by_torch(image, cotangent, theta) if torch else {}
+    # PyTorch 2.13's gradient of grid_sample in bfloat16 writes outside its arrays and crashes.
+    comparable = torch and dtype == jnp.float32
+    return runs, sampling_by_torch(image, cotangent, theta) if comparable else {}
 
 
 def sampling_by_torch(image, cotangent, theta):
     """Forward alone, and the backward alone of ``grid_sample``, channels first."""
-    kind = torch.bfloat16 if image.dtype == jnp.bfloat16 else torch.float32
-
-    def to_torch(a):
-        return torch.from_numpy(np.moveaxis(np.asarray(a, np.float32), -1, 1).copy()).to(kind)
-
-    image, cotangent = to_torch(image), to_torch(cotangent)
-    theta = torch.from_numpy(np.array(theta)).to(kind)
+    image = torch.from_numpy(np.moveaxis(np.asarray(image), -1, 1).copy())
+    cotangent = torch.from_numpy(np.moveaxis(np.asarray(cotangent), -1, 1).copy())
+    theta = torch.from_numpy(np.array(theta))
     size = list(image.shape)
     op = torch.nn.functional
 
     def forward():
         with torch.no_grad():
-            op.grid_sample(image, op.affine_grid(theta, size, align_corners=False), align_corners=False)
+            op.grid_sample(
+                image, op.affine_grid(theta, size, align_corners=False), align_corners=False
+            )
 
     def backward(wrt_image):
         grid = op.affine_grid(theta, size, align_corners=False).detach().requires_grad_()
