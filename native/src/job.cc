@@ -141,7 +141,8 @@ class ImageGradient {
     pixels_of_row_ = rows_ > 0 ? geometry_.pixels / rows_ : 0;
     bytes_of_pixel_ = geometry_.padded_channels() * job.source_size;
     bands_ = 1;
-    if (threads > 1 && parts_ < 2 * threads) bands_ = CeilDiv(2 * threads, std::max<int64_t>(parts_, 1));
+    // Enough tasks that the threads end at about the same time.
+    if (threads > 1 && parts_ > 0) bands_ = CeilDiv(2 * threads, parts_);
     if (!job.accumulates_in_place) {
       bands_ = std::max(bands_,
                         CeilDiv(geometry_.pixels * bytes_of_pixel_, kMostBytesOfAccumulators));

@@ -248,8 +248,9 @@ class Builder {
     if (job_.items * geometry.points == 0) return;
     for (size_t axis = 0; axis < ndim_; ++axis) {
       Require(geometry.size[axis] > 0, "An image without pixels cannot be sampled.");
-      Require(geometry.size[axis] <= (int64_t{1} << 30) - 8,
-              "An axis of the image has more than 2^30 - 8 pixels.");
+      // Twice that, the period of a reflection, is a sound int32 also when rounded to float32.
+      Require(geometry.size[axis] <= int64_t{1} << 29,
+              "An axis of the image has more than 2^29 pixels.");
       Require(geometry.taps[axis] > 0, "There must be at least one tap along each axis.");
     }
     Require(geometry.pixels <= INT32_MAX, "An image has more than 2^31 - 1 pixels.");

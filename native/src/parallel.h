@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,11 +16,11 @@
 
 namespace stn {
 
-// Runs `body(i)` for i from 0 to count − 1 on the pool's threads and on this one, and returns when
-// all are done.
+// Runs `body(i)` for i from 0 to count − 1 on the pool's threads and on this one, and returns
+// when all are done; then throws what one of them has thrown, if any.
 //
-// This thread takes tasks, too, until none is left. Then it waits only for tasks that other
-// threads have begun; so it does not matter if the pool's threads are all busy or waiting.
+// This thread takes tasks, too, until none is left. Then it waits only for tasks that others have
+// begun; so it does not matter if the pool's threads are all busy or waiting.
 inline void ParallelFor(xla::ffi::ThreadPool& pool, int64_t threads, int64_t count,
                         const std::function<void(int64_t)>& body) {
   if (threads <= 1 || count <= 1) {
@@ -31,14 +32,23 @@ inline void ParallelFor(xla::ffi::ThreadPool& pool, int64_t threads, int64_t cou
     std::mutex mutex;
     std::condition_variable all_done;
     int64_t done = 0;
+    std::exception_ptr error;
   };
   // Helpers that start late find no task; they outlive this call, and so does what they share.
   auto shared = std::make_shared<Shared>();
   auto work = [shared, count, &body] {
     int64_t done = 0;
-    for (int64_t i; (i = shared->next.fetch_add(1)) < count; ++done) body(i);
+    std::exception_ptr error;
+    for (int64_t i; (i = shared->next.fetch_add(1)) < count; ++done) {
+      try {
+        body(i);
+      } catch (...) {
+        error = std::current_exception();
+      }
+    }
     if (done == 0) return;
     std::lock_guard<std::mutex> lock(shared->mutex);
+    if (error) shared->error = error;
     shared->done += done;
     if (shared->done == count) shared->all_done.notify_all();
   };
@@ -49,6 +59,7 @@ inline void ParallelFor(xla::ffi::ThreadPool& pool, int64_t threads, int64_t cou
   work();
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->all_done.wait(lock, [&] { return shared->done == count; });
+  if (shared->error) std::rethrow_exception(shared->error);
 }
 
 }  // namespace stn

@@ -175,9 +175,7 @@ def test_huge_coordinates_of_periodic_paddings(kernel, padding, n):
         assert np.all((value >= image.min() - 1e-6) & (value <= image.max() + 1e-6))
         np.testing.assert_array_equal(value[:2], np.broadcast_to(image[0], (2, 1)))
         cotangent = np.ones((len(x), 1), np.float32)
-        d_image, d_x = calls.sample_pull(
-            image, fill, [x], cotangent, ((), [()]), **modes(*mode)
-        )
+        d_image, d_x = calls.sample_pull(image, fill, [x], cotangent, ((), [()]), **modes(*mode))
         np.testing.assert_allclose(d_image.sum(), len(x), rtol=1e-5)
         assert np.all(d_x[:-1] == 0)
 

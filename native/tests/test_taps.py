@@ -50,9 +50,7 @@ def check(image, fill, indices, weights, cotangent, batch=(), d_batches=None):
     found = calls.taps(image, fill, indices, weights, num_batch_dims=k)
     calls.assert_close(found, value, name, 8)
     d_batches = d_batches or (batch, [batch] * len(weights))
-    found = calls.taps_pull(
-        image, fill, indices, weights, cotangent, d_batches, num_batch_dims=k
-    )
+    found = calls.taps_pull(image, fill, indices, weights, cotangent, d_batches, num_batch_dims=k)
     scale = 1 + np.abs(d_image[np.isfinite(d_image)]).max(initial=0)
     calls.assert_close(found[0], calls.summed(d_image, d_batches[0]), name, scale)
     for f, d, b in zip(found[1:], d_weights, d_batches[1], strict=True):

@@ -51,7 +51,8 @@ struct Block {
   int filled;   // The same up to a multiple of kLanes.
   int64_t taps;  // Pixels of each point: the product of those along the axes.
 
-  // Along each axis, [taps of the axis][kBlock]. An index is in the image or kFill.
+  // Along each axis, [taps of the axis][kBlock]. An index is the number of pixels from the axis's
+  // first to the tap's, or kFill.
   int32_t* index[kMaxNdim];
   U* axis_weight[kMaxNdim];
   U* moves[kMaxNdim];  // [kBlock]: 1, or 0 where a coordinate's gradient is 0.
@@ -91,16 +92,26 @@ struct Block {
   Memory memory_;
 };
 
+// Pixels between neighbours along an axis.
+inline int32_t StrideOf(const Geometry& geometry, int axis) {
+  int64_t stride = 1;
+  for (int a = axis + 1; a < geometry.ndim; ++a) stride *= geometry.size[a];
+  return static_cast<int32_t>(stride);
+}
+
+// What is done with pixels besides.
+struct PixelRules {
+  bool leave_out_weightless;  // Reads of weight 0 go to zeros: a NaN or infinity is not seen there.
+  bool redirect_last;         // Reads of the last pixel go to its copy.
+};
+
 // Combines the taps along the axes.
-template <int ndim, class U>
+template <int ndim, bool leave_out_weightless, bool redirect_last, class U>
 void CombineAxes(const Geometry& geometry, Block<U>& block) {
   const int filled = block.filled;
+  const auto last = static_cast<int32_t>(geometry.pixels - 1);
   int64_t taps[kMaxNdim] = {1, 1, 1};
-  int32_t size[kMaxNdim] = {1, 1, 1};
-  for (int axis = 0; axis < ndim; ++axis) {
-    taps[axis] = geometry.taps[axis];
-    size[axis] = static_cast<int32_t>(geometry.size[axis]);
-  }
+  for (int axis = 0; axis < ndim; ++axis) taps[axis] = geometry.taps[axis];
   int32_t* __restrict pixel = block.pixel;
   U* __restrict weight = block.weight;
   for (int64_t a = 0; a < taps[0]; ++a) {
@@ -116,22 +127,36 @@ void CombineAxes(const Geometry& geometry, Block<U>& block) {
           int32_t flat = index0[i], signs = index0[i];
           U product = weight0[i];
           if constexpr (ndim > 1) {
-            flat = flat * size[1] + index1[i];
+            flat += index1[i];
             signs |= index1[i];
-            product = product * weight1[i];
+            product *= weight1[i];
           }
           if constexpr (ndim > 2) {
-            flat = flat * size[2] + index2[i];
+            flat += index2[i];
             signs |= index2[i];
-            product = product * weight2[i];
+            product *= weight2[i];
           }
-          pixel[i] = signs < 0 ? kFill : flat;
+          if constexpr (redirect_last) flat = flat == last ? kLast : flat;
+          flat = signs < 0 ? kFill : flat;
+          if constexpr (leave_out_weightless) flat = product == 0 ? kZero : flat;
+          pixel[i] = flat;
           weight[i] = product;
         }
         pixel += kBlock;
         weight += kBlock;
       }
     }
+  }
+}
+
+template <int ndim, class U>
+void CombineAxes(const Geometry& geometry, PixelRules rules, Block<U>& block) {
+  if (rules.leave_out_weightless) {
+    rules.redirect_last ? CombineAxes<ndim, true, true>(geometry, block)
+                        : CombineAxes<ndim, true, false>(geometry, block);
+  } else {
+    rules.redirect_last ? CombineAxes<ndim, false, true>(geometry, block)
+                        : CombineAxes<ndim, false, false>(geometry, block);
   }
 }
 

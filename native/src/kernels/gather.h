@@ -14,44 +14,117 @@ STN_INLINE int64_t Taps(const Block<U>& block) {
   return fixed_taps > 0 ? fixed_taps : block.taps;
 }
 
-// The same pixel's only channel at several points.
+// The only channel of the pixels that several points read.
 template <class T>
-STN_INLINE Vector<Accumulator<T>, kLanes> OneChannel(const Pixels<T>& pixels,
+STN_INLINE Vector<Accumulator<T>, kLanes> OneChannel(const T* image, const T* others,
                                                      const int32_t* pixel) {
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<T, float>) {
+    const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixel));
+    const __m256i is_fill = _mm256_cmpeq_epi32(index, _mm256_set1_epi32(kFill));
+    const __m256 outside =
+        _mm256_and_ps(_mm256_castsi256_ps(is_fill), _mm256_set1_ps(others[kFill]));
+    // Lanes whose sign is set are read.
+    const __m256i inside = _mm256_xor_si256(index, _mm256_set1_epi32(-1));
+    return (Vector<float, kLanes>)_mm256_mask_i32gather_ps(outside, image, index,
+                                                           _mm256_castsi256_ps(inside), 4);
+  }
+#endif
   Vector<Accumulator<T>, kLanes> values;
-  for (int lane = 0; lane < kLanes; ++lane) values[lane] = Widen(*pixels.at(pixel[lane], 1));
+  for (int lane = 0; lane < kLanes; ++lane) {
+    values[lane] = Widen((pixel[lane] < 0 ? others : image)[pixel[lane]]);
+  }
   return values;
+}
+
+#if defined(__AVX2__)
+// Whether all points of a vector read a pixel and its right neighbour.
+STN_INLINE bool AreNeighbours(const int32_t* left, const int32_t* right) {
+  const __m256i l = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(left));
+  const __m256i r = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(right));
+  const __m256i differ = _mm256_xor_si256(_mm256_sub_epi32(r, l), _mm256_set1_epi32(1));
+  // A sign in `l` means a pixel outside.
+  const __m256i bad = _mm256_or_si256(differ, _mm256_srai_epi32(l, 31));
+  return _mm256_testz_si256(bad, bad) != 0;
+}
+
+// Two neighbouring numbers at each of two places.
+STN_INLINE __m128 TwoPairs(const float* image, int32_t first, int32_t second) {
+  const __m128 low = _mm_loadl_pi(_mm_setzero_ps(), reinterpret_cast<const __m64*>(image + first));
+  return _mm_loadh_pi(low, reinterpret_cast<const __m64*>(image + second));
+}
+#endif
+
+// The same for two taps: two pixels side by side are read by one load.
+template <class T>
+STN_INLINE void TwoTaps(const T* image, const T* others, const int32_t* pixel,
+                        Vector<Accumulator<T>, kLanes>& left,
+                        Vector<Accumulator<T>, kLanes>& right) {
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<T, float>) {
+    if (AreNeighbours(pixel, pixel + kBlock)) {
+      const __m256 even = _mm256_set_m128(TwoPairs(image, pixel[4], pixel[5]),
+                                          TwoPairs(image, pixel[0], pixel[1]));
+      const __m256 odd = _mm256_set_m128(TwoPairs(image, pixel[6], pixel[7]),
+                                         TwoPairs(image, pixel[2], pixel[3]));
+      left = (Vector<float, kLanes>)_mm256_shuffle_ps(even, odd, _MM_SHUFFLE(2, 0, 2, 0));
+      right = (Vector<float, kLanes>)_mm256_shuffle_ps(even, odd, _MM_SHUFFLE(3, 1, 3, 1));
+      return;
+    }
+  }
+#endif
+  left = OneChannel(image, others, pixel);
+  right = OneChannel(image, others, pixel + kBlock);
 }
 
 // One channel: a vector holds points.
 template <int fixed_taps, class T>
-void GatherOne(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* out) {
+void GatherOne(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* __restrict out) {
   using U = Accumulator<T>;
-  for (int i = 0; i < block.filled; i += kLanes) {
+  const int count = block.count, filled = block.filled;
+  const int64_t taps = Taps<fixed_taps>(block);
+  const int32_t* __restrict pixel = block.pixel;
+  const U* __restrict weight = block.weight;
+  const T* __restrict image = pixels.image();
+  const T* __restrict others = pixels.others();
+  for (int i = 0; i < filled; i += kLanes) {
     Vector<U, kLanes> sum = {};
-    for (int64_t tap = 0; tap < Taps<fixed_taps>(block); ++tap) {
+    int64_t tap = 0;
+    for (; tap + 2 <= taps; tap += 2) {
       const int64_t k = tap * kBlock + i;
-      sum += Load<kLanes>(block.weight + k) * OneChannel(pixels, block.pixel + k);
+      Vector<U, kLanes> left, right;
+      TwoTaps(image, others, pixel + k, left, right);
+      sum += Load<kLanes>(weight + k) * left;
+      sum += Load<kLanes>(weight + k + kBlock) * right;
     }
-    if (i + kLanes <= block.count) {
+    if (tap < taps) {
+      const int64_t k = tap * kBlock + i;
+      sum += Load<kLanes>(weight + k) * OneChannel(image, others, pixel + k);
+    }
+    if (i + kLanes <= count) {
       Store<kLanes>(out + i, sum);
     } else {
-      StoreFirst<kLanes>(out + i, sum, block.count - i);
+      StoreFirst<kLanes>(out + i, sum, count - i);
     }
   }
 }
 
 // Two to four channels: a vector holds the channels of a point, and its neighbour's first.
 template <int channels, int fixed_taps, class T>
-void GatherFew(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* out) {
+void GatherFew(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* __restrict out) {
   using U = Accumulator<T>;
-  for (int i = 0; i < block.count; ++i) {
+  const int count = block.count;
+  const int64_t taps = Taps<fixed_taps>(block);
+  const int32_t* __restrict pixel = block.pixel;
+  const U* __restrict weight = block.weight;
+  const Pixels<T> at = pixels;
+  for (int i = 0; i < count; ++i) {
     Vector<U, 4> sum = {};
-    for (int64_t tap = 0; tap < Taps<fixed_taps>(block); ++tap) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t k = tap * kBlock + i;
-      sum += block.weight[k] * Load<4>(pixels.at(block.pixel[k], channels));
+      sum += weight[k] * Load<4>(at(pixel[k], channels));
     }
-    if (channels == 4 || i + 1 < block.count) {
+    if (channels == 4 || i + 1 < count) {
       Store<4>(out + i * channels, sum);
     } else {
       StoreFirst<4>(out + i * channels, sum, channels);
@@ -62,42 +135,55 @@ void GatherFew(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* o
 // Any number of channels: vectors hold channels of a point.
 template <int fixed_taps, class T>
 void GatherMany(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, int64_t channels,
-                T* out) {
+                T* __restrict out) {
   using U = Accumulator<T>;
-  for (int i = 0; i < block.count; ++i) {
-    const int64_t taps = Taps<fixed_taps>(block);
+  constexpr int kWide = 4 * kLanes;
+  const int count = block.count;
+  const int64_t taps = Taps<fixed_taps>(block);
+  const int32_t* __restrict pixel = block.pixel;
+  const U* __restrict weight = block.weight;
+  const Pixels<T> at = pixels;
+  for (int i = 0; i < count; ++i) {
+    T* __restrict to = out + i * channels;
     int64_t c = 0;
+    for (; c + kWide <= channels; c += kWide) {
+      Vector<U, kLanes> sum[4] = {};
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t k = tap * kBlock + i;
+        const T* __restrict from = at(pixel[k], channels) + c;
+        for (int j = 0; j < 4; ++j) sum[j] += weight[k] * Load<kLanes>(from + j * kLanes);
+      }
+      for (int j = 0; j < 4; ++j) Store<kLanes>(to + c + j * kLanes, sum[j]);
+    }
     for (; c + kLanes <= channels; c += kLanes) {
       Vector<U, kLanes> sum = {};
       for (int64_t tap = 0; tap < taps; ++tap) {
         const int64_t k = tap * kBlock + i;
-        sum += block.weight[k] * Load<kLanes>(pixels.at(block.pixel[k], channels) + c);
+        sum += weight[k] * Load<kLanes>(at(pixel[k], channels) + c);
       }
-      Store<kLanes>(out + i * channels + c, sum);
+      Store<kLanes>(to + c, sum);
     }
     for (; c < channels; ++c) {
       U sum = 0;
       for (int64_t tap = 0; tap < taps; ++tap) {
         const int64_t k = tap * kBlock + i;
-        sum += block.weight[k] * Widen(pixels.at(block.pixel[k], channels)[c]);
+        sum += weight[k] * Widen(at(pixel[k], channels)[c]);
       }
-      out[i * channels + c] = Narrow<T>(sum);
+      to[c] = Narrow<T>(sum);
     }
   }
 }
 
+// Needs a block that leaves out what has no weight.
 template <int fixed_taps, class T>
-void Gather(const Geometry& geometry, Block<Accumulator<T>>& block, const Pixels<T>& pixels,
+void Gather(const Geometry& geometry, const Block<Accumulator<T>>& block, const Pixels<T>& pixels,
             T* out) {
-  LeaveOutWeightless(block);
   switch (geometry.channels) {
     case 1:
       return GatherOne<fixed_taps>(block, pixels, out);
     case 2:
-      RedirectLast(geometry, block);
       return GatherFew<2, fixed_taps>(block, pixels, out);
     case 3:
-      RedirectLast(geometry, block);
       return GatherFew<3, fixed_taps>(block, pixels, out);
     case 4:
       return GatherFew<4, fixed_taps>(block, pixels, out);

@@ -6,15 +6,10 @@
 namespace stn::STN_VARIANT {
 namespace {
 
-// Calls `body` with the number of taps as a compile-time constant where it is a common one.
+// Does `CALL` with the number of taps as a compile-time constant where it is a common one: of the
+// linear kernel in 2 and 3 dimensions, and of cubic ones.
 #define STN_WITH_FIXED_TAPS(TAPS, CALL) \
   switch (TAPS) {                       \
-    case 1:                             \
-      CALL(1);                          \
-      break;                            \
-    case 2:                             \
-      CALL(2);                          \
-      break;                            \
     case 4:                             \
       CALL(4);                          \
       break;                            \
@@ -32,10 +27,12 @@ template <class T>
 void Forward(const Geometry& geometry, const Item& item, Range points) {
   using U = Accumulator<T>;
   Block<U> block(geometry);
-  Pixels<T> pixels(geometry, item);
+  const PixelsOfItem<T> all_pixels(geometry, item);
+  const Pixels<T> pixels = all_pixels.pixels();
+  const PixelRules rules = {true, ReadsPastLast(geometry)};
   T* out = static_cast<T*>(item.out);
   for (int64_t first = points.first; first < points.last; first += kBlock) {
-    FillBlock(geometry, item, first, points.last, block);
+    FillBlock(geometry, item, first, points.last, rules, block);
 #define STN_GATHER(FIXED) Gather<FIXED>(geometry, block, pixels, out + first * geometry.channels)
     STN_WITH_FIXED_TAPS(block.taps, STN_GATHER)
 #undef STN_GATHER
@@ -47,7 +44,9 @@ void Pull(const Geometry& geometry, const Item& item, Range points, Range band) 
   using U = Accumulator<T>;
   if (points.first >= points.last) return;
   Block<U> block(geometry);
-  Pixels<T> pixels(geometry, item);
+  const PixelsOfItem<T> all_pixels(geometry, item);
+  const Pixels<T> pixels = all_pixels.pixels();
+  const PixelRules rules = {false, ReadsPastLast(geometry)};
   int64_t most_taps = 1;
   bool wrt_source = false;
   for (int axis = 0; axis < geometry.ndim; ++axis) {
@@ -60,7 +59,7 @@ void Pull(const Geometry& geometry, const Item& item, Range points, Range band) 
   const T* all_cotangents = static_cast<const T*>(item.cotangent);
   U* d_image = static_cast<U*>(item.d_image);
   for (int64_t first = points.first; first < points.last; first += kBlock) {
-    FillBlock(geometry, item, first, points.last, block);
+    FillBlock(geometry, item, first, points.last, rules, block);
     const T* cotangent = all_cotangents + first * geometry.channels;
     if (d_image != nullptr) {
 #define STN_SCATTER(FIXED) Scatter<FIXED>(geometry, block, cotangent, band, d_image)
@@ -87,7 +86,7 @@ void TouchedRows(const Geometry& geometry, const Item& item, Range blocks, Rows*
   for (int64_t b = blocks.first; b < blocks.last; ++b) {
     const int64_t first = b * kBlock;
     block.resize(geometry.points - first < kBlock ? geometry.points - first : kBlock);
-    FillAxis(geometry, item, first, 0, block);
+    FillAxis(geometry, item, first, 0, 1, block);
     Rows touched = {INT32_MAX, 0};
     for (int64_t tap = 0; tap < geometry.taps[0]; ++tap) {
       const int32_t* index = block.index[0] + tap * kBlock;
@@ -129,11 +128,12 @@ void Add(const void* terms, int64_t count, void* sums) {
 template <class E, class U>
 void Bytes(const Geometry& geometry, const Item& item, Range points) {
   Block<U> block(geometry);
+  const PixelRules rules = {false, false};
   const E* image = static_cast<const E*>(item.image);
   const E* fill = static_cast<const E*>(item.fill);
   const int64_t channels = geometry.channels;
   for (int64_t first = points.first; first < points.last; first += kBlock) {
-    FillBlock(geometry, item, first, points.last, block);
+    FillBlock(geometry, item, first, points.last, rules, block);
     E* out = static_cast<E*>(item.out) + first * channels;
     for (int i = 0; i < block.count; ++i) {
       const E* from = block.pixel[i] < 0 ? fill : image + block.pixel[i] * channels;

@@ -16,20 +16,26 @@ STN_INLINE double Floor(double value) { return __builtin_floor(value); }
 // The largest integer that is not above a number of moderate size.
 template <class U>
 STN_INLINE int32_t FloorToInt(U value) {
+#if defined(__SSE4_1__) || defined(__ARM_NEON)
+  return static_cast<int32_t>(Floor(value));
+#else
+  // There is no instruction for it.
   int32_t toward_zero = static_cast<int32_t>(value);
   return toward_zero - (static_cast<U>(toward_zero) > value ? 1 : 0);
+#endif
 }
 
 // One axis of an image under a padding.
 template <class U>
 struct Axis {
   int32_t size;
+  int32_t stride;  // Pixels between neighbours.
   int32_t period;  // After which a periodic padding repeats; else the size.
   int32_t mirror;  // Pixels i and mirror − i are the same under reflection.
   U low, high;     // Coordinates beyond these see what is seen at them.
 
-  Axis(int64_t pixels, Padding padding, bool align_corners)
-      : size(static_cast<int32_t>(pixels)), period(size), mirror(0) {
+  Axis(int64_t pixels, int32_t stride, Padding padding, bool align_corners)
+      : size(static_cast<int32_t>(pixels)), stride(stride), period(size), mirror(0) {
     if (padding == Padding::kReflection) {
       period = align_corners ? 2 * size - 2 : 2 * size;
       if (period < 1) period = 1;
@@ -40,15 +46,16 @@ struct Axis {
   }
 };
 
-// The index in the image of a pixel that may lie outside. `rounds` is the number of periods by
-// which one outside may be away.
+// Where a pixel that may lie outside is, in pixels from the axis's first. `rounds` is the number of
+// periods by which one outside may be away.
 template <Padding padding, int rounds, class U>
-STN_INLINE int32_t MappedIndex(int32_t i, const Axis<U>& axis) {
+STN_INLINE int32_t PlaceOf(int32_t i, const Axis<U>& axis) {
   if constexpr (padding == Padding::kConstant) {
-    return static_cast<uint32_t>(i) < static_cast<uint32_t>(axis.size) ? i : kFill;
+    const bool inside = static_cast<uint32_t>(i) < static_cast<uint32_t>(axis.size);
+    return inside ? i * axis.stride : kFill;
   } else if constexpr (padding == Padding::kBorder) {
     i = i < 0 ? 0 : i;
-    return i < axis.size ? i : axis.size - 1;
+    return (i < axis.size ? i : axis.size - 1) * axis.stride;
   } else {
     for (int round = 0; round < rounds; ++round) {
       i = i < 0 ? i + axis.period : i;
@@ -57,12 +64,12 @@ STN_INLINE int32_t MappedIndex(int32_t i, const Axis<U>& axis) {
     if constexpr (padding == Padding::kReflection) {
       i = i < axis.mirror - i ? i : axis.mirror - i;
     }
-    return i;
+    return i * axis.stride;
   }
 }
 
 template <Kernel kernel, Padding padding, int rounds, class U>
-void LocateAlong(const Axis<U>& axis, const U* __restrict coordinates, int filled,
+void LocateAlong(const Axis<U> axis, const U* __restrict coordinates, int filled,
                  int32_t* __restrict index, U* __restrict weight, U* __restrict moves) {
   constexpr bool periodic = padding == Padding::kReflection || padding == Padding::kWrap;
   const U nan = static_cast<U>(__builtin_nanf(""));
@@ -79,13 +86,13 @@ void LocateAlong(const Axis<U>& axis, const U* __restrict coordinates, int fille
     if constexpr (kernel == Kernel::kLinear) {
       const int32_t first = FloorToInt(near);
       const U fraction = near - static_cast<U>(first) + spoil;
-      index[i] = MappedIndex<padding, rounds>(first, axis);
-      index[kBlock + i] = MappedIndex<padding, rounds>(first + 1, axis);
+      index[i] = PlaceOf<padding, rounds>(first, axis);
+      index[kBlock + i] = PlaceOf<padding, rounds>(first + 1, axis);
       weight[i] = 1 - fraction;
       weight[kBlock + i] = fraction;
     } else {
       const int32_t first = FloorToInt(near + static_cast<U>(0.5));
-      index[i] = MappedIndex<padding, rounds>(first, axis);
+      index[i] = PlaceOf<padding, rounds>(first, axis);
       weight[i] = 1 + spoil;
     }
     const U distance = coordinate < 0 ? -coordinate : coordinate;
@@ -123,14 +130,14 @@ STN_INLINE void CopyFilled(const V* __restrict from, int count, int filled, V* _
 // Fills a block's axes from coordinates.
 template <class U>
 void LocateCoordinates(const Geometry& geometry, const Item& item, int64_t first, int axis,
-                       Block<U>& block) {
+                       int32_t stride, Block<U>& block) {
   const U* coordinates = static_cast<const U*>(item.source[axis]) + first;
   U copy[kBlock];
   if (block.filled != block.count) {
     CopyFilled(coordinates, block.count, block.filled, copy);
     coordinates = copy;
   }
-  Axis<U> rule(geometry.size[axis], geometry.padding, geometry.align_corners);
+  Axis<U> rule(geometry.size[axis], stride, geometry.padding, geometry.align_corners);
   auto locate = geometry.kernel == Kernel::kLinear ? LocateAlong<Kernel::kLinear, U>
                                                    : LocateAlong<Kernel::kNearest, U>;
   locate(rule, geometry.padding, coordinates, block.filled, block.index[axis],
@@ -139,7 +146,7 @@ void LocateCoordinates(const Geometry& geometry, const Item& item, int64_t first
 
 // Fills a block's axes from given indices and weights. Indices outside count as the fill.
 template <class U>
-void CopyTaps(const Geometry& geometry, const Item& item, int64_t first, int axis,
+void CopyTaps(const Geometry& geometry, const Item& item, int64_t first, int axis, int32_t stride,
               Block<U>& block) {
   const auto size = static_cast<uint32_t>(geometry.size[axis]);
   for (int64_t tap = 0; tap < geometry.taps[axis]; ++tap) {
@@ -147,36 +154,39 @@ void CopyTaps(const Geometry& geometry, const Item& item, int64_t first, int axi
     int32_t* __restrict index = block.index[axis] + tap * kBlock;
     CopyFilled(item.index[axis] + from, block.count, block.filled, index);
     for (int i = 0; i < block.filled; ++i) {
-      index[i] = static_cast<uint32_t>(index[i]) < size ? index[i] : kFill;
+      index[i] = static_cast<uint32_t>(index[i]) < size ? index[i] * stride : kFill;
     }
     CopyFilled(static_cast<const U*>(item.source[axis]) + from, block.count, block.filled,
                block.axis_weight[axis] + tap * kBlock);
   }
 }
 
+// The same, from whatever is given; indices are multiples of the stride.
 template <class U>
-void FillAxis(const Geometry& geometry, const Item& item, int64_t first, int axis,
+void FillAxis(const Geometry& geometry, const Item& item, int64_t first, int axis, int32_t stride,
               Block<U>& block) {
   if (geometry.from_coordinates) {
-    LocateCoordinates(geometry, item, first, axis, block);
+    LocateCoordinates(geometry, item, first, axis, stride, block);
   } else {
-    CopyTaps(geometry, item, first, axis, block);
+    CopyTaps(geometry, item, first, axis, stride, block);
   }
 }
 
 // Fills a block with the points from `first` on, up to `last` or the block's end.
 template <class U>
 void FillBlock(const Geometry& geometry, const Item& item, int64_t first, int64_t last,
-               Block<U>& block) {
+               PixelRules rules, Block<U>& block) {
   block.resize(last - first < kBlock ? last - first : kBlock);
-  for (int axis = 0; axis < geometry.ndim; ++axis) FillAxis(geometry, item, first, axis, block);
+  for (int axis = 0; axis < geometry.ndim; ++axis) {
+    FillAxis(geometry, item, first, axis, StrideOf(geometry, axis), block);
+  }
   switch (geometry.ndim) {
     case 1:
-      return CombineAxes<1>(geometry, block);
+      return CombineAxes<1>(geometry, rules, block);
     case 2:
-      return CombineAxes<2>(geometry, block);
+      return CombineAxes<2>(geometry, rules, block);
     default:
-      return CombineAxes<3>(geometry, block);
+      return CombineAxes<3>(geometry, rules, block);
   }
 }
 

@@ -140,9 +140,10 @@ STN_INLINE void StoreFirst(T* to, Vector<Accumulator<T>, n> values, int64_t coun
   }
 }
 
+// The sums of numbers four apart.
 template <class U>
-STN_INLINE U Sum(Vector<U, 8> v) {
-  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+STN_INLINE Vector<U, 4> Folded(Vector<U, 8> v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
 }
 
 // The sums of four vectors, in their order.

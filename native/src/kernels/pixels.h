@@ -10,27 +10,41 @@ namespace stn::STN_VARIANT {
 // Up to this many channels are read by one vector of four, which reads past the pixel's end.
 constexpr int kFewChannels = 4;
 
+// Says where pixels are.
 template <class T>
 class Pixels {
  public:
-  Pixels(const Geometry& geometry, const Item& item)
+  // `others` is behind the end of the pixels that are not in the image.
+  Pixels(const T* image, const T* others) : image_(image), others_(others) {}
+
+  const T* image() const { return image_; }
+  const T* others() const { return others_; }
+
+  // The channels of a pixel. Four may be read, except at the image's last pixel.
+  STN_INLINE const T* operator()(int32_t pixel, int64_t channels) const {
+    return (pixel < 0 ? others_ : image_) + pixel * channels;
+  }
+
+ private:
+  const T* image_;
+  const T* others_;
+};
+
+// Holds the pixels of one batch item that are not in the image.
+template <class T>
+class PixelsOfItem {
+ public:
+  PixelsOfItem(const Geometry& geometry, const Item& item)
       : channels_(geometry.channels),
-        image_(static_cast<const T*>(item.image)),
         memory_((3 * channels_ + kFewChannels) * static_cast<int64_t>(sizeof(T))),
-        others_(memory_.template take<T>(3 * channels_) + 3 * channels_) {
+        others_(memory_.template take<T>(3 * channels_) + 3 * channels_),
+        image_(static_cast<const T*>(item.image)) {
     // The zeros are there already.
     CopyTo(kFill, static_cast<const T*>(item.fill));
     CopyTo(kLast, image_ + (geometry.pixels - 1) * channels_);
   }
 
-  const T* image() const { return image_; }
-  // Behind the end of the pixels that are not in the image.
-  const T* others() const { return others_; }
-
-  // The channels of a pixel. Four may be read, except at the image's last pixel.
-  STN_INLINE const T* at(int32_t pixel, int64_t channels) const {
-    return (pixel < 0 ? others_ : image_) + pixel * channels;
-  }
+  Pixels<T> pixels() const { return {image_, others_}; }
 
  private:
   void CopyTo(int32_t pixel, const T* from) {
@@ -40,29 +54,14 @@ class Pixels {
   }
 
   int64_t channels_;
-  const T* image_;
   Memory memory_;
   T* others_;
+  const T* image_;
 };
 
-// Sends reads of the last pixel to its copy.
-template <class U>
-void RedirectLast(const Geometry& geometry, Block<U>& block) {
-  const auto last = static_cast<int32_t>(geometry.pixels - 1);
-  for (int64_t tap = 0; tap < block.taps; ++tap) {
-    int32_t* __restrict pixel = block.pixel + tap * kBlock;
-    for (int i = 0; i < block.filled; ++i) pixel[i] = pixel[i] == last ? kLast : pixel[i];
-  }
-}
-
-// Sends reads of weight 0 to zeros, so that a NaN or an infinity there is not seen.
-template <class U>
-void LeaveOutWeightless(Block<U>& block) {
-  for (int64_t tap = 0; tap < block.taps; ++tap) {
-    int32_t* __restrict pixel = block.pixel + tap * kBlock;
-    const U* __restrict weight = block.weight + tap * kBlock;
-    for (int i = 0; i < block.filled; ++i) pixel[i] = weight[i] == 0 ? kZero : pixel[i];
-  }
+// Whether vectors of four may read past the end of the image.
+inline bool ReadsPastLast(const Geometry& geometry) {
+  return geometry.channels == 2 || geometry.channels == 3;
 }
 
 }  // namespace stn::STN_VARIANT

@@ -16,59 +16,70 @@ STN_INLINE bool Counts(U weight) {
   return weight < 0 || weight > 0;
 }
 
-// `channels` is that of the accumulators, which are padded. The cotangent is given as numbers of
-// the accumulators' type, padded as they are.
-template <int fixed_taps, int channels, class U>
-void ScatterFew(const Block<U>& block, const U* cotangent, Range band, U* sums) {
-  const auto band_size = static_cast<uint64_t>(band.last - band.first);
-  for (int i = 0; i < block.count; ++i) {
-    Vector<U, channels> term;
-    std::memcpy(&term, cotangent + i * channels, sizeof(term));
-    for (int64_t tap = 0; tap < Taps<fixed_taps>(block); ++tap) {
-      const int64_t k = tap * kBlock + i;
-      const int64_t place = block.pixel[k] - band.first;
-      const U weight = block.weight[k];
-      if (static_cast<uint64_t>(place) >= band_size || block.pixel[k] < 0 || !Counts(weight)) {
-        continue;
-      }
-      U* to = sums + place * channels;
-      Vector<U, channels> sum;
-      std::memcpy(&sum, to, sizeof(sum));
-      sum += weight * term;
-      std::memcpy(to, &sum, sizeof(sum));
-    }
-  }
-}
+// The pixels of a block within a band.
+template <class U>
+class Places {
+ public:
+  Places(const Geometry& geometry, const Block<U>& block, Range band)
+      : pixel_(block.pixel),
+        weight_(block.weight),
+        first_(band.first),
+        size_(static_cast<uint64_t>(band.last - band.first)),
+        last_(geometry.pixels - 1) {}
 
-template <int fixed_taps, class U>
-void ScatterOne(const Block<U>& block, const U* cotangent, Range band, U* sums) {
-  const auto band_size = static_cast<uint64_t>(band.last - band.first);
-  for (int i = 0; i < block.count; ++i) {
-    for (int64_t tap = 0; tap < Taps<fixed_taps>(block); ++tap) {
+  STN_INLINE U weight(int64_t k) const { return weight_[k]; }
+
+  // Where the band has the pixel, or -1 if it has not or nothing is added to it.
+  STN_INLINE int64_t operator()(int64_t k) const {
+    int64_t pixel = pixel_[k];
+    if (__builtin_expect(pixel < 0, 0)) {
+      if (pixel != kLast) return -1;
+      pixel = last_;
+    }
+    const int64_t place = pixel - first_;
+    return static_cast<uint64_t>(place) < size_ && Counts(weight_[k]) ? place : -1;
+  }
+
+ private:
+  const int32_t* __restrict pixel_;
+  const U* __restrict weight_;
+  int64_t first_;
+  uint64_t size_;
+  int64_t last_;
+};
+
+// `width` numbers at each pixel; the cotangent is given as numbers of the accumulators' type.
+template <int fixed_taps, int width, class U>
+void ScatterFew(const Block<U>& block, Places<U> places, const U* cotangent, U* __restrict sums) {
+  const int count = block.count;
+  const int64_t taps = Taps<fixed_taps>(block);
+  for (int i = 0; i < count; ++i) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t k = tap * kBlock + i;
-      const int64_t place = block.pixel[k] - band.first;
-      const U weight = block.weight[k];
-      if (static_cast<uint64_t>(place) >= band_size || block.pixel[k] < 0 || !Counts(weight)) {
-        continue;
+      const int64_t place = places(k);
+      if (place < 0) continue;
+      U* to = sums + place * width;
+      if constexpr (width == 1) {
+        *to += places.weight(k) * cotangent[i];
+      } else {
+        Store<width>(to, Load<width>(to) + places.weight(k) * Load<width>(cotangent + i * width));
       }
-      sums[place] += weight * cotangent[i];
     }
   }
 }
 
 template <int fixed_taps, class T, class U = Accumulator<T>>
-void ScatterMany(const Block<U>& block, const T* cotangent, Range band, int64_t channels,
+void ScatterMany(const Block<U>& block, Places<U> places, const T* cotangent, int64_t channels,
                  U* sums) {
-  const auto band_size = static_cast<uint64_t>(band.last - band.first);
-  for (int i = 0; i < block.count; ++i) {
+  const int count = block.count;
+  const int64_t taps = Taps<fixed_taps>(block);
+  for (int i = 0; i < count; ++i) {
     const T* __restrict from = cotangent + i * channels;
-    for (int64_t tap = 0; tap < Taps<fixed_taps>(block); ++tap) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t k = tap * kBlock + i;
-      const int64_t place = block.pixel[k] - band.first;
-      const U weight = block.weight[k];
-      if (static_cast<uint64_t>(place) >= band_size || block.pixel[k] < 0 || !Counts(weight)) {
-        continue;
-      }
+      const int64_t place = places(k);
+      if (place < 0) continue;
+      const U weight = places.weight(k);
       U* __restrict to = sums + place * channels;
       int64_t c = 0;
       for (; c + kLanes <= channels; c += kLanes) {
@@ -93,21 +104,22 @@ template <int fixed_taps, class T, class U = Accumulator<T>>
 void Scatter(const Geometry& geometry, const Block<U>& block, const T* cotangent, Range band,
              U* sums) {
   U terms[kBlock * kFewChannels];
+  const Places<U> places(geometry, block, band);
   switch (geometry.channels) {
     case 1:
       WidenCotangent<1>(block, cotangent, terms);
-      return ScatterOne<fixed_taps>(block, terms, band, sums);
+      return ScatterFew<fixed_taps, 1>(block, places, terms, sums);
     case 2:
       WidenCotangent<2>(block, cotangent, terms);
-      return ScatterFew<fixed_taps, 2>(block, terms, band, sums);
+      return ScatterFew<fixed_taps, 2>(block, places, terms, sums);
     case 3:
       WidenCotangent<3>(block, cotangent, terms);
-      return ScatterFew<fixed_taps, 4>(block, terms, band, sums);
+      return ScatterFew<fixed_taps, 4>(block, places, terms, sums);
     case 4:
       WidenCotangent<4>(block, cotangent, terms);
-      return ScatterFew<fixed_taps, 4>(block, terms, band, sums);
+      return ScatterFew<fixed_taps, 4>(block, places, terms, sums);
     default:
-      return ScatterMany<fixed_taps>(block, cotangent, band, geometry.channels, sums);
+      return ScatterMany<fixed_taps>(block, places, cotangent, geometry.channels, sums);
   }
 }
 

@@ -18,13 +18,27 @@ STN_INLINE V Product(V cotangent, V pixel) {
 
 template <int fixed_taps, class T>
 void MultiplyOne(Block<Accumulator<T>>& block, const Pixels<T>& pixels, const T* cotangent) {
-  for (int i = 0; i < block.filled; i += kLanes) {
-    const auto factor = i + kLanes <= block.count
-                            ? Load<kLanes>(cotangent + i)
-                            : LoadFirst<kLanes>(cotangent + i, block.count - i);
-    for (int64_t tap = 0; tap < Taps<fixed_taps>(block); ++tap) {
+  using U = Accumulator<T>;
+  const int count = block.count, filled = block.filled;
+  const int64_t taps = Taps<fixed_taps>(block);
+  const int32_t* __restrict pixel = block.pixel;
+  U* __restrict product = block.product;
+  const T* __restrict image = pixels.image();
+  const T* __restrict others = pixels.others();
+  for (int i = 0; i < filled; i += kLanes) {
+    const auto factor = i + kLanes <= count ? Load<kLanes>(cotangent + i)
+                                            : LoadFirst<kLanes>(cotangent + i, count - i);
+    int64_t tap = 0;
+    for (; tap + 2 <= taps; tap += 2) {
       const int64_t k = tap * kBlock + i;
-      Store<kLanes>(block.product + k, Product(factor, OneChannel(pixels, block.pixel + k)));
+      Vector<U, kLanes> left, right;
+      TwoTaps(image, others, pixel + k, left, right);
+      Store<kLanes>(product + k, Product(factor, left));
+      Store<kLanes>(product + k + kBlock, Product(factor, right));
+    }
+    if (tap < taps) {
+      const int64_t k = tap * kBlock + i;
+      Store<kLanes>(product + k, Product(factor, OneChannel(image, others, pixel + k)));
     }
   }
 }
@@ -32,45 +46,71 @@ void MultiplyOne(Block<Accumulator<T>>& block, const Pixels<T>& pixels, const T*
 template <int channels, int fixed_taps, class T>
 void MultiplyFew(Block<Accumulator<T>>& block, const Pixels<T>& pixels, const T* cotangent) {
   using U = Accumulator<T>;
-  for (int i = 0; i < block.filled; i += 4) {
+  const int count = block.count, filled = block.filled;
+  const int64_t taps = Taps<fixed_taps>(block);
+  const int32_t* __restrict pixel = block.pixel;
+  U* __restrict product = block.product;
+  const Pixels<T> at = pixels;
+  Vector<U, 4> channel = {0, 1, 2, 3};
+  for (int i = 0; i < filled; i += 4) {
     Vector<U, 4> factor[4];
     for (int j = 0; j < 4; ++j) {
-      factor[j] = i + j < block.count ? LoadFirst<4>(cotangent + (i + j) * channels, channels)
-                                      : Vector<U, 4>{};
+      const T* from = cotangent + (i + j) * channels;
+      // The block's last points must not read behind them.
+      factor[j] = i + j + 1 < count ? (channel < channels ? Load<4>(from) : Vector<U, 4>{})
+                                    : LoadFirst<4>(from, i + j < count ? channels : 0);
     }
-    for (int64_t tap = 0; tap < Taps<fixed_taps>(block); ++tap) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t k = tap * kBlock + i;
       Vector<U, 4> terms[4];
       for (int j = 0; j < 4; ++j) {
-        terms[j] = Product(factor[j], Load<4>(pixels.at(block.pixel[k + j], channels)));
+        terms[j] = Product(factor[j], Load<4>(at(pixel[k + j], channels)));
       }
-      Store<4>(block.product + k, Sums<U>(terms[0], terms[1], terms[2], terms[3]));
+      Store<4>(product + k, Sums<U>(terms[0], terms[1], terms[2], terms[3]));
     }
   }
 }
 
+// Four taps share each load of the cotangent.
 template <int fixed_taps, class T>
 void MultiplyMany(Block<Accumulator<T>>& block, const Pixels<T>& pixels, int64_t channels,
                   const T* cotangent) {
   using U = Accumulator<T>;
-  for (int i = 0; i < block.count; ++i) {
+  const int count = block.count;
+  const int64_t taps = Taps<fixed_taps>(block);
+  const int32_t* __restrict pixel = block.pixel;
+  U* __restrict product = block.product;
+  const Pixels<T> at = pixels;
+  for (int i = 0; i < count; ++i) {
     const T* __restrict factor = cotangent + i * channels;
-    for (int64_t tap = 0; tap < Taps<fixed_taps>(block); ++tap) {
-      const int64_t k = tap * kBlock + i;
-      const T* __restrict from = pixels.at(block.pixel[k], channels);
-      Vector<U, kLanes> sums = {};
+    for (int64_t first = 0; first < taps; first += 4) {
+      const int64_t k = first * kBlock + i;
+      // Where there are fewer taps, the last stands in for those that lack.
+      const T* from[4];
+      for (int64_t t = 0; t < 4; ++t) {
+        const int64_t tap = first + t < taps ? t : taps - 1 - first;
+        from[t] = at(pixel[k + tap * kBlock], channels);
+      }
+      Vector<U, kLanes> sums[4] = {};
       int64_t c = 0;
       for (; c + kLanes <= channels; c += kLanes) {
-        sums += Product(Load<kLanes>(factor + c), Load<kLanes>(from + c));
+        const auto factors = Load<kLanes>(factor + c);
+        for (int t = 0; t < 4; ++t) sums[t] += Product(factors, Load<kLanes>(from[t] + c));
       }
-      U sum = Sum<U>(sums);
-      for (; c < channels; ++c) sum += Product(Widen(factor[c]), Widen(from[c]));
-      block.product[k] = sum;
+      Vector<U, 4> all =
+          Sums<U>(Folded<U>(sums[0]), Folded<U>(sums[1]), Folded<U>(sums[2]), Folded<U>(sums[3]));
+      for (; c < channels; ++c) {
+        const Vector<U, 4> rest = {Widen(from[0][c]), Widen(from[1][c]), Widen(from[2][c]),
+                                   Widen(from[3][c])};
+        const U f = Widen(factor[c]);
+        all += Product(Vector<U, 4>{f, f, f, f}, rest);
+      }
+      for (int64_t t = 0; t < 4 && first + t < taps; ++t) product[k + t * kBlock] = all[t];
     }
   }
 }
 
-// Fills the block's products. Sends reads of the last pixel to its copy.
+// Fills the block's products.
 template <int fixed_taps, class T>
 void Multiply(const Geometry& geometry, Block<Accumulator<T>>& block, const Pixels<T>& pixels,
               const T* cotangent) {
@@ -78,10 +118,8 @@ void Multiply(const Geometry& geometry, Block<Accumulator<T>>& block, const Pixe
     case 1:
       return MultiplyOne<fixed_taps>(block, pixels, cotangent);
     case 2:
-      RedirectLast(geometry, block);
       return MultiplyFew<2, fixed_taps>(block, pixels, cotangent);
     case 3:
-      RedirectLast(geometry, block);
       return MultiplyFew<3, fixed_taps>(block, pixels, cotangent);
     case 4:
       return MultiplyFew<4, fixed_taps>(block, pixels, cotangent);
@@ -141,24 +179,68 @@ void WeightGradient(const Geometry& geometry, const Block<U>& block, int axis, U
   }
 }
 
+// The gradient to one axis's coordinates under the linear kernel: the products at the upper taps
+// less those at the lower, weighted by the other axes. Left out as above.
+template <int axis, int ndim, class U>
+void LinearSlopes(const Block<U>& block, U* __restrict slopes) {
+  constexpr int taps = 1 << ndim;
+  constexpr int step = 1 << (ndim - 1 - axis);  // From a combination to that with the upper tap.
+  const int filled = block.filled;
+  const U* __restrict product = block.product;
+  const U* __restrict moves = block.moves[axis];
+  const U* __restrict weight[kMaxNdim];
+  for (int a = 0; a < ndim; ++a) weight[a] = block.axis_weight[a];
+  for (int i = 0; i < filled; ++i) {
+    U slope = 0;
+    for (int tap = 0; tap < taps; ++tap) {
+      if ((tap & step) != 0) continue;
+      U others = 1;
+      for (int a = 0; a < ndim; ++a) {
+        if (a != axis) others *= weight[a][(tap >> (ndim - 1 - a) & 1) * kBlock + i];
+      }
+      // Linear weights are not negative.
+      const U upper = others * product[(tap + step) * kBlock + i];
+      const U term = upper - others * product[tap * kBlock + i];
+      slope += others > 0 ? term : 0;
+    }
+    slopes[i] = moves[i] != 0 ? slope : 0;
+  }
+}
+
+template <class U>
+void LinearSlopes(int ndim, int axis, const Block<U>& block, U* slopes) {
+  switch (ndim * kMaxNdim + axis) {
+    case 1 * kMaxNdim:
+      return LinearSlopes<0, 1>(block, slopes);
+    case 2 * kMaxNdim:
+      return LinearSlopes<0, 2>(block, slopes);
+    case 2 * kMaxNdim + 1:
+      return LinearSlopes<1, 2>(block, slopes);
+    case 3 * kMaxNdim:
+      return LinearSlopes<0, 3>(block, slopes);
+    case 3 * kMaxNdim + 1:
+      return LinearSlopes<1, 3>(block, slopes);
+    default:
+      return LinearSlopes<2, 3>(block, slopes);
+  }
+}
+
 // Writes the gradient to one axis's coordinates or weights at the points from `first` on.
 template <class U>
 void WriteSourceGradient(const Geometry& geometry, const Block<U>& block, int axis, int64_t first,
                          U* sums, U* out) {
+  int64_t rows = 1;
   if (!geometry.from_coordinates) {
     WeightGradient(geometry, block, axis, sums);
-    for (int64_t tap = 0; tap < geometry.taps[axis]; ++tap) {
-      std::memcpy(out + tap * geometry.points + first, sums + tap * kBlock,
-                  static_cast<size_t>(block.count) * sizeof(U));
-    }
-  } else if (geometry.kernel == Kernel::kNearest) {
-    for (int i = 0; i < block.count; ++i) out[first + i] = 0;
+    rows = geometry.taps[axis];
+  } else if (geometry.kernel == Kernel::kLinear) {
+    LinearSlopes(geometry.ndim, axis, block, sums);
   } else {
-    WeightGradient(geometry, block, axis, sums);
-    const U* __restrict moves = block.moves[axis];
-    for (int i = 0; i < block.count; ++i) {
-      out[first + i] = moves[i] != 0 ? sums[kBlock + i] - sums[i] : 0;
-    }
+    for (int i = 0; i < block.count; ++i) sums[i] = 0;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(out + row * geometry.points + first, sums + row * kBlock,
+                static_cast<size_t>(block.count) * sizeof(U));
   }
 }
 

@@ -1,0 +1,72 @@
+"""Prints digests of results that several threads share the work of; run by ``test_threads.py``."""
+
+import hashlib
+import pathlib
+
+import calls
+import numpy as np
+
+BATCH, SPACE, CHANNELS = 3, (90, 70), 3
+
+
+def digest(arrays):
+    """Of the bits of all arrays."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+
+def sampling(dtype, channels, d_image, d_coordinates):
+    """Value and gradients of bilinear sampling; gradients may be summed over the batch."""
+    rng = np.random.default_rng(0)
+    dtype = calls.DTYPES[dtype]
+    image = rng.normal(size=(BATCH, *SPACE, channels)).astype(dtype)
+    fill = rng.normal(size=(BATCH, channels)).astype(dtype)
+    cs = [
+        rng.uniform(-5, n + 5, (BATCH, 11_003)).astype(calls.coordinate_dtype(dtype))
+        for n in SPACE[::-1]
+    ]
+    cotangent = rng.normal(size=(BATCH, 11_003, channels)).astype(dtype)
+    modes = {"kernel": 1, "padding": 0, "align_corners": 0, "num_batch_dims": 1}
+    batches = (d_image, [d_coordinates] * 2)
+    value = calls.sample(image, fill, cs, **modes)
+    pull = calls.sample_pull(image, fill, cs, cotangent, batches, **modes)
+    # One gradient alone has the same bits as together with the other.
+    alone = calls.sample_pull(image, fill, cs, cotangent, (d_image, None), **modes)
+    alone += calls.sample_pull(image, fill, cs, cotangent, (None, batches[1]), **modes)
+    assert digest(alone) == digest(pull)
+    return [value, *pull]
+
+
+def contraction():
+    """Value and gradients of a contraction by 4 × 4 taps."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, *SPACE, CHANNELS)).astype(np.float32)
+    fill = rng.normal(size=(1, CHANNELS)).astype(np.float32)
+    indices = [rng.integers(-1, n, (1, 4, 20_001), np.int32) for n in SPACE[::-1]]
+    weights = [rng.normal(size=i.shape).astype(np.float32) for i in indices]
+    cotangent = rng.normal(size=(1, 20_001, CHANNELS)).astype(np.float32)
+    pull = calls.taps_pull(
+        image, fill, indices, weights, cotangent, ((1,), [(1,), (1,)]), num_batch_dims=1
+    )
+    return [calls.taps(image, fill, indices, weights, num_batch_dims=1), *pull]
+
+
+def threads_of_pool():
+    """Threads that XLA has for kernels."""
+    names = [p.read_text() for p in pathlib.Path("/proc/self/task").glob("*/comm")]
+    return sum("XLAEigen" in name for name in names)
+
+
+def main():
+    """Prints the threads, then the digests."""
+    lines = [digest(contraction())]
+    for dtype in calls.DTYPES:
+        for channels in (1, 2, 3, 8):
+            for d_image in ((BATCH,), (1,)):
+                lines.append(digest(sampling(dtype, channels, d_image, (BATCH,))))
+    lines.append(digest(sampling("float32", 3, (BATCH,), (1,))))
+    print(threads_of_pool())
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
