@@ -39,7 +39,7 @@ def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating d
     array = jnp.asarray(array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must have a floating dtype; got {array.dtype}. {remedy}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array.astype(widest(array.dtype))
 
 
 def as_float(array: Array) -> Array:
@@ -111,9 +111,15 @@ def vector(name: str, array: Any, size: int, meaning: str) -> Array:
     return array
 
 
+def widest(*dtypes: Any) -> Any:
+    """The widest of some floating dtypes, float32 at least; also where JAX must not promote."""
+    bits = max(jnp.finfo(dtype).bits for dtype in dtypes)
+    return jnp.dtype("float64") if bits > 32 else jnp.dtype("float32")
+
+
 def common_dtype(*arrays: Array) -> list[Array]:
     """The arrays in their common dtype."""
-    dtype = jnp.result_type(*(a.dtype for a in arrays))
+    dtype = widest(*(a.dtype for a in arrays))
     return [jax.lax.convert_element_type(a, dtype) for a in arrays]
 
 

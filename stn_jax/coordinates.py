@@ -121,7 +121,7 @@ def normalized_from_pixels(
 
 
 def pixels_from_grid(
-    grid: Float[AnyArray, "*out n"], shape: tuple[int, ...], *, align_corners: bool
+    grid: Float[AnyArray, "*out n"], shape: tuple[Size, ...], *, align_corners: bool
 ) -> list[Float[Array, "*out"]]:
     """Pixel coordinates of a sampling grid, one array per coordinate.
 
@@ -138,7 +138,7 @@ def pixels_from_grid(
 
 
 def pixels_from_displacement(
-    displacement: Float[AnyArray, "*out n"], shape: tuple[int, ...], *, align_corners: bool
+    displacement: Float[AnyArray, "*out n"], shape: tuple[Size, ...], *, align_corners: bool
 ) -> list[Float[Array, "*out"]]:
     """Source pixel coordinates, given how far each point of the output lattice is moved.
 
@@ -189,7 +189,7 @@ class Coverage(NamedTuple):
 
 
 def footprints_on_lattice(
-    shape: tuple[int, ...], out_shape: tuple[int, ...], align_corners: bool
+    shape: tuple[Size, ...], out_shape: tuple[Size, ...], align_corners: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far apart the points of an output's lattice lie along each axis, x first, in float64.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from stn_jax import _checks
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.pyramid import Pyramid
@@ -45,7 +46,7 @@ def sample_footprints(
       options: How to sample.
     """
     plain = sample_pixels(image, pixels, fill, options)
-    dtype, wide = image.dtype, jnp.promote_types(image.dtype, jnp.float32)
+    dtype, wide = image.dtype, _checks.widest(image.dtype)
     image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
 
     squares = [functools.reduce(jnp.add, (each**2 for each in axis)) for axis in footprints]

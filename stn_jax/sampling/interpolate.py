@@ -34,7 +34,7 @@ def sample_pixels(
     dtype = image.dtype
     pixels = _checks.common_dtype(*pixels)
     if jnp.issubdtype(dtype, jnp.floating):
-        wide = jnp.promote_types(dtype, pixels[0].dtype)
+        wide = _checks.widest(dtype, pixels[0].dtype)
         pixels = [pixel.astype(wide) for pixel in pixels]
         # Engines read half precision beside coordinates in float32; else all is of one dtype.
         if not (dtype.itemsize == 2 and wide == jnp.float32):
