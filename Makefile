@@ -6,7 +6,7 @@ DATA ?= digits
 # Further arguments of the tests, such as -m 'not slow'.
 PYTEST ?=
 
-.PHONY: help demo docs readme-assets test test-all conformance bench lint dist setup clean
+.PHONY: help demo docs readme-assets test test-all native-sanitized conformance bench lint dist setup clean
 help:
 	@echo "make demo   train a CNN and an ST-CNN on rotated digits; runs/demo/report.html"
 	@echo "make test   run the tests, but for those that take longest"
@@ -60,6 +60,20 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 $(PYTEST)
+
+# The native engine built with the address and undefined-behaviour sanitizers, and its tests of every kind of operand.
+SANITIZED := $(abspath $(VENV))/sanitized
+RUNTIMES = $$(for name in asan ubsan; do $${CXX:-c++} -print-file-name=lib$$name.so; done)
+native-sanitized: setup
+ifeq ($(CXX_FOUND),)
+	@echo "There is no C++ compiler: the native engine cannot be built."
+else
+	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(SANITIZED) \
+	    --config-settings cmake.define.STN_JAX_SANITIZE=ON ./native
+	cd native/tests && LD_PRELOAD="$(RUNTIMES)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) \
+	    $(abspath $(BIN))/python -m pytest --quiet test_taps.py test_errors.py \
+	    test_sample.py::test_weight_zero_hides_pixels test_sample.py::test_short_axes
+endif
 
 conformance: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --conformance \

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from stn_jax.sampling.backends.base import FILL, IMAGE, Formula, Taps
 
 
-def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[int, ...]:
+def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:
     """The size of each batch axis."""
     return tuple(
         next((each.shape[axis] for each in operands if each.shape[axis] != 1), 1)

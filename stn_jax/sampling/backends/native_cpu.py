@@ -7,6 +7,7 @@ starting.
 
 import functools
 import importlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ _KERNELS = {"nearest": 0, "linear": 1}
 _PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
 # Dtypes of images, and those of the coordinates or weights beside them.
 _DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float32", "float64": "float64"}
+# The most pixels along an axis, and of an image, that the handlers number.
+_LONGEST_AXIS, _MOST_PIXELS = 2**29, 2**31 - 1
 # Names of the axes in a rule for XLA's partitioner.
 _FACTORS = "ijklmnopqrstuvwxyz"
 
@@ -63,6 +66,9 @@ def _refuses(call: Call) -> str | None:
         return "it takes no symbolic sizes."
     if any(0 in each.shape for each in arrays):
         return "it takes no empty arrays."
+    space = image.shape[call.batch : -1]
+    if max(space) > _LONGEST_AXIS or math.prod(space) > _MOST_PIXELS:
+        return f"it takes no images of {math.prod(space):,} pixels."
     if isinstance(formula, Points) and formula.padding not in _PADDINGS:
         return f"it does not know the padding {formula.padding!r}."
     if jnp.issubdtype(image.dtype, jnp.floating):
