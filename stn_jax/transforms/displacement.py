@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from stn_jax import _checks
 from stn_jax._loops import materialize
-from stn_jax.coordinates import pixels_from_grid
+from stn_jax.coordinates import pixels_from_grid, scale_and_centre
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import PointFunction, Transform, family
 from stn_jax.transforms.newton import newton_inverse
@@ -354,7 +354,7 @@ def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
     """Linear interpolation of ``[*shape, n]`` whose edge values continue; NaN at NaN points."""
     shape = field.shape[:-1]
     valid = ~jnp.isnan(points).any(axis=-1, keepdims=True)
-    pixels = pixels_from_grid(jnp.where(valid, points, 0), shape, align_corners=align_corners)
+    pixels = _pixels(jnp.where(valid, points, 0), shape, align_corners)
     axes = []
     for pixel, size in zip(pixels, reversed(shape), strict=True):
         inside = (pixel >= 0) & (pixel < size - 1)
@@ -369,3 +369,11 @@ def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
         value = field.at[indices].get(mode="promise_in_bounds")
         total = total + value * functools.reduce(jnp.multiply, weights)
     return jnp.where(valid, total, jnp.nan)
+
+
+def _pixels(points: Array, shape: tuple[int, ...], align_corners: bool) -> list[Array]:
+    """Pixel coordinates of points, one array per coordinate, x first."""
+    if points.ndim == len(shape) + 1 and 0 not in points.shape:
+        return pixels_from_grid(points, shape, align_corners=align_corners)
+    scale, centre = scale_and_centre(shape, align_corners)
+    return [points[..., k] * float(scale[k]) + float(centre[k]) for k in range(len(shape))]
