@@ -25,6 +25,7 @@ from stn_jax.transforms import (
     fixed,
     flow,
     inverse,
+    newton_inverse,
     projective,
     rigid,
     similarity,
@@ -55,6 +56,7 @@ __all__ = [
     "grid_sample",
     "implementations",
     "inverse",
+    "newton_inverse",
     "normalized_from_pixels",
     "pixels_from_normalized",
     "projective",
@@ -70,8 +72,15 @@ __all__ = [
 ]
 
 
+_MODULES = ("conversions", "diagnostics", "nn", "visualize")
+
+
 def __getattr__(name: str) -> ModuleType:
-    """Imports :mod:`stn_jax.nn`, and Flax with it, when it is first used."""
-    if name == "nn":
-        return importlib.import_module("stn_jax.nn")
+    """Imports a submodule when it is first used: Flax comes with ``nn``, matplotlib is optional."""
+    if name in _MODULES:
+        return importlib.import_module(f"stn_jax.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

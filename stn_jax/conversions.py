@@ -230,6 +230,11 @@ def projective_theta(matrix: Matrix) -> Float[Array, " params"]:
       The matrix over its last entry, row by row without it, ``[8]``; not finite where that entry
       is 0, since then the centre of the output lies on the horizon.
 
+    Note:
+      Its sign is dropped with the scale, so the centre of the output is in front of the plane. A
+      matrix with a negative last entry may mean the other side, where the centre is not seen. No
+      theta says that; sample at a grid of your own, with points of ``w ≤ 0`` at infinity.
+
     Raises:
       ValueError: If ``matrix`` is not 3×3.
       TypeError: If ``matrix`` is not of a floating dtype.
@@ -294,6 +299,6 @@ def _change_coordinates(matrix: Array, source: ScaleAndOffset, target: ScaleAndO
     ratio = jnp.asarray(scale[:, None] / target_scale, matrix.dtype)
     shift = jnp.asarray(offset[:, None] / target_scale, matrix.dtype)
     square = square_matrix(matrix)
-    changed = ratio * square + shift * square[-1]
-    moved = jnp.sum(changed * jnp.asarray(target_offset, matrix.dtype), axis=1)
+    changed = ratio * square + shift * square[-1:]
+    moved = jnp.sum(changed * jnp.asarray(target_offset[None], matrix.dtype), axis=1)
     return changed.at[:, -1].add(-moved)[: len(matrix)]

@@ -1,4 +1,4 @@
-"""The laws of transforms on a mesh of eight devices: ``python tests/mesh_laws.py MODE``.
+"""The laws of transforms on a mesh of eight devices: ``mesh_laws.py MODE [MEMBERS]``.
 
 ``test_mesh.py`` runs it in a process of its own, since the number of devices is settled when JAX
 starts. Prints a line for each member that breaks a law, with the error.
@@ -8,15 +8,21 @@ import functools
 import os
 import sys
 import traceback
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from families import MEMBERS
-from jax.sharding import AxisType, PartitionSpec
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from families import MEMBERS  # noqa: E402
+from flax import nnx  # noqa: E402
+from jax.sharding import AxisType, PartitionSpec  # noqa: E402
+
+import stn_jax as stn  # noqa: E402
+from stn_jax import nn as stnn  # noqa: E402
 
 DEVICES = 8
 
@@ -80,12 +86,32 @@ def check(member, mode):
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=2e-5)
 
 
+def check_networks(mode):
+    """Theta, and its gradient to each image, are as on one device."""
+    images = np.float32(np.random.default_rng(0).random((DEVICES, 12, 12, 3)))
+    convolutional = functools.partial(
+        stnn.ConvolutionalLocalization, features=(4, 4), kernel_size=3
+    )
+    for make in (convolutional, stnn.FullyConnectedLocalization):
+        network = make(images.shape[1:], stn.affine(), num_transforms=2, rngs=nnx.Rngs(0))
+        # Theta depends on the images.
+        kernel = network.head.linear.kernel
+        kernel[...] = jnp.ones_like(kernel[...])
+
+        def batched(images, network=network):
+            return network(images), jax.grad(lambda x: jnp.sum(network(x) ** 2))(images)
+
+        expected, got = jax.jit(batched)(images), MODES[mode](batched, (images,))
+        for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-4)
+
+
 def main():
     mode, *members = sys.argv[1:]
     failed = False
     for member in members or MEMBERS:
         try:
-            check(member, mode)
+            check_networks(mode) if member == "networks" else check(member, mode)
         except Exception as error:
             failed = True
             print(f"{member}: {type(error).__name__}: {error}"[:2000])

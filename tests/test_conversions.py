@@ -247,6 +247,26 @@ def test_kornia_makes_the_same_picture(photograph, name, align_corners):
     np.testing.assert_allclose(picture, np.moveaxis(theirs.numpy(), 0, -1), atol=5e-5)
 
 
+def test_the_front_of_a_homography_is_where_w_is_positive(x64):
+    """Of w = 1 − x on 4 × 4 pixels column 0 is in front, where w is 1; the others are behind."""
+    board = np.indices((4, 4)).sum(axis=0)[..., None] % 2 * 1.0
+    matrix = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
+    y, x = np.indices((4, 4))
+    points = np.stack([x, y, np.ones_like(x)], axis=-1) @ matrix.T
+    front = points[..., 2:] > 0
+    pixels = np.where(front, points[..., :2] / np.where(front, points[..., 2:], 1), np.inf)
+    grid = stn.normalized_from_pixels(jnp.asarray(pixels), (4, 4))
+    expected = stn.grid_sample(jnp.asarray(board), grid, kernel="nearest")[..., 0]
+    np.testing.assert_array_equal(expected[:, 0], [0, 1, 0, 1])
+    np.testing.assert_array_equal(expected[:, 1:], 0)
+    # The centre of the output is behind, which no theta says: its sign goes with the scale.
+    normalized = conversions.matrix_from_pixels(matrix, (4, 4), (4, 4))
+    assert normalized[2, 2] < 0
+    theta = conversions.projective_theta(normalized)
+    source = stn.projective().apply(theta, stn.regular_grid((4, 4)))
+    np.testing.assert_array_equal((jnp.abs(source) < 1e5).all(axis=(0, 2)), [0, 0, 1, 1])
+
+
 def test_projective_theta_drops_the_scale(x64):
     theta = random_theta("projective", 7)
     matrix = -2.5 * matrix_of("projective", theta)

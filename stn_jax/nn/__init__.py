@@ -3,22 +3,24 @@
 import importlib
 from types import ModuleType
 
-from stn_jax.nn.heads import GaussianHead, RegressionHead, gaussian_kl
+from stn_jax.nn.heads import Gaussian, GaussianHead, RegressionHead, gaussian_kl
 from stn_jax.nn.initializers import identity, perturbed_identity, tiled
 from stn_jax.nn.localization import (
     ConvolutionalLocalization,
     FeatureLocalization,
     FullyConnectedLocalization,
 )
-from stn_jax.nn.monitor import Finding, diagnose, gradient_norms, monitor
+from stn_jax.nn.monitor import Diagnosis, Finding, diagnose, gradient_norms, monitor
 from stn_jax.nn.optim import identity_penalty, localization_labels, localization_rate
 from stn_jax.nn.spatial_transformer import SpatialTransformer
 
 __all__ = [
     "ConvolutionalLocalization",
+    "Diagnosis",
     "FeatureLocalization",
     "Finding",
     "FullyConnectedLocalization",
+    "Gaussian",
     "GaussianHead",
     "RegressionHead",
     "SpatialTransformer",

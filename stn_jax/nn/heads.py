@@ -79,6 +79,19 @@ class Gaussian(NamedTuple):
     Attributes:
       mean: ``[batch, num_params]``.
       std: Standard deviations ``[batch, num_params]``, positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from flax import nnx
+      >>> from stn_jax import nn as stnn
+      >>> head = stnn.GaussianHead(16, stn.translation(), initial_std=0.25, rngs=nnx.Rngs(0))
+      >>> mean, std = head.distribution(jnp.ones((1, 16)))
+      >>> mean.tolist(), std.tolist()
+      ([[0.0, 0.0]], [[0.25, 0.25]])
+
+    Reference:
+      Schwöbel et al., Probabilistic Spatial Transformer Networks, arXiv:2004.03637.
     """
 
     mean: Float[Array, "batch params"]

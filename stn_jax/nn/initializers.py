@@ -225,7 +225,7 @@ def _displacement(transform: Transform, theta: Array, points: Array) -> Array:
 @jax.jit
 def _slope(transform: Transform, theta: Array, points: Array) -> Array:
     """The derivative of that with respect to theta."""
-    return jax.jacfwd(_displacement.__wrapped__, argnums=1)(transform, theta, points)
+    return jax.jacfwd(_displacement, argnums=1)(transform, theta, points)
 
 
 def _gauss_newton(

@@ -17,6 +17,7 @@ from stn_jax.transforms.linear import (
     similarity,
     translation,
 )
+from stn_jax.transforms.newton import newton_inverse
 from stn_jax.transforms.thin_plate_spline import thin_plate_spline
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "fixed",
     "flow",
     "inverse",
+    "newton_inverse",
     "projective",
     "rigid",
     "similarity",

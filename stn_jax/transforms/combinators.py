@@ -1,6 +1,8 @@
 """Combinators: transforms in, transform out."""
 
+import functools
 import itertools
+import typing
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -9,7 +11,6 @@ import numpy as np
 from jaxtyping import Array
 
 from stn_jax import _checks
-from stn_jax._loops import apart
 from stn_jax._types import AnyArray
 from stn_jax.transforms.base import Transform, family
 from stn_jax.transforms.linear import inverse_homogeneous
@@ -65,18 +66,34 @@ def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array 
             return t.displacement(part, points)
         return total + t.displacement(part, points + total)
 
-    if t.homogeneous is not None:
-        for part in parts:
-            total = step(total, part)
-        return total
+    is_linear = t.homogeneous is not None
     # XLA on the CPU fuses a step with the next, and computes it again for each of its uses there:
     # the work would grow exponentially. It does not fuse through a loop or a conditional.
-    total = step(None, parts[0]) if total is None else apart(step, total, parts[0])
+    if total is None or is_linear:
+        total = step(total, parts[0])
+    else:
+        total = _in_its_own_loop(step, total, parts[0])
+    if is_linear:
+        return functools.reduce(step, parts[1:], total)
     if len(parts) == 1:
         return total
-    return jax.lax.scan(lambda total, part: (step(total, part), None), total, jnp.stack(parts[1:]))[
-        0
-    ]
+    rest = jnp.stack(parts[1:])
+    return jax.lax.scan(lambda total, part: (step(total, part), None), total, rest)[0]
+
+
+def _in_its_own_loop(step: Callable[[Array, Array], Array], total: Array, part: Array) -> Array:
+    """``step(total, part)``, which XLA on the CPU does not fuse with what uses it."""
+    varies = jax.typeof(jax.eval_shape(step, total, part)).manual_axis_type.varying
+
+    def on_cpu(total: Array, part: Array) -> Array:
+        # XLA cannot tell that the condition always holds, for it does not see through the barrier.
+        always = jax.lax.optimization_barrier(jnp.ones((), bool))
+        # In shard_map both branches must vary over the same axes of the mesh.
+        missing = tuple(varies - jax.typeof(total).manual_axis_type.varying)
+        unchanged = jax.lax.pcast(total, missing, to="varying") if missing else total
+        return jax.lax.cond(always, step, lambda *_: unchanged, total, part)
+
+    return jax.lax.platform_dependent(total, part, cpu=on_cpu, default=step)
 
 
 @family
@@ -86,13 +103,11 @@ def _chain(*transforms: Transform) -> Transform:
     runs = [(t, len(list(run))) for t, run in itertools.groupby(transforms)]
 
     def displacement(theta: Array, points: Array) -> Array:
-        total, start = None, 0
+        parts = iter(jnp.split(theta, ends))
+        total = None
         for t, number in runs:
-            size = t.num_params
-            parts = [theta[start + k * size : start + (k + 1) * size] for k in range(number)]
-            total = _moved_on(t, parts, points, total)
-            start += number * size
-        return total
+            total = _moved_on(t, list(itertools.islice(parts, number)), points, total)
+        return typing.cast(Array, total)
 
     def inverse(theta: Array, points: Array) -> Array:
         parts = jnp.split(theta, ends)
@@ -104,7 +119,7 @@ def _chain(*transforms: Transform) -> Transform:
         product = jnp.eye(transforms[0].ndim + 1, dtype=theta.dtype)
         for t, part in zip(transforms, jnp.split(theta, ends), strict=True):
             # Elementwise, since a matrix product may be rounded to fewer digits on a GPU or TPU.
-            product = (t.matrix(part)[:, :, None] * product).sum(axis=1)
+            product = (t.matrix(part)[:, :, None] * product[None]).sum(axis=1)
         return product
 
     return Transform(

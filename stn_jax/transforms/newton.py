@@ -18,7 +18,9 @@ _HALVINGS = 6
 
 
 def newton_inverse(
-    displacement: PointFunction, orientation: Callable[[Array], Array | float] = lambda theta: 1.0
+    displacement: PointFunction,
+    *,
+    orientation: Callable[[Array], Array | float] = lambda theta: 1.0,
 ) -> PointFunction:
     """The inverse of ``p + displacement(theta, p)``, by a damped Newton iteration.
 
@@ -29,11 +31,26 @@ def newton_inverse(
 
     Args:
       displacement: ``(theta, points) -> T(points) − points``.
-      orientation: ``theta`` to the sign of the map as a whole, that is of ``det ∂T/∂p`` far out:
-        1, unless the displacement grows without bound.
+      orientation: ``theta`` to a number with the sign of the map as a whole, that is of
+        ``det ∂T/∂p`` far out; positive when ``None``, as it is unless the displacement grows
+        without bound.
 
     Returns:
-      ``(theta, points) -> points``, source to target.
+      ``(theta, points) -> points``, source to target, the ``inverse`` of a
+      :class:`stn_jax.Transform`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> bend = lambda theta, points: theta[0] * points[..., ::-1] ** 2
+      >>> theta, point = jnp.array([0.25]), jnp.array([0.5, -0.5])
+      >>> invert = stn.newton_inverse(bend)
+      >>> invert(theta, point + bend(theta, point)).round(4).tolist()
+      [0.5, -0.5]
+
+    Reference:
+      The derivative is that of the implicit function theorem; the damping is that of Dennis and
+      Schnabel, Numerical Methods for Unconstrained Optimization, 1983, section 6.3.
     """
 
     def inverse(theta: Array, points: Array) -> Array:
@@ -43,7 +60,10 @@ def newton_inverse(
         slopes = _slopes(
             lambda p: p + function(theta, p, *constants), jax.lax.stop_gradient(target)
         )
-        unfolded = _determinant(slopes) * jax.lax.stop_gradient(orientation(theta)) > 0
+        determinant = _determinant(slopes)
+        if orientation is not None:
+            determinant = determinant * jax.lax.stop_gradient(orientation(theta))
+        unfolded = determinant > 0
         return jnp.where(unfolded[..., None], target, jnp.nan)
 
     return inverse
@@ -70,7 +90,7 @@ def _root_jvp(function: Callable[..., Array], primals: Any, tangents: Any) -> tu
     return target, _divide(points_dot - change, slopes)
 
 
-def _slopes(function: PointFunction, points: Array) -> Array:
+def _slopes(function: Callable[[Array], Array], points: Array) -> Array:
     """The derivatives ``[..., n, n]`` of a function of each point, by columns."""
     columns = []
     for axis in range(points.shape[-1]):
@@ -81,7 +101,7 @@ def _slopes(function: PointFunction, points: Array) -> Array:
     return jnp.stack(columns, axis=-1)
 
 
-def _solve(function: PointFunction, goal: Array) -> Array:
+def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
     """The points that ``function`` sends to those of ``goal``; NaN where one is not found."""
     tolerance = 32 * jnp.finfo(goal.dtype).eps * (1 + jnp.abs(goal).max(axis=-1))
     scales = 0.5 ** np.arange(_HALVINGS).reshape(-1, *goal.ndim * [1])

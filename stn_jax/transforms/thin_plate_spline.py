@@ -110,7 +110,7 @@ def _thin_plate_spline(control: AnyArray, solve: AnyArray, aspect: float) -> Tra
         ndim=2,
         identity=control.reshape(-1),
         displacement=displacement,
-        inverse=newton_inverse(displacement, orientation),
+        inverse=newton_inverse(displacement, orientation=orientation),
     )
 
 

@@ -185,6 +185,16 @@ def test_draws_in_a_linen_model(images):
     assert jnp.abs(first - other).max() > 0
 
 
+def test_linen_modules_of_equal_arguments_are_equal():
+    def make(**options):
+        network = functools.partial(stnn.FullyConnectedLocalization, IN_SHAPE, T)
+        return stnn.linen.spatial_transformer(network, stn.attention(), **options)
+
+    assert make() == make()
+    assert hash(make()) == hash(make())
+    assert make(num_steps=2) != make()
+
+
 @pytest.mark.usefixtures("no_runtime_types")
 def test_linen_errors():
     with pytest.raises(TypeError, match="localization must make a localization network"):

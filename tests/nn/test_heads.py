@@ -304,3 +304,23 @@ def test_every_grid_is_as_square_as_its_number_allows():
             if np.prod(f) == number and list(f) == sorted(f)
         ]
         assert max(_squarest(number, ndim)) == min(map(max, every)), (number, ndim)
+
+
+def test_noise_has_the_digits_of_float32():
+    """Bfloat16's own normals hold some 200 values, and none beyond 2.7."""
+    head = stnn.GaussianHead(4, stn.affine(), rngs=nnx.Rngs(0))
+    mean = jnp.zeros((4096, 6), jnp.bfloat16)
+    draws = head.sample(mean, jnp.ones_like(mean))
+    assert draws.dtype == jnp.bfloat16
+    assert len(np.unique(np.asarray(draws, np.float32))) > 1000
+    assert float(jnp.abs(draws).max()) > 3.5
+
+
+def test_the_divergence_keeps_its_dtype_in_strict_modes():
+    mean, std = jnp.zeros((3, 6), jnp.float32), jnp.ones((3, 6), jnp.float32)
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        assert stnn.gaussian_kl(mean, std, stn.affine().identity, 0.1).dtype == jnp.float32

@@ -1,5 +1,7 @@
 """The Flax modules."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,3 +184,51 @@ def test_error(case, images):
     call, error, message = BAD[case]
     with pytest.raises(error, match=f"(?s){message}"):
         call(images)
+
+
+@every_localization
+@pytest.mark.parametrize("head", [stnn.RegressionHead, stnn.GaussianHead])
+@pytest.mark.parametrize("number", [1, np.int64(3)])
+def test_a_batch_of_no_images(localization, head, number):
+    t = stn.affine()
+    network = LOCALIZATIONS[localization](t, num_transforms=number, head=head, rngs=nnx.Rngs(0))
+    parallel = () if number == 1 else (3,)
+    none = jnp.zeros((0, *IN_SHAPE))
+    assert network(none).shape == (0, *parallel, 6)
+    steps = stnn.SpatialTransformer(network, t, num_transforms=number, num_steps=np.int64(2))
+    assert steps.localize(none).shape == (0, *parallel, 12)
+
+
+def test_features_of_no_images():
+    network = stnn.FeatureLocalization(lambda x: x, 9, stn.affine(), rngs=nnx.Rngs(0))
+    assert network(jnp.zeros((0, 3, 3, 1))).shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    "t",
+    [stn.affine(), stn.bounded(stn.affine(), radius=0.5)],
+    ids=["a family", "with numbers"],
+)
+def test_a_copied_model_does_not_compile_again(t):
+    traces = []
+
+    @nnx.jit
+    def forward(model, images):
+        traces.append(model)
+        return model(images)
+
+    network = stnn.FullyConnectedLocalization((8, 8, 1), t, rngs=nnx.Rngs(0))
+    best = stnn.SpatialTransformer(network, t)
+    for _ in range(3):
+        best = copy.deepcopy(best)
+        forward(best, jnp.ones((2, 8, 8, 1)))
+    assert len(traces) == 1
+
+
+def test_arrays_of_a_transform_are_constants_of_the_model():
+    t = stn.bounded(stn.translation(), radius=jnp.float32(0.25))
+    assert len(jax.tree.leaves(t)) == 1
+    model = stnn.SpatialTransformer(lambda images: jnp.zeros((len(images), 2)), t)
+    assert hash(model.transform) == hash(copy.deepcopy(model).transform)
+    assert jax.tree.leaves(model.transform) == []
+    assert jax.tree.leaves(nnx.state(model)) == []

@@ -1,0 +1,34 @@
+"""Transforms on a mesh of eight devices, by ``mesh_laws.py`` in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from families import MEMBERS
+
+LAWS = Path(__file__).with_name("mesh_laws.py")
+# One of each kind of code; all of them with the slow tests.
+KINDS = ("rigid 3-D", "projective", "spline of own points", "flow", "diffeomorphic", "chain of any")
+
+
+def run(mode, *members):
+    command = [sys.executable, LAWS, mode, *members]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=LAWS.parent.parent)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("mode", ["explicit", "shard_map"])
+def test_kinds_of_transforms(mode):
+    run(mode, *KINDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["explicit", "auto", "shard_map"])
+def test_every_transform(mode):
+    run(mode, *MEMBERS)
+
+
+@pytest.mark.parametrize("mode", ["explicit", "shard_map"])
+def test_localization_networks(mode):
+    run(mode, "networks")
