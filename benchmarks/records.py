@@ -18,7 +18,8 @@ from experiments.files import write_json
 
 Row = dict[str, Any]
 
-_PACKAGES = ("stn-jax-native", 
+_PACKAGES = (
+    "stn-jax-native",
     "stn-jax",
     "jax",
     "jaxlib",

@@ -12,7 +12,7 @@ from jaxtyping import Array
 T = TypeVar("T")
 
 
-def spatial_shape(name: str, shape: Sequence[int], ndim: int | None = None) -> tuple[int, ...]:
+def spatial_shape(name: str, shape: Sequence[Any], ndim: int | None = None) -> tuple[Any, ...]:
     """A spatial shape as a tuple of positive integers, or of symbols during an export."""
     try:
         sizes = tuple(
@@ -84,8 +84,8 @@ def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
         )
     if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 2:
         raise TypeError(
-            f"image must be of at least 16 bits where it is floating; got {array.dtype}. Convert it, "
-            'image.astype("bfloat16").'
+            f"image must be of at least 16 bits where it is floating; got {array.dtype}. "
+            'Convert it, image.astype("bfloat16").'
         )
     return array
 

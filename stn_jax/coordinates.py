@@ -214,7 +214,7 @@ def _pixel_centres(size: Size, align_corners: bool) -> np.ndarray | Array:
 def _lattice_pixels(out: Size, size: Size, align_corners: bool) -> np.ndarray | Array:
     """Where an axis of ``size`` pixels holds the ``out`` lattice points; whole where they agree."""
     if isinstance(out, int) and isinstance(size, int):
-        index = np.arange(out)
+        index: Any = np.arange(out)
     elif out is size:
         return jnp.arange(size)
     else:
@@ -235,7 +235,7 @@ def scale_and_centre(
     In float64 where the shape is made of numbers.
     """
     if all(isinstance(size, int) for size in shape):
-        sizes = np.array(shape[::-1], np.float64)
+        sizes: Any = np.array(shape[::-1], np.float64)
     else:
         sizes = jnp.stack([jnp.asarray(size) for size in shape[::-1]]).astype(float)
     return (sizes - 1 if align_corners else sizes) / 2, (sizes - 1) / 2

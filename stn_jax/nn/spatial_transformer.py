@@ -11,11 +11,11 @@ from jaxtyping import Array, ArrayLike, Float
 from stn_jax import _checks
 from stn_jax._records import closed
 from stn_jax.sampling import Kernel
-from stn_jax.sampling.surrogate import GradientName, Linearized
 from stn_jax.sampling.backends.base import ImplementationName
 from stn_jax.sampling.kernels import KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
+from stn_jax.sampling.surrogate import GradientName, Linearized
 from stn_jax.transforms import Transform, chain
 from stn_jax.warp import warp
 

@@ -75,7 +75,10 @@ def sample_footprints(
         moved = [
             functools.reduce(
                 jnp.add,
-                [edge[k] * share.astype(centre.dtype) for share, edge in zip(probe, edges, strict=True)],
+                [
+                    edge[k] * share.astype(centre.dtype)
+                    for share, edge in zip(probe, edges, strict=True)
+                ],
                 centre,
             )
             for probe in probes

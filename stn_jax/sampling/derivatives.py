@@ -8,13 +8,13 @@ Sampling is three primitives:
   **The image's gradient is computed here**, by the ``pull`` of an engine.
 
 An engine evaluates ``sample`` and ``pull``; which one is chosen when a program is lowered for a
-platform (:mod:`stn_jax.sampling.backends.registry`). All else follows from two facts. A sum over taps
-is linear in the image and in the weights of each axis, so its derivatives, of every order, are the
-same sum with operands exchanged. And the sum from pixel coordinates is the sum over taps that are
-computed from them.
+platform (:mod:`stn_jax.sampling.backends.registry`). All else follows from two facts. A sum over
+taps is linear in the image and in the weights of each axis, so its derivatives, of every order, are
+the same sum with operands exchanged. And the sum from pixel coordinates is the sum over taps that
+are computed from them.
 
-Operands carry batch axes in front, one for each ``vmap`` around, each of the full size or of size 1;
-so a batched operand is never reshaped, and what is sharded stays so.
+Operands carry batch axes in front, one for each ``vmap`` around, each of the full size or of size
+1; so a batched operand is never reshaped, and what is sharded stays so.
 """
 
 import functools
@@ -29,7 +29,7 @@ from jaxtyping import Array
 
 from stn_jax.sampling import meshes
 from stn_jax.sampling.backends import registry
-from stn_jax.sampling.backends.base import FILL, IMAGE, Formula, Points, Taps
+from stn_jax.sampling.backends.base import FILL, IMAGE, Formula, Points
 from stn_jax.sampling.backends.batching import full_sizes, sum_over
 
 Reduced = tuple[tuple[bool, ...], ...]
@@ -65,9 +65,7 @@ def _pull(
     cotangent: Array,
 ) -> list[Array]:
     both = meshes.alike([*operands, cotangent])
-    return pull_p.bind(
-        *both, formula=formula, batch=batch, wrt=tuple(wrt), reduced=tuple(reduced)
-    )
+    return pull_p.bind(*both, formula=formula, batch=batch, wrt=tuple(wrt), reduced=tuple(reduced))
 
 
 # What the primitives give.
@@ -104,9 +102,7 @@ def _pull_avals(
 # What is evaluated where no engine has anything faster.
 
 
-def _push_by_parts(
-    *both: Array, formula: Formula, batch: int, wrt: tuple[int, ...]
-) -> Array:
+def _push_by_parts(*both: Array, formula: Formula, batch: int, wrt: tuple[int, ...]) -> Array:
     """The derivative along tangents as a sum of samples: one for each operand that is linear."""
     operands, tangents = both[: -len(wrt)], both[-len(wrt) :]
     if isinstance(formula, Points):
@@ -180,9 +176,7 @@ def _sample_jvp(
     return value, _push(formula, batch, primals, wrt, [tangents[k] for k in wrt])
 
 
-def _sample_transpose(
-    cotangent: Any, *operands: Any, formula: Formula, batch: int
-) -> list[Any]:
+def _sample_transpose(cotangent: Any, *operands: Any, formula: Formula, batch: int) -> list[Any]:
     """For operands in which the value is linear: the image, or one axis' weights."""
     wrt = [k for k, each in enumerate(operands) if ad.is_undefined_primal(each)]
     if type(cotangent) is ad.Zero:
@@ -329,13 +323,16 @@ def _pull_by_taps(
     _, pull_back = jax.vjp(
         lambda *chosen: _by_taps(formula, batch, *_replaced(operands, wrt, chosen)), *chosen
     )
-    return [
-        sum_over(each, sums) for each, sums in zip(pull_back(cotangent), reduced, strict=True)
-    ]
+    return [sum_over(each, sums) for each, sums in zip(pull_back(cotangent), reduced, strict=True)]
 
 
 def _pull_transpose(
-    cotangents: Any, *both: Any, formula: Formula, batch: int, wrt: tuple[int, ...], reduced: Reduced
+    cotangents: Any,
+    *both: Any,
+    formula: Formula,
+    batch: int,
+    wrt: tuple[int, ...],
+    reduced: Reduced,
 ) -> list[Any]:
     unknown = [k for k, each in enumerate(both) if ad.is_undefined_primal(each)]
     results: list[Any] = [None] * len(both)
@@ -367,11 +364,11 @@ def _pull_transpose(
     return results
 
 
-def _jvp(
-    function: Callable[..., Any], primals: Sequence[Array], tangents: Sequence[Array]
-) -> Any:
-    """The derivative along tangents, whose batch axes may be of size 1 where the primals' are not."""
-    shapes = [jnp.broadcast_shapes(p.shape, t.shape) for p, t in zip(primals, tangents, strict=True)]
+def _jvp(function: Callable[..., Any], primals: Sequence[Array], tangents: Sequence[Array]) -> Any:
+    """The derivative along tangents; they and the primals may have batch axes of size 1."""
+    shapes = [
+        jnp.broadcast_shapes(p.shape, t.shape) for p, t in zip(primals, tangents, strict=True)
+    ]
     primals, tangents = (
         [jnp.broadcast_to(each, shape) for each, shape in zip(arrays, shapes, strict=True)]
         for arrays in (primals, tangents)
@@ -410,9 +407,7 @@ def _replaced(
 # Batches.
 
 
-def _in_front(
-    axis_data: Any, operands: Sequence[Array], dims: Sequence[int | None]
-) -> list[Array]:
+def _in_front(axis_data: Any, operands: Sequence[Array], dims: Sequence[int | None]) -> list[Array]:
     """The operands with the new batch axis in front, of size 1 where an operand has none."""
     return [
         jnp.expand_dims(each, 0) if dim is None else jnp.moveaxis(each, dim, 0)

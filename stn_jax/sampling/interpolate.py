@@ -47,9 +47,9 @@ def sample_pixels(
 
 def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Array) -> Array:
     filled = PADDINGS[options.padding].filled and fill is not None
-    fill = jnp.zeros((), image.dtype) if not filled else fill.astype(image.dtype)
-    fill = jnp.broadcast_to(fill, image.shape[-1:])
-    shared = {
+    value = jnp.zeros((), image.dtype) if fill is None else fill.astype(image.dtype)
+    value = jnp.broadcast_to(value, image.shape[-1:])
+    shared: dict[str, Any] = {
         "ndim": len(pixels),
         "filled": filled,
         "deterministic": options.deterministic,
@@ -60,7 +60,7 @@ def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Ar
         formula = Points(
             kernel=name, padding=options.padding, align_corners=options.align_corners, **shared
         )
-        return derivatives.evaluate(formula, image, fill, *pixels)
+        return derivatives.evaluate(formula, image, value, *pixels)
     indices, weights = [], []
     for pixel, size in zip(pixels, image.shape[:-1][::-1], strict=True):
         taps = taps_along(
@@ -69,7 +69,7 @@ def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Ar
         index = [t.index if t.inside is None else jnp.where(t.inside, t.index, -1) for t in taps]
         indices.append(jnp.stack(index))
         weights.append(jnp.stack([tap.weight for tap in taps]))
-    return derivatives.evaluate(Taps(**shared), image, fill, *indices, *weights)
+    return derivatives.evaluate(Taps(**shared), image, value, *indices, *weights)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -102,9 +102,11 @@ def _fitted_jvp(structure: Any, primals: Any, tangents: Any) -> tuple[Array, Arr
         return _fitted(structure, leaves, image, fill, *moved)
 
     along = [k for k, dot in enumerate(pixels_dot) if not isinstance(dot, SymbolicZero)]
+    total = jnp.zeros_like(value) if tangent is None else tangent
+    if not along:
+        return value, total
     # Mapped rather than scanned: second derivatives follow the same rule.
-    samples = jax.vmap(sample_at)(offsets) if along else None
-    terms = [] if tangent is None else [tangent]
+    samples = jax.vmap(sample_at)(offsets)
     for k in along:
         # Least squares: the offsets' mean is 0, their covariance a multiple of the identity.
         weights = offsets[:, k] / jnp.sum(offsets[:, k] ** 2)
@@ -112,8 +114,8 @@ def _fitted_jvp(structure: Any, primals: Any, tangents: Any) -> tuple[Array, Arr
             weights.astype(samples.dtype), samples, axes=1, precision=jax.lax.Precision.HIGHEST
         )
         dot = smooth_tangent(pixels[k], pixels_dot[k])
-        terms.append((slope * dot[..., None]).astype(value.dtype))
-    return value, functools.reduce(jnp.add, terms, jnp.zeros_like(value))
+        total = total + (slope.astype(dot.dtype) * dot[..., None]).astype(value.dtype)
+    return value, total
 
 
 def smooth_tangent(pixel: Array, tangent: Array) -> Array:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -21,7 +20,9 @@ _FEW_TAPS = 2
 class Weight(Protocol):
     """The weight of a pixel, given how far the coordinate lies from it: elementwise."""
 
-    def __call__(self, offset: Array, /, *params: Any) -> Array: ...
+    def __call__(self, offset: Array, /, *params: Any) -> Array:
+        """The weight at ``offset``, the coordinate less the pixel's."""
+        ...
 
 
 @functools.partial(
@@ -200,7 +201,7 @@ KERNELS: dict[str, Kernel] = {
 }
 
 
-# Smooths rather than interpolates, which is why it has no name: the basis of free-form deformations.
+# The basis of free-form deformations. It smooths rather than interpolates, so it has no name.
 CUBIC_B_SPLINE = Kernel(2.0, _cubic_b_spline)
 
 

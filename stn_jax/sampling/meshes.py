@@ -1,8 +1,8 @@
 """Shapes, shardings and varying axes of what sampling takes and gives, on a mesh of devices.
 
 JAX knows three kinds of mesh axes. Along an Auto axis the compiler finds the sharding. Along an
-Explicit axis it is part of an array's type, so it is said here for every result. Along a Manual axis,
-inside ``shard_map``, an array's type says whether its values vary, and operands must vary alike.
+Explicit axis it is part of an array's type, so it is said here for every result. Along a Manual
+axis, inside ``shard_map``, an array's type says whether its values vary; operands must vary alike.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +26,7 @@ def alike(operands: Sequence[Array]) -> list[Array]:
     varying = [jax.typeof(each).mat.varying for each in operands]
     every = frozenset().union(*varying)
     return [
-        each
-        if own == every
-        else jax.lax.pcast(each, tuple(sorted(every - own)), to="varying")
+        each if own == every else jax.lax.pcast(each, tuple(sorted(every - own)), to="varying")
         for each, own in zip(operands, varying, strict=True)
     ]
 
@@ -110,12 +108,10 @@ def specs_of_operands(
         return [None] * len(wrt)
     sharded = _sharded(formula, batch, operands, (), (), cotangent)
     names = names_of_operands(formula, batch, operands)
-    specs = []
+    specs: list[P | None] = []
     for operand, sums in zip(wrt, reduced, strict=True):
         summed = {f"batch {axis}" for axis, each in enumerate(sums) if each}
-        specs.append(
-            P(*(None if name in summed else sharded.get(name) for name in names[operand]))
-        )
+        specs.append(P(*(None if name in summed else sharded.get(name) for name in names[operand])))
     return specs
 
 
@@ -200,5 +196,3 @@ def _sharded(
                     "jax.sharding.reshard."
                 )
     return found
-
-

@@ -102,7 +102,7 @@ def _check_range(fill_value: ArrayLike, dtype: Any) -> None:
     if isinstance(fill_value, jax.core.Tracer):
         return
     values = np.asarray(fill_value)
-    low, high = (0, 1) if dtype == bool else (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
+    low, high = (0, 1) if dtype.kind == "b" else (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
     with np.errstate(invalid="ignore"):
         fits = (values >= low) & (values <= high) & (values == np.floor(values))
     if not fits.all():

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from stn_jax.coordinates import Size
 from stn_jax.sampling.kernels import Kernel
-from stn_jax.sampling.padding import PADDINGS, Padding, Size
+from stn_jax.sampling.padding import PADDINGS, Padding
 
 # Pixel coordinates from which float32 has no digits left for a fraction: nothing depends smoothly
 # on them.
@@ -31,7 +32,7 @@ class Tap(NamedTuple):
       weight: Its weight; NaN at a NaN coordinate.
     """
 
-    index: Int[Array, "*out"]
+    index: Int[Array, "*out"]  # type: ignore[assignment]
     inside: Bool[Array, "*out"] | None
     weight: Float[Array, "*out"]
 

@@ -212,9 +212,7 @@ def _flow(shape: tuple[int, ...], align_corners: bool) -> Transform:
 
 
 @family
-def _stationary_velocity(
-    shape: tuple[int, ...], squarings: int, align_corners: bool
-) -> Transform:
+def _stationary_velocity(shape: tuple[int, ...], squarings: int, align_corners: bool) -> Transform:
     def composed(theta: Array) -> Array:
         """How far the flow along the velocity carries each pixel, flat as ``theta`` is."""
 
@@ -226,9 +224,7 @@ def _stationary_velocity(
         return jax.lax.scan(square, first, None, length=squarings)[0].ravel()
 
     def offsets(field: Array, points: Array) -> Array:
-        return _interpolate(
-            field.reshape(*shape, len(shape)), points, align_corners=align_corners
-        )
+        return _interpolate(field.reshape(*shape, len(shape)), points, align_corners=align_corners)
 
     inverse = newton_inverse(offsets)
     return _family(
@@ -306,9 +302,7 @@ def _lattice_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _spline(shape: tuple[int, ...], theta: Array, points: Array) -> Array:
     """The cubic B-spline with the lattice of coefficients ``theta``, at points ``[..., n]``."""
-    places = [
-        (points[..., k] + 1) * ((size - 1) / 2) for k, size in enumerate(reversed(shape))
-    ]
+    places = [(points[..., k] + 1) * ((size - 1) / 2) for k, size in enumerate(reversed(shape))]
     return sample_pixels(theta.reshape(*shape, len(shape)), places, None, _B_SPLINE)
 
 

@@ -1,4 +1,4 @@
-"""Programs of users that failed, by kind; the right values are NumPy's, SciPy's or the definition's."""
+"""Programs of users that failed, by kind; right values are NumPy's or the definition's."""
 
 import functools
 import itertools

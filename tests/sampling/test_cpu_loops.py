@@ -13,15 +13,14 @@ from stn_jax.sampling.backends.base import Points
 from stn_jax.sampling.backends.cpu_loops import CPU, PLAIN
 
 pytestmark = pytest.mark.skipif(
-    jax.default_backend() != "cpu", reason="the tricks are for CPUs; this machine has another device"
+    jax.default_backend() != "cpu",
+    reason="the tricks are for CPUs; this machine has another device",
 )
 
 
 def program(loops, channels=3):
     """The lines of the compiled value and coordinates' gradient, from numbers called ``raw``."""
-    formula = Points(
-        ndim=2, filled=False, kernel="linear", padding="constant", align_corners=False
-    )
+    formula = Points(ndim=2, filled=False, kernel="linear", padding="constant", align_corners=False)
 
     def both(image, raw, cotangent):
         pixels = [1.5 * raw[0] + 0.25, 0.75 * raw[1] - 0.5]
@@ -70,8 +69,6 @@ def test_no_other_platform_gets_them(platform):
     gradient = jax.jit(jax.grad(lambda *operands: warp(*operands).sum(), argnums=(0, 1)))
     traced = gradient.trace(jnp.ones((8, 8, 3)), jnp.ones(6))
     assert "optimization_barrier" not in traced.lower(lowering_platforms=(platform,)).as_text()
-    named = jax.jit(
-        lambda image, theta: stn.warp(image, stn.affine(), theta, implementation="xla")
-    )
+    named = jax.jit(lambda image, theta: stn.warp(image, stn.affine(), theta, implementation="xla"))
     text = named.lower(jnp.ones((8, 8, 3)), jnp.ones(6)).as_text()
     assert "optimization_barrier" in text

@@ -1,11 +1,12 @@
 """What an engine computes: two formulas, and two maps for each.
 
-Sampling is one sum, the paper's equation 3. An engine evaluates it (``sample``) and pulls a cotangent
-of its value back to the operands (``pull``). The sum comes in two formulas. :class:`Points` starts
-from pixel coordinates and knows the linear and the nearest kernel; an engine can fuse all of it.
-:class:`Taps` starts from the indices and weights of the pixels under any kernel, so every kernel,
-every padding and every derivative of higher order comes down to it. It is linear in the image and in
-each axis' weights.
+Sampling is one sum, the paper's equation 3. An engine evaluates it (``sample``) and pulls a
+cotangent of its value back to the operands (``pull``). The sum comes in two formulas.
+
+:class:`Points` starts from pixel coordinates and knows the linear and the nearest kernel; an engine
+can fuse all of it. :class:`Taps` starts from the indices and weights of the pixels under any
+kernel, so every kernel, every padding and every derivative of higher order comes down to it. It is
+linear in the image and in each axis' weights.
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ import jax.numpy as jnp
 from jax.interpreters import mlir
 from jaxtyping import Array
 
+from stn_jax.coordinates import Size
 from stn_jax.sampling.kernels import KERNELS
-from stn_jax.sampling.padding import Size
 from stn_jax.sampling.taps import Tap, smooth, taps_along
 
 Lowering = Callable[..., Any]
@@ -93,13 +94,16 @@ class Points(Formula):
     align_corners: bool
 
     def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
+        """As in :class:`Formula`."""
         return [*super().axes(out), *self.ndim * [tuple(out)]]
 
     def out_rank(self, operands: Sequence[Any], batch: int) -> int:
+        """As in :class:`Formula`."""
         return operands[2].ndim - batch
 
     @property
     def sources(self) -> tuple[int, ...]:
+        """As in :class:`Formula`."""
         return tuple(range(2, 2 + self.ndim))
 
     def over_taps(self) -> "Taps":
@@ -118,6 +122,7 @@ class Points(Formula):
         )
 
     def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
+        """As in :class:`Formula`."""
         _, *pixels = rest
         sizes = image.shape[:-1][::-1]
         return [self.taps_of(each, size) for each, size in zip(pixels, sizes, strict=True)]
@@ -125,6 +130,7 @@ class Points(Formula):
     def directions(
         self, axes: Sequence[Sequence[Tap]], axis: int, *operands: Array
     ) -> list[Sequence[Tap]]:
+        """As in :class:`Formula`."""
         image, pixel = operands[IMAGE], operands[2 + axis]
         size = image.shape[self.ndim - 1 - axis]
 
@@ -144,7 +150,7 @@ class StackedTaps(Sequence[Tap]):
     def __len__(self) -> int:
         return self.stacked.index.shape[0]
 
-    def __getitem__(self, number: int) -> Tap:
+    def __getitem__(self, number: Any) -> Any:
         if not 0 <= number < len(self):
             raise IndexError(number)
         return jax.tree.map(
@@ -167,17 +173,21 @@ class Taps(Formula):
     """
 
     def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
+        """As in :class:`Formula`."""
         taps = [(f"taps {axis}", *out) for axis in range(self.ndim)]
         return [*super().axes(out), *taps, *taps]
 
     def out_rank(self, operands: Sequence[Any], batch: int) -> int:
+        """As in :class:`Formula`."""
         return operands[2].ndim - batch - 1
 
     @property
     def sources(self) -> tuple[int, ...]:
+        """As in :class:`Formula`."""
         return tuple(range(2 + self.ndim, 2 + 2 * self.ndim))
 
     def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
+        """As in :class:`Formula`."""
         _, *both = rest
         return [
             StackedTaps(Tap(jnp.maximum(index, 0), index >= 0, weight))
@@ -187,6 +197,7 @@ class Taps(Formula):
     def directions(
         self, axes: Sequence[Sequence[Tap]], axis: int, *operands: Array
     ) -> list[Sequence[Tap]]:
+        """As in :class:`Formula`."""
         # At a NaN coordinate the other axes' weights are NaN, or this one's is.
         return [
             [tap._replace(weight=jnp.where(jnp.isnan(tap.weight), 0, jnp.ones_like(tap.weight)))]
@@ -257,7 +268,7 @@ def plain_engine(
       on_cpu: ``sample`` and ``pull`` in the form for CPUs, where that is another.
       **options: Further fields of the engine.
     """
-    lowerings = {}
+    lowerings: dict[str, Any] = {}
     for which, function in (("sample", sample), ("pull", pull)):
         multiple = which == "pull"
         rule = mlir.lower_fun(function, multiple_results=multiple)

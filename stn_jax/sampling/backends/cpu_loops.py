@@ -1,14 +1,14 @@
 """Tricks against what XLA makes of the plain engine on a CPU; none reaches another platform.
 
-XLA on the CPU compiles each fusion to one loop with one result, and decides by itself what it fuses.
-Each function here says what goes wrong without it, what it brings, and on which version that was
-measured; the test ``tests/sampling/test_cpu_loops.py`` fails when a trick is no longer needed.
-Figures: jaxlib 0.10.2, two cores of an AMD EPYC, value and gradient to θ of 16×224×224×3.
+XLA on the CPU compiles each fusion to one loop with one result, and decides by itself what it
+fuses. Each function here says what goes wrong without it; ``tests/sampling/test_cpu_loops.py``
+fails when a trick is no longer needed.
+All were needed on jaxlib 0.10.2.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,4 @@ def sum_over_channels(terms: Callable[[int | None], Array], channels: int) -> Ar
 
 
 CPU = Loops(compute_once, block_cse, sum_over_channels)
-PLAIN = Loops(
-    list, lambda axes, axis: axes, lambda terms, channels: jnp.sum(terms(None), axis=-1)
-)
+PLAIN = Loops(list, lambda axes, axis: axes, lambda terms, channels: jnp.sum(terms(None), axis=-1))

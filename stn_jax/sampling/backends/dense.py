@@ -1,7 +1,7 @@
 """Equation 3 to the letter: matrix products with the kernel's weights of all pixels.
 
-For devices whose gathers are slow, such as TPUs. Every point reads every pixel, so on a CPU or a GPU
-this takes far longer than gathering. Its speed on a TPU has not been measured.
+For devices whose gathers are slow, such as TPUs. Every point reads every pixel, so on a CPU or a
+GPU this takes far longer than gathering. Its speed on a TPU has not been measured.
 """
 
 import functools
@@ -28,7 +28,9 @@ def sample(formula: Formula, *operands: Array) -> Array:
     pixels = image.astype(axes[0][0].weight.dtype)
 
     def at_point(point: Any) -> Array:
-        value = _contracted(pixels, [_row(taps, n) for taps, n in zip(point, _sizes(image))])
+        value = _contracted(
+            pixels, [_row(taps, n) for taps, n in zip(point, _sizes(image), strict=True)]
+        )
         if formula.filled:
             value = value + fill.astype(value.dtype) * (_whole(point) - _whole(point, inside=True))
         return value
@@ -40,14 +42,14 @@ def sample(formula: Formula, *operands: Array) -> Array:
 
 def pull(formula: Formula, wrt: Sequence[int], *operands: Array) -> list[Array]:
     """Cotangents of the operands named by ``wrt``, given that of the value, the last operand."""
-    *operands, cotangent = operands
-    image, fill, *_ = operands
-    axes = formula.taps(*operands)
+    *sources, cotangent = operands
+    image, fill, *_ = sources
+    taps = formula.taps(*sources)
     directions = [
-        [_in_a_row(each) for each in formula.directions(axes, axis, *operands)]
+        [_in_a_row(each) for each in formula.directions(taps, axis, *sources)]
         for axis in range(formula.ndim)
     ]
-    axes, nan, out = _flat(axes)
+    axes, nan, out = _flat(taps)
     dtype = axes[0][0].weight.dtype
     pixels, fill_value = image.astype(dtype), fill.astype(dtype)
     cotangent = cotangent.reshape(-1, image.shape[-1]).astype(dtype)
@@ -55,8 +57,10 @@ def pull(formula: Formula, wrt: Sequence[int], *operands: Array) -> list[Array]:
 
     def at_point(both: Any) -> Any:
         point, every, arrived = both
-        rows = [_row(taps, n) for taps, n in zip(point, _sizes(image))]
-        spread = functools.reduce(lambda outer, row: row[:, None] * outer.reshape(1, -1), rows, arrived)
+        rows = [_row(taps, n) for taps, n in zip(point, _sizes(image), strict=True)]
+        spread = functools.reduce(
+            lambda outer, row: row[:, None] * outer.reshape(1, -1), rows, arrived
+        )
         weights = [
             [
                 _pulled_back(formula, axis, point, taps, rows, pixels, fill_value, arrived)
@@ -81,7 +85,7 @@ def pull(formula: Formula, wrt: Sequence[int], *operands: Array) -> list[Array]:
 
 
 def _flat(axes: Sequence[Sequence[Tap]]) -> tuple[list[list[Tap]], Array, tuple[int, ...]]:
-    """The taps at points in a row, x first; where a coordinate is not a number; the points' shape."""
+    """The taps at points in a row, x first; where a coordinate is NaN; the points' shape."""
     nan = functools.reduce(jnp.logical_or, [jnp.isnan(t.weight) for axis in axes for t in axis])
     flat = nan.reshape(-1)
     clean = [

@@ -72,7 +72,10 @@ def _refuses(call: Call) -> str | None:
     if isinstance(formula, Points) and formula.padding not in _PADDINGS:
         return f"it does not know the padding {formula.padding!r}."
     if jnp.issubdtype(image.dtype, jnp.floating):
-        if _DTYPES.get(image.dtype.name) != call.operands[-1 if call.which == "sample" else -2].dtype:
+        if (
+            _DTYPES.get(image.dtype.name)
+            != call.operands[-1 if call.which == "sample" else -2].dtype
+        ):
             return f"it takes no images of {image.dtype} beside coordinates of another width."
     elif not isinstance(formula, Points) or image.dtype.itemsize not in (1, 2, 4, 8):
         return f"it takes no images of {image.dtype}."
@@ -85,9 +88,7 @@ def _refuses(call: Call) -> str | None:
     return None
 
 
-def _sample(
-    call: Call, ctx: Any, *operands: Any, formula: Formula, batch: int
-) -> Sequence[Any]:
+def _sample(call: Call, ctx: Any, *operands: Any, formula: Formula, batch: int) -> Sequence[Any]:
     if not isinstance(formula, Points):
         return _custom_call("stn_jax_taps", call, ctx, operands, batch)
     floating = jnp.issubdtype(ctx.avals_in[IMAGE].dtype, jnp.floating)
@@ -126,9 +127,7 @@ def _pull(
     avals = [
         given[operand]
         if operand in given
-        else ctx.avals_in[operand].update(
-            shape=(*sizes, *ctx.avals_in[operand].shape[batch:])
-        )
+        else ctx.avals_in[operand].update(shape=(*sizes, *ctx.avals_in[operand].shape[batch:]))
         for operand in order
     ]
     options["wrt_image"] = image
@@ -169,7 +168,7 @@ def _custom_call(
     ctx: Any,
     operands: Sequence[Any],
     batch: int,
-    order: Sequence[int] | None = None,
+    order: Any = None,
     **attributes: Any,
 ) -> Sequence[Any]:
     """A call of a handler; on a mesh, with what XLA must know to divide it without collectives."""

@@ -39,10 +39,10 @@ def implementations() -> tuple[Implementation, ...]:
 
     ``implementation=None`` takes the first that can serve a call on the platform that the program
     runs on; an engine is named by ``implementation=`` of :func:`stn_jax.grid_sample`,
-    :func:`stn_jax.warp` and :class:`stn_jax.nn.SpatialTransformer`. ``"native"`` is compiled C++ for
-    CPUs, the package stn-jax-native. ``"xla"`` runs everywhere. ``"dense"`` is the paper's sum as
-    matrix products with the weights of all pixels, for devices whose gathers are slow; it is never
-    taken unless named.
+    :func:`stn_jax.warp` and :class:`stn_jax.nn.SpatialTransformer`. ``"native"`` is compiled C++
+    for CPUs, the package stn-jax-native. ``"xla"`` runs everywhere. ``"dense"`` is the paper's sum
+    as matrix products with the weights of all pixels, for devices whose gathers are slow; it is
+    never taken unless named.
 
     Returns:
       A record for each engine: ``name``, ``available`` and ``reason``.

@@ -52,10 +52,10 @@ def pull(
     formula: Formula, wrt: Sequence[int], *operands: Array, loops: Loops = PLAIN
 ) -> list[Array]:
     """Cotangents of the operands named by ``wrt``, given that of the value, the last operand."""
-    *operands, cotangent = operands
-    image, fill = operands[:2]
-    operands = loops.compute_once(operands)
-    axes = formula.taps(*operands)
+    *sources, cotangent = operands
+    image, fill = sources[:2]
+    sources = loops.compute_once(sources)
+    axes = formula.taps(*sources)
     cotangent = cotangent.astype(axes[0][0].weight.dtype)
     results: dict[int, Array] = {}
     if IMAGE in wrt:
@@ -64,7 +64,7 @@ def pull(
         results[FILL] = _pull_fill(axes, cotangent).astype(fill.dtype)
     for axis, source in enumerate(formula.sources):
         if source in wrt:
-            directions = formula.directions(axes, axis, *operands)
+            directions = formula.directions(axes, axis, *sources)
             products = [
                 _product(formula, image, fill, axes, axis, taps, cotangent, loops)
                 for taps in directions
@@ -176,10 +176,8 @@ def _scatter(
     formula: Formula, image: Array, axes: Sequence[Sequence[Tap]], cotangent: Array
 ) -> Array:
     """The image's cotangent: to each pixel, its weights times the cotangents of what read it."""
-    space = image.shape[:-1]
-    if all(isinstance(size, int) for size in space) and not formula.deterministic:
-        if 16 * math.prod(space) <= cotangent[..., 0].size and math.prod(space) <= _FEW_PIXELS:
-            return _scatter_by_products(axes, cotangent, image)
+    if not formula.deterministic and _are_few(image.shape[:-1], cotangent[..., 0].size):
+        return _scatter_by_products(axes, cotangent, image)
 
     def terms(outer: Tap) -> tuple[Array, Array]:
         """Where the corners of one row lie, and what each adds there."""
@@ -206,9 +204,14 @@ def _scatter(
     return total.reshape(image.shape).astype(image.dtype)
 
 
-def _scatter_by_products(
-    axes: Sequence[Sequence[Tap]], cotangent: Array, image: Array
-) -> Array:
+def _are_few(space: Sequence[Any], points: Any) -> bool:
+    """Whether many points read an image of few pixels."""
+    if not all(isinstance(size, int) for size in (*space, points)):
+        return False
+    return math.prod(space) <= min(_FEW_PIXELS, points // 16)
+
+
+def _scatter_by_products(axes: Sequence[Sequence[Tap]], cotangent: Array, image: Array) -> Array:
     """The same for a few pixels that many points read, such as the lattice of a spline."""
     sizes = image.shape[:-1][::-1]
     nan = functools.reduce(jnp.logical_or, [jnp.isnan(axis[0].weight) for axis in axes])[..., None]
@@ -256,8 +259,11 @@ def _pull_fill(axes: Sequence[Sequence[Tap]], cotangent: Array) -> Array:
         sums = [functools.reduce(jnp.add, map(weight, axis)) for axis in axes]
         return functools.reduce(jnp.multiply, sums)
 
+    def kept(tap: Tap) -> Array:
+        return tap.weight if tap.inside is None else jnp.where(tap.inside, tap.weight, 0)
+
     whole = product(lambda tap: tap.weight)
-    outside = whole - product(lambda tap: jnp.where(tap.inside, tap.weight, 0))
+    outside = whole - product(kept)
     outside = jnp.where(jnp.isnan(outside), 0, outside)[..., None]
     terms = jnp.where(outside != 0, cotangent * outside, 0)
     return jnp.sum(terms, axis=tuple(range(terms.ndim - 1)))
