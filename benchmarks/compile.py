@@ -26,7 +26,7 @@ from benchmarks.peers import in_jax
 from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
 from benchmarks.rows import print_labels
 from benchmarks.train_step import LEARNING_RATE, NAMES, Training
-from experiments import train
+from experiments.classification import step as train
 from experiments.data.tasks import TASKS
 
 SHAPE = (256, 28, 28, 1)

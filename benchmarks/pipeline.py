@@ -19,13 +19,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import records, timing
-from experiments.backbones import BackboneName
-from experiments.bird_training import make_optimizer, make_trainer, stored_side
+from experiments.birds.model import PartModel
+from experiments.birds.train import make_optimizer, make_trainer, stored_side
 from experiments.data import pipeline
 from experiments.data.examples import Arrays, Examples, Framing, folder
 from experiments.data.pipeline import Reading
-from experiments.parallel import make_parallel
-from experiments.part_model import PartModel
+from experiments.engine.devices import make_parallel
+from experiments.models.backbones import BackboneName
 
 PIPELINE, STEP, TOGETHER = "pipeline alone", "step alone", "together"
 _NUM_CLASSES = 10

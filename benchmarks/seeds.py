@@ -16,7 +16,8 @@ import optax
 
 from benchmarks import records, timing
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
-from experiments import models, train
+from experiments import models
+from experiments.classification import step as train
 from experiments.data.tasks import TASKS
 from experiments.models import ModelName
 

@@ -21,7 +21,8 @@ from benchmarks import memory, records
 from benchmarks.peers import in_jax, in_torch, torch_models
 from benchmarks.peers.cases import Contender
 from benchmarks.rows import Candidate, measured_beside
-from experiments import models, train
+from experiments import models
+from experiments.classification import step as train
 from experiments.data.tasks import TASKS
 
 NAMES = ("st-cnn", "st-fcn")

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from docs import figures, results
-from experiments.files import read_json, write_atomically, write_json
+from experiments.engine.files import read_json, write_atomically, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

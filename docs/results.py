@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report as benchmarks
-from experiments import invariance
-from experiments.files import read_json
-from experiments.report import birds, comparison
+from experiments.birds import report as birds
+from experiments.engine.files import read_json
+from experiments.invariance import __main__ as invariance
+from experiments.report import comparison
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = ROOT / "experiments" / "results"

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import stn_jax as stn
-from experiments.data import signs
+from experiments.data import gtsrb as signs
 
 
 class DataError(ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.files import write_atomically
+from experiments.engine.files import write_atomically
 from experiments.report import animation, figures, tables
 from experiments.report.runs import Pictures, read_run, run_names
 

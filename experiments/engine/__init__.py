@@ -1,0 +1,1 @@
+"""One training for every experiment: state, steps, devices, checkpoints, folders, command line."""
