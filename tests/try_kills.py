@@ -21,8 +21,8 @@ STEPS, STEPS_PER_LINE = 1000, 5
 _PROGRAM = """
 import sys
 from experiments.distorted_mnist import __main__ as distorted_mnist
-from experiments.classification import loop
-loop.SECONDS_BETWEEN_CHECKPOINTS = 0.5
+from experiments.engine import checkpoint
+checkpoint.SECONDS_BETWEEN_CHECKPOINTS = 0.5
 sys.exit(distorted_mnist.main(sys.argv[1:]))
 """
 TRAINING = (

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from experiments.birds import drawn as drawn_birds
+from experiments.data.benchmarks import BenchmarkName
 from experiments.data.examples import Chosen, Examples, Files, Framing, Tfds
 from experiments.data.sources import DataError
 
@@ -24,6 +25,8 @@ HEAD = ("beak", "crown", "forehead", "left eye", "nape", "right eye", "throat")
 BODY = ("back", "belly", "breast", "left wing", "right wing", "tail")
 _TFDS_NAME = "caltech_birds2011"
 _FETCH = "fetch the data set again"
+# Training and test images of CUB-200-2011.
+_CUB_IMAGES = (5_994, 5_794)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +50,13 @@ class Birds:
     """A data set of birds.
 
     Attributes:
-      name: What it is called in results.
+      name: Its name in results.
       classes: Names of the classes, by their labels.
       parts: Names of the parts, in the order of the examples' ``parts``; empty if there are none.
       train: Training images.
       test: Test images.
       validation: Training images held out, which are not in ``train``; ``None`` if none are.
+      benchmark: ``cub`` if the images are all those of CUB-200-2011.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Birds:
     train: Split
     test: Split
     validation: Split | None = None
+    benchmark: BenchmarkName | None = None
 
 
 def load(spec: str, framing: Framing, *, validation: float = 0.0, drawn: Path) -> Birds:
@@ -131,13 +136,19 @@ def read_cub(folder: Path, framing: Framing) -> Birds:
             where = root / "train_test_split.txt"
             raise DataError(f"{where}: expected some {name} images; got none; {_FETCH}")
         splits.append(Split(Chosen(files, np.flatnonzero(own)), labels[own]))
-    return Birds("CUB-200-2011", tuple(classes.values()), tuple(parts.values()), *splits)
+    return _cub(tuple(classes.values()), tuple(parts.values()), *splits)
 
 
 def _read_tfds(data_dir: str, framing: Framing) -> Birds:
     read = [Tfds(_TFDS_NAME, split, data_dir, framing) for split in ("train", "test")]
     splits = [Split(examples, examples.labels()) for examples in read]
-    return Birds("CUB-200-2011", tuple(read[0].class_names()), (), *splits)
+    return _cub(tuple(read[0].class_names()), (), *splits)
+
+
+def _cub(classes: tuple[str, ...], parts: tuple[str, ...], train: Split, test: Split) -> Birds:
+    """Birds in the form of CUB-200-2011; published accuracies are of the whole set alone."""
+    whole = (len(train.labels), len(test.labels)) == _CUB_IMAGES
+    return Birds("CUB-200-2011", classes, parts, train, test, benchmark="cub" if whole else None)
 
 
 def _hold_out(birds: Birds, fraction: float) -> Birds:

@@ -1,15 +1,16 @@
-"""A classifier of photographs that looks at parts, each cropped by a spatial transformer.
+"""A classifier of photographs by their parts, each cropped by a spatial transformer.
 
 The architecture is that of Jaderberg et al., arXiv:1506.02025, section 4.3 and appendix A, for
 birds. One localization network is shared by all N transformers: a backbone without its last
 pooling, a 1×1 convolution to 128 maps, a fully connected layer of 128 units and the regression of
-the N centres. The crops have a fixed scale, half of the image, and at first tile it; a smooth bound
-keeps their centres on it, without which untrained networks lose them beyond its edges. Each crop is
-described by a backbone of its own; the descriptions are concatenated, and a linear layer follows.
+the N centres. The crops have a fixed scale, half of the image, and at first tile it. A smooth bound
+keeps their centres on it; without the bound, untrained networks move crops off the image. A
+backbone of its own describes each crop; the descriptions are concatenated, and a linear layer
+follows.
 
-Taken to be so, since the accounts of it do not say: the localization network sees the whole image
+Assumptions where the paper is silent: the input of the localization network is the whole image,
 reduced to the size of a crop, so that its maps are 7×7 where crops have 224×224 pixels; ``relu``
-and a normalisation follow its 1×1 convolution; two crops begin one above the other; dropout is of
+and a normalisation follow its 1×1 convolution; two crops begin one above the other; dropout acts on
 the concatenated descriptions.
 """
 
@@ -26,6 +27,7 @@ import stn_jax as stn
 from experiments.models.backbones import BACKBONES, Backbone, BackboneName
 from stn_jax import nn as stnn
 
+# Side of a crop as a share of the image's.
 SCALE = 0.5
 DROPOUT = 0.7
 # Maps and units of the localization network behind its backbone.
@@ -35,20 +37,20 @@ _UNITS = 128
 class PartModel(nnx.Module):
     """A backbone for each of N crops and one for their localization; or one, for the image.
 
-    What is trained are the ``nnx.Param``; the statistics of backbones are ``nnx.BatchStat``, and
-    stay as they are.
+    The trained variables are the ``nnx.Param``; the statistics of backbones are ``nnx.BatchStat``
+    and never change.
 
     Args:
-      backbone: Name of the backbone that all of them are.
+      backbone: Name of the backbone.
       image_size: Side of the square images, in pixels.
       num_classes: Number of classes.
-      num_transforms: Number N of crops; with 0 the image itself, reduced, is described.
-      crop_size: Side of what a backbone reads, in pixels; half the image's when ``None``.
-      scale: Side of a crop as a share of the image's.
-      dropout: Share of the descriptions' numbers that are left out in training.
+      num_transforms: Number N of crops; with 0 the model describes the whole image, reduced.
+      crop_size: Side of a backbone's input, in pixels; half the image's when ``None``.
+      dropout: Dropout rate of the descriptions in training.
       dtype: That of the convolutions; parameters, theta and the warp are float32.
-      remat: Whether the backward pass computes each backbone anew, for the memory of one backbone's
-        activations in place of those of all. On accelerators: XLA on the CPU merges the two passes.
+      remat: Whether the backward pass computes each backbone again, which keeps the activations of
+        one backbone in memory instead of all. Only for accelerators: XLA on the CPU merges the two
+        passes.
       rngs: Flax random state.
 
     Raises:
@@ -63,7 +65,6 @@ class PartModel(nnx.Module):
         *,
         num_transforms: int,
         crop_size: int | None = None,
-        scale: float = SCALE,
         dropout: float = DROPOUT,
         dtype: Any = jnp.float32,
         remat: bool = False,
@@ -71,8 +72,6 @@ class PartModel(nnx.Module):
     ) -> None:
         if num_transforms < 0:
             raise ValueError(f"num_transforms must not be negative; got {num_transforms}.")
-        if not 0 < scale <= 1:
-            raise ValueError(f"scale must be in (0, 1]; got {scale!r}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {dropout!r}.")
         if backbone not in BACKBONES:
@@ -80,15 +79,15 @@ class PartModel(nnx.Module):
         create = lambda: BACKBONES[backbone](rngs, dtype=dtype)  # noqa: E731
         self.image_size = image_size
         self.crop_size = image_size // 2 if crop_size is None else crop_size
-        self.dropout = dropout
+        self.dropout = nnx.Dropout(dropout)
         self.remat = remat
         self.describers = nnx.List([create() for _ in range(max(num_transforms, 1))])
         self.describers[0].check_size(self.crop_size, self.crop_size)
         transformer = None
         if num_transforms:
             # Of each side of a crop at least three quarters stay on the image.
-            centred = stn.bounded(stn.attention(), radius=(1.0, 1 - scale / 2, 1 - scale / 2))
-            transform = stn.fixed(centred, {0: _unbounded(scale)})
+            centred = stn.bounded(stn.attention(), radius=(1.0, 1 - SCALE / 2, 1 - SCALE / 2))
+            transform = stn.fixed(centred, {0: _unbounded(SCALE)})
             maps = ReducedMaps(create(), self.crop_size, remat=remat, rngs=rngs)
             localization = stnn.FeatureLocalization(
                 maps,
@@ -96,7 +95,7 @@ class PartModel(nnx.Module):
                 transform,
                 hidden=(_UNITS,),
                 num_transforms=num_transforms,
-                initial_theta=stnn.tiled(grid=_rows_and_columns(num_transforms), scale=scale),
+                initial_theta=stnn.tiled(grid=_rows_and_columns(num_transforms), scale=SCALE),
                 rngs=rngs,
             )
             transformer = stnn.SpatialTransformer(
@@ -104,7 +103,7 @@ class PartModel(nnx.Module):
                 transform,
                 output_shape=(self.crop_size, self.crop_size),
                 num_transforms=num_transforms,
-                antialias=scale * image_size > self.crop_size,
+                antialias=SCALE * image_size > self.crop_size,
             )
         self.transformer = transformer
         num_features = len(self.describers) * self.describers[0].num_features
@@ -112,7 +111,7 @@ class PartModel(nnx.Module):
 
     @property
     def backbones(self) -> list[Backbone]:
-        """All backbones, that of the localization network among them, to load weights into."""
+        """All backbones, with that of the localization network, to load weights into."""
         return [each for _, each in nnx.iter_modules(self) if isinstance(each, Backbone)]
 
     def __call__(
@@ -121,9 +120,9 @@ class PartModel(nnx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch classes"]:
         """Logits of each image."""
-        return self.look(images, key)[0]
+        return self.forward(images, key)[0]
 
-    def look(
+    def forward(
         self,
         images: Float[Array, "batch height width 3"],
         key: PRNGKeyArray | None = None,
@@ -132,7 +131,7 @@ class PartModel(nnx.Module):
 
         Args:
           images: RGB with pixels in [0, 1].
-          key: Of the dropout; there is none without a key.
+          key: Of the dropout; without a key nothing is dropped.
 
         Returns:
           Logits, and theta of each crop; ``None`` in place of theta without crops.
@@ -163,28 +162,28 @@ class PartModel(nnx.Module):
             axis=-1,
         )
         if key is not None:
-            described = drop(key, described, self.dropout)
+            described = self.dropout(described, deterministic=False, rngs=key)
         return self.logits(described), theta
 
 
 def _rows_and_columns(num_tiles: int) -> tuple[int, int]:
-    """As nearly square as can be, two one above the other: of most birds the head is on top."""
+    """The most nearly square grid; two tiles one above the other, as most heads are on top."""
     columns = max(k for k in range(1, math.isqrt(num_tiles) + 1) if num_tiles % k == 0)
     return num_tiles // columns, columns
 
 
 def _unbounded(scale: float) -> float:
-    """What the bound, of radius 1, makes a scale of."""
+    """The parameter that the bound, of radius 1, maps to a scale."""
     return 1 + math.atanh(scale - 1)
 
 
 class ReducedMaps(nnx.Module):
-    """What the localization network's fully connected layers see of images.
+    """The input of the localization network's fully connected layers: a backbone's maps, reduced.
 
-    Of each map the mean over the image is taken away, unless it is a single cell, and all are
-    scaled together: what is left says where things are. The maps themselves are positive and much
-    the same for all images, so that a step of the layers behind would move the crops of all images
-    alike, off the image before any crop follows its own.
+    The mean over the image is subtracted from each map, unless a map is a single cell, and all maps
+    are divided by their common norm: the result shows where things are. Without this, the maps are
+    positive and nearly the same for all images; a step of the next layers then moves the crops of
+    all images alike, off the image, before any crop follows its own image.
     """
 
     def __init__(self, backbone: Backbone, size: int, *, remat: bool, rngs: nnx.Rngs) -> None:
@@ -197,7 +196,7 @@ class ReducedMaps(nnx.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns maps"]:
-        """Maps of each image, after it is reduced."""
+        """Maps of each image, which is first reduced."""
         seen = reduce(images, self.size)
         maps = run(type(self.backbone).features, self.backbone, seen, remat=self.remat)
         maps = nnx.relu(self.reduction(maps.astype(jnp.float32)))
@@ -214,7 +213,7 @@ def run(
     *,
     remat: bool,
 ) -> Float[Array, "batch ..."]:
-    """What a method of a backbone gives; with ``remat`` the backward pass computes it anew."""
+    """The result of a backbone's method; with ``remat`` the backward pass computes it again."""
     if not remat:
         return method(backbone, images)
     graph, state = nnx.split(backbone)
@@ -226,11 +225,11 @@ def run(
 def reduce(
     images: Float[Array, "batch height width c"], size: int
 ) -> Float[Array, "batch size size c"]:
-    """Images of another size, antialiased; the same bit for bit where they have it already."""
+    """Images resized with antialiasing; images that have the size already stay bit for bit."""
     batch, height, width, channels = images.shape
     factor = height // size
     if (height, width) == (factor * size, factor * size):
-        # The warp gives this too, from a far larger program.
+        # The warp gives the same, but its program is far larger.
         blocks = images.reshape(batch, size, factor, size, factor, channels)
         return blocks.mean(axis=(2, 4))
     whole = stn.attention()
@@ -238,11 +237,3 @@ def reduce(
         image, whole, whole.identity, output_shape=(size, size), antialias=True
     )
     return jax.vmap(shrink)(images)
-
-
-def drop(
-    key: PRNGKeyArray, features: Float[Array, "batch features"], share: float
-) -> Float[Array, "batch features"]:
-    """A share of the numbers put to zero at random, the others made larger for them."""
-    kept = jax.random.bernoulli(key, 1 - share, features.shape)
-    return jnp.where(kept, features / (1 - share), 0)

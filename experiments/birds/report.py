@@ -1,4 +1,4 @@
-"""The report of birds: accuracies, what crops hold, and crops drawn on birds."""
+"""The report of birds: accuracies, the content of crops, and crops drawn on birds."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 import stn_jax as stn
 from experiments.birds.model import SCALE
+from experiments.birds.records import BirdsResult, ModelResult, PartRates
 from experiments.report import figures
-from experiments.report.page import CURVES, html_figure, html_page, section, write_file
-from experiments.report.runs import Run
-from experiments.report.tables import format_duration, settings_table_html, text_table_html
+from experiments.report.page import build_page, html_figure, section, write_file
+from experiments.report.tables import format_duration, made_with, text_table_html
 from stn_jax import visualize
 
 Table = tuple[list[str], list[list[str]]]
@@ -37,10 +37,10 @@ class Pictured(NamedTuple):
     """Images of one model.
 
     Attributes:
-      images: What the network sees, in [0, 1], ``[n, side, side, 3]``.
+      images: The input of the network, in [0, 1], ``[n, side, side, 3]``.
       theta: Centres of the crops, ``[n, transforms, 2]``.
-      right: Whether the class is told, ``[n]``.
-      crop_size: Side of what is read, in pixels.
+      right: Whether the predicted class is right, ``[n]``.
+      crop_size: Side of a crop, in pixels.
     """
 
     images: np.ndarray
@@ -49,30 +49,30 @@ class Pictured(NamedTuple):
     crop_size: int
 
 
-def tables(result: Mapping[str, Any]) -> list[Table]:
-    """That of accuracies and, where there are transformers, that of what their crops hold."""
+def tables(result: BirdsResult) -> list[Table]:
+    """A table of accuracies and, if there are transformers, one of the content of their crops."""
     headings = ["model", "accuracy %", "95 % interval", "each seed", "parameters", "paper %"]
     rows = []
-    for row in result["rows"]:
-        low, high = row["interval"]
+    for row in result.rows:
+        low, high = row.interval
         rows.append(
             [
-                row["model"],
-                f"{row['accuracy']:.1f}",
+                row.model,
+                f"{row.accuracy:.1f}",
                 f"{low:.1f} to {high:.1f}",
-                ", ".join(f"{each:.1f}" for each in row["accuracies"]),
-                f"{row['num_parameters']:,}",
-                _NONE if row["paper"] is None else f"{row['paper']:g}",
+                ", ".join(f"{each:.1f}" for each in row.accuracies),
+                f"{row.num_parameters:,}",
+                _NONE if row.paper is None else f"{row.paper:g}",
             ]
         )
-    held = [line for row in result["rows"] if "held" in row for line in _held_rows(row)]
+    held = [line for row in result.rows for line in _content_rows(row)]
     accuracies: Table = (headings, rows)
     columns = ["model", "crop of", "head %", "body %", "overlap with box %", "box in crop %"]
     return [accuracies, (columns, held)] if held else [accuracies]
 
 
 def regions(pictured: Pictured) -> Figure:
-    """A row of images with the regions that are read, and a row for each transformer's crops."""
+    """A row of images with the sampled regions, and a row of crops for each transformer."""
     count, number = pictured.theta.shape[:2]
     figure = figures.new_figure(1.3 * count + 0.3, 1.35 * (1 + number) + 0.1)
     first, *others = figure.subplots(1 + number, count, squeeze=False)
@@ -94,7 +94,7 @@ def regions(pictured: Pictured) -> Figure:
 
 def build_birds(
     out: Path,
-    result: Mapping[str, Any],
+    result: BirdsResult,
     logged: Mapping[str, Sequence[Mapping[str, Any]]],
     pictured: Mapping[str, Pictured],
 ) -> Path:
@@ -102,7 +102,7 @@ def build_birds(
 
     Args:
       out: Folder to write to.
-      result: What result.json is to hold.
+      result: Of the experiment.
       logged: The lines of metrics of each model.
       pictured: Images of each model with transformers.
 
@@ -121,18 +121,11 @@ def build_birds(
             section(f"What {name} reads"),
             html_figure(picture, f"Regions read by {name}", _FOUND),
         ]
-    runs = [Run(config={}, metrics=lines, result={}, pictures=None) for lines in logged.values()]
-    curves = figures.png(figures.training_curves(runs, list(logged)))
-    write_file(out / "training_curves.png", curves)
-    sections += [section("Training"), html_figure(curves, "Training curves", CURVES)]
-    sections.append(section("Settings", settings_table_html(["value"], [result["settings"]])))
-    report = out / "report.html"
-    write_file(report, html_page("Birds", sections).encode())
-    return report
+    return build_page(out, "Birds", sections, logged, result.settings)
 
 
 def _read(transform: stn.Transform, pictured: Pictured) -> np.ndarray:
-    """What the transformers read, ``[n, transforms, crop_size, crop_size, 3]``."""
+    """The crops of the transformers, ``[n, transforms, crop_size, crop_size, 3]``."""
     shape = (pictured.crop_size, pictured.crop_size)
     read = lambda image, theta: stn.warp(  # noqa: E731
         image, transform, theta, output_shape=shape, antialias=True
@@ -141,20 +134,26 @@ def _read(transform: stn.Transform, pictured: Pictured) -> np.ndarray:
     return np.asarray(jax.jit(each)(pictured.images, pictured.theta))
 
 
-def _held_rows(row: Mapping[str, Any]) -> list[list[str]]:
-    """Of one model: its transformers, any of them, and what both are held against."""
-    seeds = row["held"]
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for place in range(len(seeds[0]["transformers"])):
-        lines[f"transformer {place + 1}"] = [seed["transformers"][place] for seed in seeds]
-    lines["any transformer"] = [seed["any"] for seed in seeds]
-    for place, entry in enumerate(row["held_by_first_crops"]["transformers"], start=1):
+def _content_rows(row: ModelResult) -> list[list[str]]:
+    """The content of a model's crops: of each transformer, of any, and of both baselines."""
+    first, middle = row.held_by_first_crops, row.held_in_the_middle
+    if row.held is None or first is None or middle is None:
+        return []
+    lines: dict[str, list[PartRates]] = {}
+    for place in range(len(row.held[0].transformers)):
+        lines[f"transformer {place + 1}"] = [seed.transformers[place] for seed in row.held]
+    lines["any transformer"] = [seed.any for seed in row.held]
+    for place, entry in enumerate(first.transformers, start=1):
         lines[f"first crop {place}"] = [entry]
-    lines["any first crop"] = [row["held_by_first_crops"]["any"]]
-    lines["the middle"] = row["held_in_the_middle"]["transformers"]
+    lines["any first crop"] = [first.any]
+    lines["the middle"] = list(middle.transformers)
     keys = ("head", "body", "overlap", "contained")
     return [
-        [row["model"], name, *(_percent([entry.get(key) for entry in entries]) for key in keys)]
+        [
+            row.model,
+            name,
+            *(_percent([getattr(entry, key, None) for entry in entries]) for key in keys),
+        ]
         for name, entries in lines.items()
     ]
 
@@ -164,18 +163,17 @@ def _percent(shares: Sequence[float | None]) -> str:
     return f"{100 * np.mean(known):.1f}" if known else _NONE
 
 
-def _notes(result: Mapping[str, Any]) -> list[str]:
-    """How the result was measured, in words."""
-    settings = result["settings"]
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    which = "test" if result["on"] == "test" else "held-out training"
+def _notes(result: BirdsResult) -> list[str]:
+    """How the result was measured, in sentences."""
+    settings = result.settings
+    which = "test" if result.on == "test" else "held-out training"
     return [
-        f"Data: {result['dataset']}, {result['num_classes']} classes, {result['train_images']:,} "
-        f"training images; measured on {result['images']:,} {which} images. Images of "
+        f"Data: {result.dataset}, {result.num_classes} classes, {result.train_images:,} "
+        f"training images; measured on {result.images:,} {which} images. Images of "
         f"{settings['side']} pixels, of which the backbone {settings['backbone']} sees "
         f"{settings['crop_size']}: the plain CNN the whole, reduced, the others crops of half the "
         "side.",
         f"{settings['steps']:,} steps of {settings['batch_size']} images for each model and seed, "
-        f"recipe {settings['recipe']}. Interval: {result['interval_method']}. Run with {versions} "
-        f"on {result['device']} in {format_duration(result['wall_time_s'])}.",
+        f"recipe {settings['recipe']}. Interval: {result.interval_method}. Run with "
+        f"{made_with(result.versions, result.device)} in {format_duration(result.wall_time_s)}.",
     ]

@@ -1,4 +1,4 @@
-"""What a model makes of a few test images, throughout its training."""
+"""Snapshots of a few test images, and pictures of distorted images."""
 
 import functools
 from pathlib import Path
@@ -7,69 +7,50 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from experiments.classification import step as train
+from experiments.classification.step import Classifier
 from experiments.data.distortions import distort_test_images
 from experiments.data.sources import Dataset
-from experiments.data.tasks import Task, as_pictures
-from experiments.engine.files import write_atomically
+from experiments.data.tasks import Task
+from experiments.engine.snapshots import Snapshots
+from experiments.models.volumes import flatten
 
 _IMAGES = 10
-Look = dict[str, Any]
 
 
-class Followed:
-    """A few test images and what is made of them, kept in ``pictures.npz``.
+def follow_test_images(
+    path: Path, dataset: Dataset, classifier: Classifier, *, seed: int
+) -> Snapshots:
+    """Follows the first test image of each class through the training of a seed.
 
     Args:
-      path: The file.
-      dataset: Whose test images are looked at, the first of each class.
-      task: How they are distorted.
-      trainer: Of the model.
+      path: The file, ``pictures.npz``.
+      dataset: Its test images are followed.
+      classifier: The model.
+      seed: The seed whose training is followed.
     """
+    task = classifier.task
+    labels = task.targets(dataset.test.labels)[: 50 * _IMAGES]
+    chosen = np.unique(labels, return_index=True)[1][:_IMAGES]
+    distort = jax.jit(functools.partial(distort_test_images, task.measured))
+    inputs = distort(jnp.asarray(dataset.test.images), jnp.asarray(chosen))
 
-    def __init__(self, path: Path, dataset: Dataset, task: Task, trainer: train.Trainer) -> None:
-        self._path, self._trainer, self._task = path, trainer, task
-        labels = trainer.targets(dataset.test.labels)[: 50 * _IMAGES]
-        # The first test image of each class, as far as there are that many.
-        chosen = np.unique(labels, return_index=True)[1][:_IMAGES]
-        self._labels = labels[chosen]
-        distort = functools.partial(distort_test_images, task.measured)
-        self._inputs = jax.jit(distort)(jnp.asarray(dataset.test.images), jnp.asarray(chosen))
-        self._looks: list[Look] = []
+    def take(params: Any, constants: Any) -> dict[str, Any]:
+        del constants
+        seen = classifier.forward(params, inputs)
+        return seen | ({"outputs": _pixels(task, seen["outputs"])} if "outputs" in seen else {})
 
-    def look(self, states: train.State) -> Look:
-        """Theta, outputs and predictions of the first of some seeds; does not wait for them."""
-        state = jax.tree.map(lambda each: each[0], states)
-        return {"steps": state.step} | self._trainer.follow(state, self._inputs)
+    fixed = {"inputs": np.asarray(_pixels(task, inputs)), "labels": labels[chosen]}
+    return Snapshots(path, take, fixed, seed=seed)
 
-    def keep(self, look: Look) -> None:
-        """Adds a look, once it is there."""
-        seen = {name: np.asarray(value) for name, value in look.items()}
-        if "outputs" in seen:
-            seen["outputs"] = self._shown(seen["outputs"])
-        self._looks.append(seen)
 
-    def save(self) -> None:
-        """Writes the file."""
-        arrays: dict[str, Any] = {
-            name: np.stack([look[name] for look in self._looks]) for name in self._looks[0]
-        }
-        arrays |= {"inputs": self._shown(self._inputs), "labels": self._labels}
-        write_atomically(self._path, lambda path: np.savez_compressed(path, **arrays))
+def as_pictures(
+    task: Task, images: Float[Array, "batch *space c"]
+) -> Float[Array, "batch *parallel h w c"]:
+    """Distorted images, or outputs of a spatial transformer; volumes are flattened."""
+    return flatten(images) if task.ndim == 3 else images
 
-    def forget_after(self, step: int) -> None:
-        """Takes up the looks of an interrupted run, up to the step it resumes from."""
-        if step:
-            with np.load(self._path) as saved:
-                arrays = {name: saved[name] for name in saved.files}
-            names = [name for name in arrays if name not in ("inputs", "labels")]
-            self._looks = [
-                {name: arrays[name][k] for name in names}
-                for k, at in enumerate(arrays["steps"])
-                if at <= step
-            ]
 
-    def _shown(self, images: Any) -> np.ndarray:
-        pictures = as_pictures(self._task, jnp.asarray(images))
-        return np.asarray(jnp.clip(jnp.round(pictures * 255), 0, 255).astype(jnp.uint8))
+def _pixels(task: Task, images: Array) -> Array:
+    return jnp.clip(jnp.round(as_pictures(task, images) * 255), 0, 255).astype(jnp.uint8)

@@ -1,9 +1,9 @@
-"""The table of distorted MNIST: models × distortions × seeds, beside the paper's numbers.
+"""Tables of models × distortions × seeds, beside published numbers.
 
-Each cell is a folder in which there is a run for the seeds that were trained together, such as
-``R/st-cnn-affine/seeds-0-1-2``. Whatever is finished is skipped, and what is not goes on from its
-last checkpoint, so the same command again is all it takes after a kill, and the table that it ends
-with is that of a command that never was. Seeds may be added later; they are trained by themselves.
+Each cell is a folder that holds a run for each group of seeds that was trained by one command, such
+as ``R/st-cnn-affine/seeds-0-1-2``. A finished run is skipped and an unfinished one goes on from its
+last checkpoint, so after a kill the same command completes the table, with the numbers of a command
+that was not killed. Seeds may be added later; they get a run of their own.
 """
 
 import functools
@@ -17,18 +17,15 @@ import numpy as np
 
 from experiments import models
 from experiments.classification.config import PicturesArguments, Recipe, Run, TableArguments
-from experiments.classification.run import (
-    check_model,
-    check_settings,
-    execute,
-    load_dataset,
-    prepare_folder,
-)
+from experiments.classification.run import check_model, execute, load_dataset
+from experiments.classification.snapshots import as_pictures
+from experiments.data.benchmarks import BenchmarkName
 from experiments.data.distortions import distort_test_images
 from experiments.data.sources import Dataset, load
-from experiments.data.tasks import TASKS, TaskName, as_pictures
-from experiments.engine import intervals as statistics
-from experiments.engine.files import read_json, write_atomically, write_json
+from experiments.data.tasks import TASKS, TaskName
+from experiments.engine import intervals, run_command
+from experiments.engine.files import write_atomically, write_json
+from experiments.engine.run_folder import check_settings, prepare_folder
 from experiments.models import ModelName, TransformName
 from experiments.report import (
     build_comparison,
@@ -37,78 +34,31 @@ from experiments.report import (
     figures,
     verdict,
 )
-from experiments.report.runs import Run as FinishedRun
-from experiments.report.runs import read_run
+from experiments.report.records import RunResult, TableCell, TableEntry
+from experiments.report.runs import RunFolder, read_run
 
-# Jaderberg et al., arXiv:1506.02025, in percent: table 1 left; of TC the text gives one number for
-# each kind of model.
-PAPER: dict[str, dict[str, float]] = {
-    "R": {
-        "fcn": 2.1,
-        "cnn": 1.2,
-        "st-fcn affine": 1.2,
-        "st-fcn projective": 1.3,
-        "st-fcn thin_plate_spline": 1.1,
-        "st-cnn affine": 0.7,
-        "st-cnn projective": 0.8,
-        "st-cnn thin_plate_spline": 0.7,
-    },
-    "RTS": {
-        "fcn": 5.2,
-        "cnn": 0.8,
-        "st-fcn affine": 0.8,
-        "st-fcn projective": 0.9,
-        "st-fcn thin_plate_spline": 0.8,
-        "st-cnn affine": 0.5,
-        "st-cnn projective": 0.6,
-        "st-cnn thin_plate_spline": 0.5,
-    },
-    "P": {
-        "fcn": 3.1,
-        "cnn": 1.5,
-        "st-fcn affine": 1.5,
-        "st-fcn projective": 1.4,
-        "st-fcn thin_plate_spline": 1.4,
-        "st-cnn affine": 0.8,
-        "st-cnn projective": 0.8,
-        "st-cnn thin_plate_spline": 0.8,
-    },
-    "E": {
-        "fcn": 3.2,
-        "cnn": 1.4,
-        "st-fcn affine": 2.7,
-        "st-fcn projective": 2.6,
-        "st-fcn thin_plate_spline": 2.4,
-        "st-cnn affine": 1.2,
-        "st-cnn projective": 1.3,
-        "st-cnn thin_plate_spline": 1.1,
-    },
-    "TC": {"fcn": 13.2, "cnn": 3.5, "st-fcn": 2.0, "st-cnn": 1.7},
-    # Arcos-García, Álvarez-García and Soria-Morillo, Neural Networks 99, 2018, from accuracies.
-    "signs": {"deep-cnn": 1.15, "st-deep-cnn affine": 0.54, "st-deep-st-cnn affine": 0.33},
-    # The appendix; of the other single transformers the best is at 18.5.
-    "addition": {
-        "fcn": 47.7,
-        "cnn": 14.7,
-        "st-fcn affine": 22.6,
-        "2xst-fcn affine": 9.0,
-        "2xst-fcn projective": 5.9,
-        "2xst-fcn thin_plate_spline": 5.8,
-    },
-}
-# What a result says of how it was made.
-_MADE = (
-    "num_parameters",
-    "dataset",
-    "test_images",
-    "steps",
-    "batch_size",
-    "versions",
-    "device",
-    "test_sha256",
-)
 # Settings in which the runs of one cell may differ.
 _FREE = ("seeds", "seeds_at_once")
+
+
+class Published(NamedTuple):
+    """Published errors in percent.
+
+    Attributes:
+      benchmark: The benchmark that they are of.
+      errors: By distortion and by model, with its transform where each has a number of its own.
+    """
+
+    benchmark: BenchmarkName | None
+    errors: Mapping[str, Mapping[str, float]]
+
+    def error(self, cell: "Cell") -> float | None:
+        """The published error of a cell, if there is one."""
+        column = self.errors.get(cell.distortion, {})
+        return column.get(f"{cell.model} {cell.transform}", column.get(cell.model))
+
+
+UNPUBLISHED = Published(None, {})
 
 
 class Cell(NamedTuple):
@@ -119,19 +69,18 @@ class Cell(NamedTuple):
     transform: TransformName | None
 
     @property
+    def name(self) -> str:
+        """The model with its transform."""
+        return " ".join(filter(None, (self.model, self.transform)))
+
+    @property
     def folder(self) -> Path:
         """Its folder, in that of the table."""
         return Path(self.distortion) / "-".join(filter(None, (self.model, self.transform)))
 
-    @property
-    def paper(self) -> float | None:
-        """The paper's error in percent."""
-        column = PAPER.get(self.distortion, {})
-        return column.get(f"{self.model} {self.transform}", column.get(self.model))
-
     def run(self, arguments: TableArguments, seeds: tuple[int, ...]) -> Run:
         """The run of some seeds."""
-        shared = arguments.settled(Recipe) | {"seeds": seeds}
+        shared = arguments.resolved(Recipe) | {"seeds": seeds}
         transform = self.transform or "affine"
         return Run(**shared, distortion=self.distortion, model=self.model, transform=transform)
 
@@ -148,24 +97,47 @@ def cells_of(arguments: TableArguments) -> list[Cell]:
 
 def make_table(
     arguments: TableArguments,
-    title: str = "Distorted MNIST",
+    title: str,
+    published: Published = UNPUBLISHED,
     *,
     closing: Callable[[Dataset, Mapping[str, Sequence[Path]]], Sequence[str]] | None = None,
 ) -> str:
-    """Trains what is not done yet; returns, and writes, the table.
+    """Trains all runs that are not finished; writes the table, and returns it as text.
 
     Args:
       arguments: What to train.
       title: Heading of the report.
+      published: Errors to compare with.
       closing: Makes the report's last sections of HTML, from the data and the run folders of each
         model.
 
     Raises:
       ValueError: If the output folder holds runs with other settings, or a model cannot be built.
-      Interrupted: If Ctrl-C or a termination signal came; the state is saved.
+      Interrupted: If the user asked to stop; the state is saved.
     """
     dataset = load_dataset(arguments)
-    cells, jobs = cells_of(arguments), []
+    cells = cells_of(arguments)
+    _train_missing(arguments, dataset, cells, published)
+    entries = _entries(arguments, dataset, cells, published)
+    _write(arguments, entries)
+    folders = {cell: list(dict.fromkeys(_folders(arguments, cell).values())) for cell in cells}
+    runs: dict[str, list[RunFolder]] = {
+        name: [read_run(f) for cell in cells if cell.distortion == name for f in folders[cell]]
+        for name in arguments.distortions
+    }
+    samples = distortion_samples(dataset, arguments.distortions)
+    last: Sequence[str] = ()
+    if closing is not None:
+        last = closing(dataset, {cell.name: own for cell, own in folders.items()})
+    build_comparison(arguments.out, entries, runs, samples, title, closing=last)
+    return comparison_text(entries)
+
+
+def _train_missing(
+    arguments: TableArguments, dataset: Dataset, cells: Sequence[Cell], published: Published
+) -> None:
+    """Trains the seeds that no finished run holds; writes the table after every run."""
+    jobs = []
     for cell in cells:
         run = cell.run(arguments, arguments.seeds)
         check_model(run, dataset)
@@ -178,28 +150,44 @@ def make_table(
     for number, (cell, run, folder) in enumerate(jobs, start=1):
         print(f"{number} of {len(jobs)}: {cell.folder}", flush=True)
         execute(run, folder, dataset, profile=arguments.profile)
-        _write(arguments, [entry_of(arguments, cell) for cell in cells])
-    entries = [entry_of(arguments, cell) for cell in cells]
-    _write(arguments, entries)
-    runs: dict[str, list[FinishedRun]] = {
-        name: [
-            read_run(folder)
-            for cell in cells
-            if cell.distortion == name
-            for folder in dict.fromkeys(_folders(arguments, cell).values())
-        ]
-        for name in arguments.distortions
-    }
-    samples = distortion_samples(dataset, arguments.distortions)
-    folders = {
-        " ".join(filter(None, (cell.model, cell.transform))): list(
-            dict.fromkeys(_folders(arguments, cell).values())
-        )
-        for cell in cells
-    }
-    last = () if closing is None else closing(dataset, folders)
-    build_comparison(arguments.out, entries, runs, samples, title, closing=last)
-    return comparison_text(entries)
+        _write(arguments, _entries(arguments, dataset, cells, published))
+
+
+def _entries(
+    arguments: TableArguments, dataset: Dataset, cells: Sequence[Cell], published: Published
+) -> list[TableCell]:
+    # Published errors say nothing of other data than their benchmark.
+    judged = dataset.benchmark is not None and dataset.benchmark == published.benchmark
+    return [entry_of(arguments, cell, published.error(cell), judged=judged) for cell in cells]
+
+
+def table_command(
+    room: str,
+    arguments_type: type[TableArguments],
+    words: Sequence[str] | None,
+    title: str,
+    published: Published,
+    *,
+    closing: Callable[[Any, Dataset, Mapping[str, Sequence[Path]]], Sequence[str]] | None = None,
+) -> int:
+    """The command of an experiment that is a table; returns the exit status.
+
+    Args:
+      room: The name of its package.
+      arguments_type: Its options.
+      words: The command line, ``sys.argv`` if ``None``.
+      title: Heading of the report.
+      published: Errors to compare with.
+      closing: As in :func:`make_table`, after the options.
+    """
+
+    def body(arguments: TableArguments) -> None:
+        last = None if closing is None else functools.partial(closing, arguments)
+        print(make_table(arguments, title, published, closing=last))
+        print(f"report: {arguments.out / 'report.html'}")
+
+    program = f"python -m experiments.{room}"
+    return run_command(program, arguments_type, body, words, goes_on="goes on")
 
 
 def make_pictures(arguments: PicturesArguments) -> Path:
@@ -230,75 +218,87 @@ def distortion_samples(
 
 
 def finished(folder: Path, run: Run) -> dict[int, Path]:
-    """The run folder of each seed of a cell that is done.
+    """The run folder of each seed of a cell that is finished.
 
     Raises:
       ValueError: If a run of the cell has other settings than this one.
     """
     done: dict[int, Path] = {}
-    for result in sorted(folder.glob("seeds-*/result.json")):
-        check_settings(run, result.parent, but=_FREE)
-        done |= dict.fromkeys(read_json(result)["seeds"], result.parent)
+    for path in sorted(folder.glob("seeds-*/result.json")):
+        check_settings(run, path.parent, but=_FREE)
+        done |= dict.fromkeys(RunResult.read(path).seeds, path.parent)
     return done
 
 
-def entry_of(arguments: TableArguments, cell: Cell) -> dict[str, Any]:
-    """What the table says of a cell, from the runs of its seeds; little while one is missing."""
-    entry = {
+def entry_of(
+    arguments: TableArguments, cell: Cell, paper: float | None, *, judged: bool
+) -> TableCell:
+    """The entry of a cell, from the runs of its seeds; only its place while one is missing.
+
+    Args:
+      arguments: Of the table.
+      cell: The cell.
+      paper: Its published error.
+      judged: Whether that may be compared with an error on these data.
+    """
+    place: dict[str, Any] = {
         "distortion": cell.distortion,
         "model": cell.model,
         "transform": cell.transform,
-        "paper": cell.paper,
     }
     folders = _folders(arguments, cell)
     if len(folders) < len(arguments.seeds):
-        return entry
+        return TableCell(**place, paper=paper)
     each = [_of_seed(folders[seed], seed) for seed in arguments.seeds]
     wrong = np.stack([seed.wrong for seed in each])
-    errors, interval = 100 * wrong.mean(axis=(1, 2)), statistics.interval(wrong)
+    errors, interval = 100 * wrong.mean(axis=(1, 2)), intervals.interval(wrong)
     mean, result = float(errors.mean()), each[0].result
-    settings = cell.run(arguments, arguments.seeds).to_json()
-    # Embedded digits are not MNIST, and the paper's numbers say nothing of them.
-    paper = None if result["dataset"].startswith("digits") else cell.paper
-    return {
-        **entry,
-        "verdict": None if paper is None else verdict(mean, interval, paper),
-        "mean": mean,
-        "interval": list(interval),
-        "interval_method": statistics.INTERVAL_METHOD,
-        "seeds": list(arguments.seeds),
-        "test_errors": errors.tolist(),
-        "validation_errors": [seed.validation_error for seed in each],
-        # Which data, not where they lie.
-        "settings": {name: value for name, value in settings.items() if name != "data"},
-        **{name: result[name] for name in _MADE},
-    }
+    return TableEntry(
+        **place,
+        paper=paper,
+        verdict=verdict(mean, interval, paper) if judged and paper is not None else None,
+        mean=mean,
+        interval=interval,
+        interval_method=intervals.INTERVAL_METHOD,
+        seeds=arguments.seeds,
+        test_errors=tuple(errors.tolist()),
+        validation_errors=tuple(seed.validation_error for seed in each),
+        settings=cell.run(arguments, arguments.seeds).settings,
+        num_parameters=result.num_parameters,
+        dataset=result.dataset,
+        test_images=result.test_images,
+        steps=result.steps,
+        batch_size=result.batch_size,
+        versions=result.versions,
+        device=result.device,
+        test_sha256=result.test_sha256,
+    )
 
 
 class _Seed(NamedTuple):
-    """What the run of a seed left: its result, and ``[copies, images]`` that were misread."""
+    """The result of the run of a seed, and ``[copies, images]`` that it misclassified."""
 
-    result: Mapping[str, Any]
+    result: RunResult
     validation_error: float | None
     wrong: np.ndarray
 
 
 def _of_seed(folder: Path, seed: int) -> _Seed:
-    result = read_json(folder / "result.json")
-    place = result["seeds"].index(seed)
+    result = RunResult.read(folder / "result.json")
+    place = result.seeds.index(seed)
     with np.load(folder / "misread.npz") as archive:
-        return _Seed(result, result["validation_errors"][place], archive["wrong"][place])
+        return _Seed(result, result.validation_errors[place], archive["wrong"][place])
 
 
 def _folders(arguments: TableArguments, cell: Cell) -> dict[int, Path]:
-    """The run folder of each of the table's seeds that is done."""
+    """The run folder of each of the table's seeds that is finished."""
     done = finished(arguments.out / cell.folder, cell.run(arguments, arguments.seeds))
     return {seed: done[seed] for seed in arguments.seeds if seed in done}
 
 
-def _write(arguments: TableArguments, entries: Sequence[Mapping[str, Any]]) -> None:
-    """The table in its three plain forms."""
+def _write(arguments: TableArguments, entries: Sequence[TableCell]) -> None:
+    """Writes the table as JSON, text and Markdown."""
     text, markdown = comparison_text(entries), comparison_markdown(entries)
-    write_json(arguments.out / "table.json", entries)
+    write_json(arguments.out / "table.json", [entry.to_json() for entry in entries])
     write_atomically(arguments.out / "table.txt", lambda path: path.write_text(f"{text}\n"))
     write_atomically(arguments.out / "table.md", lambda path: path.write_text(f"{markdown}\n"))

@@ -1,87 +1,71 @@
-"""What a co-localisation is: frozen, keyword-only records; the command line is made from them."""
+"""The settings of a co-localisation: frozen records; the command line is made from them."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from experiments.classification.config import Recipe
-from experiments.colocalisation.model import SetName, TargetsName
+from experiments.colocalisation.model import TargetsName
+from experiments.colocalisation.scenes import SetName
+from experiments.engine.options import (
+    Launch,
+    OutputFolder,
+    TrainingOptions,
+    check_at_least,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CoLocalisation:
-    """What determines a result."""
+class Colocalisation(TrainingOptions):
+    """The settings that determine a result."""
 
     data: str = "digits"
     """digits (embedded) | idx:FOLDER | npz:FILE | gtsrb:FOLDER | tfds | tfds:DATA_DIR"""
     validation: float = 0.1
-    """Share of the training images held out."""
+    """Share of the training images held out, for early stopping or for measuring."""
     on: Literal["test", "validation"] = "test"
-    """Whose digits the canvases that are measured are made of; to choose settings, the held-out."""
+    """The digits of the canvases to measure; to choose settings, measure the held-out ones."""
     sets: tuple[SetName, ...] = ("T", "TC")
     """T: digits at a random place | TC: with clutter cut from other digits."""
     digits: tuple[int, ...] | None = None
-    """Classes to co-localise, one training for each; all unless given."""
+    """Classes to co-localise, one training for each; by default all."""
     steps: int = 400
     """Training steps for each set, class and seed."""
     batch_size: int = 32
-    """Canvases in a step, each paired with all others."""
+    """Canvases in a step, each paired with all others; with --accumulate with those of its part,
+    with --parallel pmap with those of its device."""
     learning_rate: float = 1.4e-3
     """Adam's rate at the start; it falls to zero along a cosine."""
     random_crops: int = 6
     """Random crops of each canvas."""
     targets: TargetsName = "constant"
-    """Whether the second crop of a pair is held constant in the loss or moves, too."""
+    """Whether the gradient of the loss takes the second crop of a pair as constant."""
     encoder_steps: int = 2500
     """Training steps of the encoder, at the same rate."""
-    seeds: tuple[int, ...] = (0,)
-    """One encoder, and one training for each set and class, for each seed."""
     steps_per_dispatch: int = 20
     """Steps in one compiled call, and between two lines of metrics."""
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 2}
-        for name in ("steps", "batch_size", "random_crops", "encoder_steps", "steps_per_dispatch"):
-            if getattr(self, name) < least.get(name, 1):
-                raise ValueError(
-                    f"{name} must be at least {least.get(name, 1)}; got {getattr(self, name)}."
-                )
+        super().__post_init__()
+        check_at_least(self, steps=1, batch_size=2, random_crops=1, encoder_steps=1)
+        check_at_least(self, steps_per_dispatch=1)
+        self.check_accumulate(self.batch_size)
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}.")
-        for name in ("sets", "digits", "seeds"):
+        for name in ("sets", "digits"):
             values = getattr(self, name)
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise ValueError(f"{name} must be one or more different ones; got {values}.")
-        # What data and held-out images may be is checked where a recipe is.
-        self.recipe()
-
-    def recipe(self) -> Recipe:
-        """The part that says which data."""
-        return Recipe(data=self.data, validation=self.validation, on=self.on)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        names = [field.name for field in dataclasses.fields(CoLocalisation)]
-        values = {name: getattr(self, name) for name in names}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        if self.on == "validation" and self.validation == 0:
+            raise ValueError("--on validation needs images to be held out; got --validation 0.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CoLocalisationArguments(CoLocalisation):
-    """Find the digits of one class on canvases without being told where they are.
+class Arguments(Colocalisation, Launch, OutputFolder):
+    """Find the digits of one class on canvases, without labels of where they are.
 
-    Leaves config.json, metrics.jsonl, result.json, checkpoints, pictures and report.html in the
+    Writes config.json, metrics.jsonl, result.json, checkpoints, pictures and report.html to the
     output folder.
     """
 
     out: Path = Path("runs/colocalisation")
     """Output folder."""
-    resume: bool = False
-    """Go on with the run in the output folder."""
-    overwrite: bool = False
-    """Delete the run in the output folder first."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.resume and self.overwrite:
-            raise ValueError("--resume and --overwrite exclude each other.")

@@ -21,14 +21,14 @@ from tqdm import tqdm
 
 SIDE = 48
 _TRAIN, _TEST = Path("Final_Training/Images"), Path("Final_Test/Images")
-# The file of that name with the classes is published apart from the images.
+# This file, with the classes, is published apart from the images.
 _TEST_FILE = "GT-final_test.csv"
 _FETCH = "fetch the benchmark again, with the classes of the test images"
 _COLUMNS = ("Filename", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId")
 
 
 class SignsError(Exception):
-    """What is wrong with a folder: where, what was expected, what came, what to do."""
+    """A broken folder: the place, the expectation, the finding and the remedy."""
 
     def __init__(self, where: Path, expected: str, got: object, remedy: str) -> None:
         super().__init__(where, expected, got, remedy)
@@ -53,8 +53,8 @@ def read(folder: Path, *, cut: bool = False) -> dict[str, Signs]:
     """Reads the training and the test images, all resized to ``SIDE``.
 
     Args:
-      folder: That with ``Final_Training`` and ``Final_Test``, or one named ``GTSRB`` above them.
-      cut: Whether images are cut to their regions of interest.
+      folder: Contains ``Final_Training`` and ``Final_Test``, or a folder ``GTSRB`` with them.
+      cut: Whether to cut images to their regions of interest.
 
     Raises:
       SignsError: If a file is missing or broken; names it.
@@ -123,7 +123,7 @@ def _decoded(
         seen = whole.crop(region) if cut else whole
         images[number] = np.asarray(seen.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
-    # Pillow lets other threads run while it decodes and resizes.
+    # Pillow releases Python's lock while it decodes and resizes.
     with ThreadPoolExecutor() as pool:
         numbers = range(len(entries))
         for _ in tqdm(pool.map(decode, numbers), desc=name, total=len(entries), disable=None):

@@ -1,16 +1,8 @@
-"""Distorted MNIST: classifiers with and without a spatial transformer, on distorted digits.
+"""Distorted MNIST: ``python -m experiments.distorted_mnist``.
 
-``python -m experiments.distorted_mnist --help`` lists the options of a run, ``… table --help``
-those of a table of models × distortions × seeds beside the paper's numbers, and ``… pictures
---help`` those of a picture of distorted digits.
-
-Protocol: Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 4.1 and
-appendix A.4. Deviations: Adam with a cosine schedule unless ``--recipe paper`` asks for SGD with
-three constant rates; a shorter training; a tenth of the training images held out for the validation
-curve; the widths that :mod:`experiments.models` states, and what
-:mod:`experiments.data.distortions` chose of each set. The test set is one fixed draw of the
-distortion. The model tested is that of the last step: nothing is chosen on the test set, and
-``--on validation`` leaves it alone while a recipe is chosen.
+``--help`` lists the options of a run, ``table --help`` those of a table of models × distortions ×
+seeds beside the paper's errors, and ``pictures --help`` those of a picture of distorted digits. The
+README beside this file has the protocol.
 """
 
 import sys
@@ -18,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.classification.config import Arguments, PicturesArguments, TableArguments
-from experiments.classification.run import check_model, execute, load_dataset, prepare_folder
+from experiments.classification.run import check_model, execute, load_dataset
 from experiments.classification.table import make_pictures, make_table
-from experiments.engine.command_line import run as run_command
+from experiments.distorted_mnist.published import PAPER
+from experiments.engine import prepare_folder, run_command
 from experiments.report import build_report, error_table
 
 
@@ -37,7 +30,6 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: Arguments) -> None:
-    """Each model, a report of all."""
     dataset = load_dataset(arguments)
     runs = arguments.runs()
     for run, _ in runs:
@@ -51,7 +43,7 @@ def _train(arguments: Arguments) -> None:
 
 
 def _tabulate(arguments: TableArguments) -> None:
-    print(make_table(arguments))
+    print(make_table(arguments, "Distorted MNIST", PAPER))
     print(f"report: {arguments.out / 'report.html'}")
 
 

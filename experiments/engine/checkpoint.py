@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,9 +14,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from tqdm import tqdm
 
-from experiments.engine.devices import are_several, is_first, of_first
+from experiments.engine.devices import are_several, broadcast_from_0, is_first
 
 State = TypeVar("State")
+# The work that a kill may cost.
+SECONDS_BETWEEN_CHECKPOINTS = 30
 
 
 class CheckpointError(ValueError):
@@ -23,15 +26,16 @@ class CheckpointError(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one training, the last two kept, written while the training goes on.
+    """The last two checkpoints of one training, written while the training goes on.
 
-    A checkpoint is written beside its place and renamed into it, so a half-written one is never
-    taken for whole. It carries a digest of its numbers, so a damaged one is not either. Of several
-    processes the first writes and reads.
+    A checkpoint is written beside its place and then renamed, so a half-written one is never taken
+    for a whole one. It carries a digest of its numbers, so that damage is noticed. Of several
+    processes only the first writes and reads.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._saved_at = time.monotonic()
         if not is_first():
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,15 +48,20 @@ class Checkpoints:
             ),
         )
 
+    def are_due(self) -> bool:
+        """Whether the last checkpoint, or the start, is half a minute ago."""
+        return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
+
     def save(self, step: int, state: State) -> None:
-        """Begins to write the state after ``step`` steps; waits only for the one before it.
+        """Begins to write the state after ``step`` steps; waits only for the checkpoint before.
 
         Raises:
           CheckpointError: If this checkpoint or the one before it cannot be written.
         """
+        self._saved_at = time.monotonic()
         if not is_first():
             return
-        # Copies, since the training gives the memory of its state away to its next one.
+        # A copy, since the next step reuses the memory of the state.
         copied = jax.tree.map(_copy, state)
         items = {
             "state": ocp.args.StandardSave(copied),
@@ -88,15 +97,15 @@ class Checkpoints:
         return read["state"]
 
     def resume(self, like: State) -> tuple[int, State] | None:
-        """The step and the state of the last checkpoint that is whole; ``None`` if there is none.
+        """The step and the state of the last whole checkpoint; ``None`` if there is no checkpoint.
 
-        What is broken is set aside, beside it, and told of. Every process gets the first one's.
+        Broken checkpoints after it are renamed and reported. All processes get the first one's.
 
         Raises:
           CheckpointError: If there are checkpoints and not one of them is whole; names them.
         """
         found = self._last_whole(like) if is_first() else None
-        step, state = of_first(found or (-1, like))
+        step, state = broadcast_from_0(found or (-1, like))
         return None if step < 0 else (int(step), state)
 
     def _last_whole(self, like: State) -> tuple[int, State] | None:
@@ -125,7 +134,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits for what is being written, and releases Orbax's resources.
+        """Waits until the last checkpoint is written, and releases Orbax's resources.
 
         Raises:
           CheckpointError: If the last checkpoint cannot be written.
@@ -160,12 +169,12 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _brief(error: Exception) -> str:
-    """What an error says first; TensorStore's go on for a page."""
+    """The first line of an error's message, shortened; TensorStore's fill a page."""
     return textwrap.shorten(str(error).partition("\n")[0], 160)
 
 
 def _digest(state: Any) -> str:
-    """Of all numbers, their kinds, shapes and places."""
+    """A hash of all numbers, with their dtypes, shapes and places in the tree."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)

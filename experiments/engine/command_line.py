@@ -1,4 +1,4 @@
-"""What the commands have in common: options from a record, and how they end."""
+"""How a command reads its options and ends."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from typing import Any
 
 import tyro
 
-from experiments.engine import devices as parallel
+from experiments.engine import devices
 from experiments.engine.signals import Interrupted
 
 
-def run(
+def run_command(
     program: str,
     arguments_type: type[Any],
     body: Callable[[Any], None],
@@ -25,8 +25,8 @@ def run(
 
     Args:
       program: Its name in the help text.
-      arguments_type: The record that the command line is made from.
-      body: What it does with the arguments.
+      arguments_type: The record of its options.
+      body: Called with the options.
       words: The command line, ``sys.argv`` if ``None``.
       goes_on: How the same command goes on after it was stopped.
     """
@@ -34,21 +34,23 @@ def run(
         arguments = tyro.cli(
             arguments_type, prog=program, args=words, config=(tyro.conf.FlagCreatePairsOff,)
         )
-        if getattr(arguments, "coordinator", None):
-            parallel.start(arguments.coordinator, arguments.num_processes, arguments.process)
+        if getattr(arguments, "distributed", False):
+            devices.start()
+        elif getattr(arguments, "coordinator", None):
+            devices.start(arguments.coordinator, arguments.num_processes, arguments.process)
         with contextlib.ExitStack() as stack:
-            if not parallel.is_first():
-                # Every process does the same; one is heard.
+            if not devices.is_first():
+                # All processes do the same work, and only the first prints.
                 silence = stack.enter_context(Path(os.devnull).open("w"))
                 stack.enter_context(contextlib.redirect_stdout(silence))
             body(arguments)
     except Interrupted as stopped:
         print(f"stopped at {stopped}; the same command {goes_on}", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:  # Such as a disk that is full.
+    except (ValueError, OSError) as error:  # An OSError may be a full disk.
         print(f"error: {error}", file=sys.stderr)
-        if parallel.are_several():
-            # The others wait for this one, and would it for them at its end.
+        if devices.are_several():
+            # The other processes may block in a collective; a normal exit would wait for them.
             os._exit(2)
         return 2
     return 0

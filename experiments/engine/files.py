@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with the name of what is wrong."""
+"""Files that are written whole or not at all; errors of reading name the file."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _PARTIAL = ".partial"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` on a file beside ``path``, then renames it into place.
 
-    Of several processes the first does; the others write nothing.
+    Of several processes only the first writes.
     """
     if not is_first():
         return
@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file is one that :func:`write_atomically` was killed at."""
+    """Whether a kill during :func:`write_atomically` left this file."""
     return path.name.startswith(".") and path.stem.endswith(_PARTIAL)
 
 
@@ -41,7 +41,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; a ``ValueError`` names the file that is corrupt."""
+    """Reads JSON; a ``ValueError`` names a corrupt file."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and device, for the record beside every result."""
+    """The versions of the packages and the device, which every result holds."""
     packages = ("stn-jax", "jax", "jaxlib", "flax", "optax", "numpy")
     device = jax.devices()[0]
     return {

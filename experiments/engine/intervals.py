@@ -1,4 +1,4 @@
-"""Error rates with honest intervals."""
+"""Confidence intervals of error rates."""
 
 import math
 
@@ -22,11 +22,11 @@ def interval(wrong: Bool[np.ndarray, "seeds copies images"]) -> tuple[float, flo
     images itself for one copy and one seed.
 
     Args:
-      wrong: Whether each distorted copy of each test image was misread by each seed's model.
+      wrong: Whether the model of each seed misclassified each copy of each test image.
 
     Returns:
-      Lower and upper end in percent. The spread over seeds is unknown from one seed, whose
-      interval holds the chance in the test images alone.
+      Lower and upper end in percent. One seed says nothing of the spread over seeds; its interval
+      covers only the choice of test images.
     """
     by_image = wrong.mean(axis=(0, 1))
     rate, spread = by_image.mean(), by_image.var()
@@ -43,7 +43,7 @@ def interval(wrong: Bool[np.ndarray, "seeds copies images"]) -> tuple[float, flo
 
 
 def _wilson(rate: float, trials: float) -> tuple[float, float]:
-    """Wilson's 95 % score interval, for a number of trials that need not be whole."""
+    """Wilson's 95 % score interval; the number of trials need not be whole."""
     z2 = stats.norm.ppf(0.975) ** 2
     centre = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
     half = math.sqrt(z2 * (rate * (1 - rate) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)

@@ -1,4 +1,4 @@
-"""What a training writes while it runs."""
+"""The metrics of a training: lines of JSON, and events for TensorBoard."""
 
 import json
 from collections.abc import Sequence
@@ -10,17 +10,18 @@ from experiments.engine.files import write_atomically
 
 
 class MetricsLog:
-    """``metrics.jsonl``, a line of JSON for every dispatch, and the same as TensorBoard's events.
+    """``metrics.jsonl``, a line of JSON for every dispatch, and the same as TensorBoard events.
 
-    The events lie in ``tensorboard``, beside the file. Of several processes the first writes.
+    The events lie in ``tensorboard``, beside the file. Of several processes only the first writes.
 
     Args:
       path: The file; lines that are there already are read.
-      key: The entry that tells trainings apart, here called seeds whatever it is.
+      key: The entry of a line that names its training, such as ``seed``.
     """
 
     def __init__(self, path: Path, *, key: str = "seed") -> None:
-        self._path, self._key = path, key
+        self.key = key
+        self._path = path
         self._rows = _read_rows(path) if path.exists() else []
         self._events: dict[int | str, Any] = {}
 
@@ -31,17 +32,17 @@ class MetricsLog:
             return
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        which = row[self._key]
+        which = row[self.key]
         if which not in self._events:
             self._open_events(which)
         self._add_event(row)
 
-    def forget_after(self, seeds: Sequence[int | str], step: int) -> None:
-        """Drops what came after the checkpoint that a run resumes from."""
-        kept = [row for row in self._rows if row[self._key] not in seeds or row["step"] <= step]
+    def forget_after(self, trainings: Sequence[int | str], step: int) -> None:
+        """Drops the lines of some trainings after the step that they resume from."""
+        kept = [row for row in self._rows if row[self.key] not in trainings or row["step"] <= step]
         self._rows = kept
-        # A kill loses events that were not written yet, so all are written anew.
-        for which in seeds if is_first() else ():
+        # A kill loses events that were still in memory, so all are written again.
+        for which in trainings if is_first() else ():
             self._open_events(which)
             for row in self.rows(which):
                 self._add_event(row)
@@ -55,38 +56,34 @@ class MetricsLog:
 
     def _add_event(self, row: dict[str, Any]) -> None:
         for name, value in row.items():
-            if name not in (self._key, "step") and isinstance(value, int | float):
-                self._events[row[self._key]].add_scalar(name, value, row["step"])
+            if name not in (self.key, "seed", "step") and isinstance(value, int | float):
+                self._events[row[self.key]].add_scalar(name, value, row["step"])
 
     def _open_events(self, which: int | str) -> None:
-        """Begins a file of events, which takes the place of all earlier ones."""
+        """Begins a file of events; TensorBoard drops those of earlier files."""
         # Imported here: where PyTorch is installed it takes seconds.
         from tensorboardX import SummaryWriter
 
         if which in self._events:
             self._events[which].close()
-        folder = self._path.parent / "tensorboard" / f"{self._key}-{which}"
+        folder = self._path.parent / "tensorboard" / f"{self.key}-{which}"
         self._events[which] = SummaryWriter(str(folder), purge_step=0)
 
-    def seconds(self, seed: int | str) -> float:
-        """Time that the training of a seed has taken so far."""
-        return max((row["seconds"] for row in self.rows(seed)), default=0.0)
+    def seconds(self, training: int | str) -> float:
+        """The time that a training has taken so far."""
+        return max((row["seconds"] for row in self.rows(training)), default=0.0)
 
-    def total_seconds(self) -> float:
-        """Time that all trainings have taken so far, one after the other."""
-        return sum(map(self.seconds, {row[self._key] for row in self._rows}))
+    def at(self, training: int | str, step: int) -> dict[str, Any]:
+        """The line of a training after so many steps."""
+        return next(row for row in self.rows(training) if row["step"] == step)
 
-    def at(self, seed: int | str, step: int) -> dict[str, Any]:
-        """The line of a seed after so many steps."""
-        return next(row for row in self.rows(seed) if row["step"] == step)
-
-    def rows(self, seed: int | str) -> list[dict[str, Any]]:
-        """All lines of a seed."""
-        return [row for row in self._rows if row[self._key] == seed]
+    def rows(self, training: int | str) -> list[dict[str, Any]]:
+        """All lines of a training."""
+        return [row for row in self._rows if row[self.key] == training]
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines; a last line that a kill cut short is dropped."""
+    """All lines but a last one that a kill cut short."""
     rows = []
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, start=1):

@@ -1,4 +1,4 @@
-"""How long work is stopped by Ctrl-C or a termination signal."""
+"""Ctrl-C and termination signals, which stop a training after its dispatch."""
 
 import signal
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 
 class Interrupted(Exception):  # noqa: N818
-    """The run was asked to stop; its state is saved."""
+    """The user asked the run to stop; its state is saved."""
 
 
 @contextmanager
 def stop_signal() -> Iterator[dict[str, bool]]:
-    """Turns the first Ctrl-C or termination into a request; a second one stops at once."""
+    """Turns the first Ctrl-C or termination signal into a request; a second one stops at once."""
     stop = {"requested": False}
 
     def request(number: int, frame: FrameType | None) -> None:

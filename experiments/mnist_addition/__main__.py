@@ -1,14 +1,6 @@
-"""MNIST addition: the sum of two digits, each at its own place, angle and size in its own channel.
+"""MNIST addition: ``python -m experiments.mnist_addition``.
 
-``python -m experiments.mnist_addition --help`` lists the options.
-
-Protocol: Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, appendix A.1: two digits
-distorted independently as in set RTS, one in each of two channels of 42×42 pixels, 19 classes. One
-transformer cannot straighten both; of two in parallel, each sees and transforms both channels, and
-what they pass on is stacked to four channels. The paper: FCN 47.7 %, CNN 14.7, ST-FCN affine 22.6,
-the best single transformer 18.5, two of them affine 9.0, projective 5.9, thin plate spline 5.8.
-Deviations: those of :mod:`experiments.distorted_mnist`. The two digits are drawn from all training
-images, and a test image is paired with the one that follows it in the test set.
+``--help`` lists the options; the README beside this file has the protocol.
 """
 
 import dataclasses
@@ -19,19 +11,19 @@ from pathlib import Path
 import tyro
 
 from experiments.classification.config import TableArguments
-from experiments.classification.table import make_table
+from experiments.classification.table import table_command
 from experiments.data.tasks import TaskName
-from experiments.engine.command_line import run as run_command
+from experiments.mnist_addition.published import PAPER
 from experiments.models import ModelName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(TableArguments):
-    """Train models to add two digits, and hold their errors against the paper's.
+    """Train models to add two digits, and compare their errors with the paper's.
 
-    What is done is skipped, and what was killed goes on, by the same command again. Leaves a run's
-    folder for each model, and the table as table.txt, table.md, table.json and report.html, which
-    shows what each transformer reads.
+    The same command again skips finished runs and goes on with one that was killed. Writes the
+    folder of a run for each model, and the table as table.txt, table.md, table.json and
+    report.html, with pictures of the regions that each transformer samples.
     """
 
     models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "2xst-fcn")
@@ -43,18 +35,7 @@ class Arguments(TableArguments):
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
-    return run_command(
-        "python -m experiments.mnist_addition",
-        Arguments,
-        _tabulate,
-        command_line,
-        goes_on="goes on",
-    )
-
-
-def _tabulate(arguments: Arguments) -> None:
-    print(make_table(arguments, "MNIST addition"))
-    print(f"report: {arguments.out / 'report.html'}")
+    return table_command("mnist_addition", Arguments, command_line, "MNIST addition", PAPER)
 
 
 if __name__ == "__main__":

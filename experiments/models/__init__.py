@@ -2,20 +2,17 @@
 
 from experiments.models.classifiers import (
     IN_3D,
-    PARAMETERS,
     TRANSFORMS,
     ConvolutionalClassifier,
     Model,
     ModelName,
-    PrecisionName,
     TransformName,
     build,
     compute_in,
-    count_parameters,
     crop_of,
     has_transformer,
-    width_for,
 )
+from experiments.models.sizes import PARAMETERS, count_parameters, width_for
 
 __all__ = [
     "IN_3D",
@@ -24,7 +21,6 @@ __all__ = [
     "ConvolutionalClassifier",
     "Model",
     "ModelName",
-    "PrecisionName",
     "TransformName",
     "build",
     "compute_in",

@@ -3,47 +3,45 @@
 Layers follow the distorted-MNIST protocol of Jaderberg et al., arXiv:1506.02025, appendix A.4: FCN
 two hidden layers; CNN convolutions 9×9 and 7×7, each followed by 2×2 max-pooling; localization of
 ST-FCN three layers of 32 units, of ST-CNN two 5×5 convolutions of 20 filters and a layer of 20 on
-the halved input; in sets RTS and TC, and in the additions, what the transformer passes on is
-averaged 2×2. Each transform of a 2×ST-FCN has a localization network of its own, and reads all
-channels.
+the halved input; in sets RTS and TC, and in the additions, the transformer's output is averaged
+2×2. Each transform of a 2×ST-FCN has a localization network of its own, and samples all channels.
 
-A volume is flattened along its depth before the classifier; a spatial transformer before that is
-one of 3-D, and reads no more voxels than the digit's own cube has, 28³ of 60³. Its localization
-network is the same as for images; it sees the volume from three sides, halved.
+A volume is flattened along its depth before the classifier. A spatial transformer of volumes comes
+before that; its output has as many voxels as the digit's own cube, 28³ of 60³. Its localization
+network is that of images, on three views of the volume, halved.
 
-Deviations. The widths, 256 and 256 units or 32 and 64 filters at ``width=1``, are multiplied in the
-experiments by what :func:`width_for` finds for 400,000 parameters, localization network included:
-the paper has about as many, equal in all models, with fewer units and filters than that takes
-under three weight layers. In RTS a transformer reads 56×56 pixels, not 42×42, since what is left
-of 42 after averaging, 21, is too small for the convolutions; 28×28 is the digits' own size. In the
-additions, where the paper has none behind a transformer, it is 42×42, and 56×56 before those.
+Deviations. At ``width=1`` there are 256 and 256 units, or 32 and 64 filters. The experiments choose
+the width for 400,000 parameters, localization network included. The paper also uses about 400,000
+parameters for every model, but its stated layer widths cannot add up to that; we keep the total and
+choose the widths. In RTS the output of a transformer has 56×56 pixels, not 42×42: averaged 2×2,
+42×42 becomes 21×21, which is too small for the convolutions; 28×28 is the size of the digits
+themselves. In the additions, where the paper has no CNN behind a transformer, it has 42×42, and
+56×56 before a CNN.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 import stn_jax as stn
-from experiments.data import volumes
+from experiments.data.volumes import cube_shape
+from experiments.engine.options import PrecisionName
+from experiments.models import volumes
 from experiments.models.deep_cnn import DeepClassifier
 from experiments.models.pooling import average_pool, convolve, max_pool
 from stn_jax import nn as stnn
 
-PARAMETERS = 400_000
-# Height and width of what the classifier sees behind a transformer, if it is averaged 2×2.
+# Height and width of the classifier's input behind a transformer, after averaging 2×2.
 _CROPS: dict[str, tuple[int, int]] = {"RTS": (28, 28), "TC": (30, 30), "addition": (21, 21)}
-# In place of what is too small for the convolutions: 28×28, the digits' own size.
+# Instead of crops that are too small for the convolutions: 28×28, the size of the digits.
 _LEAST_CROP = 24
 _CROP_OF_CONVOLUTIONS = (28, 28)
-_UNITS = 256
-_FILTERS = 64
-_MOST_UNITS = 8192
+# Units of a fully connected layer, and filters of the second convolution, at width 1.
+UNITS, FILTERS = 256, 64
 
 ModelName = Literal[
     "fcn",
@@ -65,7 +63,6 @@ TransformName = Literal[
     "projective",
     "thin_plate_spline",
 ]
-PrecisionName = Literal["float32", "bfloat16"]
 
 TRANSFORMS: dict[str, Callable[..., stn.Transform]] = {
     "translation": stn.translation,
@@ -138,17 +135,17 @@ class ConvolutionalClassifier(nnx.Module):
     def activations(
         self, images: Float[Array, "batch h w c"]
     ) -> list[Float[Array, "batch features"]]:
-        """What each of the three layers makes of images, flattened; the last are the logits."""
+        """The outputs of the three layers, flattened; the last are the logits."""
         maps, flat = images, []
         for convolution in self.convolutions:
-            # The other way round the numbers are the same, and four times as many.
+            # Pool before ReLU: the same result, with a quarter of the work.
             maps = nnx.relu(max_pool(convolution(maps)))
             flat.append(maps.reshape(len(maps), -1))
         return [*flat, self.logits(flat[-1])]
 
 
 class ThreeSidedLocalization(nnx.Module):
-    """A localization network of images that is shown volumes, from three sides and halved."""
+    """A localization network of images, applied to three views of a volume, halved."""
 
     def __init__(self, localization: Callable[[Array], Array]) -> None:
         self.localization = localization
@@ -161,7 +158,7 @@ class ThreeSidedLocalization(nnx.Module):
 
 
 class ParallelLocalizations(nnx.Module):
-    """Localization networks that see the same images, one for each parallel transform."""
+    """Localization networks of the same images, one for each parallel transform."""
 
     def __init__(self, networks: Sequence[Callable[[Array], Array]]) -> None:
         self.networks = nnx.List(networks)
@@ -174,10 +171,10 @@ class ParallelLocalizations(nnx.Module):
 
 
 class Model(nnx.Module):
-    """A classifier, and the spatial transformer that its input passes first, if it has one.
+    """A classifier, perhaps behind a spatial transformer.
 
-    What parallel transforms pass on is stacked along the channels. Between the two there may be 2×2
-    average-pooling, and volumes are flattened.
+    The outputs of parallel transforms are stacked along the channels. Between transformer and
+    classifier there may be 2×2 average-pooling, and volumes are flattened.
     """
 
     def __init__(
@@ -195,9 +192,9 @@ class Model(nnx.Module):
 
     def __call__(self, images: Float[Array, "batch *space c"]) -> Float[Array, "batch classes"]:
         """Logits of each image."""
-        return self.look(images)[0]
+        return self.forward(images)[0]
 
-    def look(
+    def forward(
         self, images: Float[Array, "batch *space c"]
     ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch ..."] | None]:
         """Logits and theta of each image; no theta without a spatial transformer."""
@@ -207,7 +204,7 @@ class Model(nnx.Module):
         return self.classify(images), theta
 
     def classify(self, images: Float[Array, "batch ..."]) -> Float[Array, "batch classes"]:
-        """Logits of images that have passed the spatial transformer.
+        """Logits of the spatial transformer's outputs.
 
         Args:
           images: ``[batch, h, w, c]``, or ``[batch, N, h, w, c]`` of N > 1 transforms; of volumes
@@ -239,88 +236,54 @@ def build(
       in_shape: Height, width and channels of an image; of a volume the depth before them.
       num_classes: Number of classes.
       width: Factor on the filters and units of the classifier.
-      crop: Height and width of what the classifier sees behind a spatial transformer, which reads
-        twice as many pixels along each axis, averaged 2×2. If ``None`` it reads as many as the
-        image has, and the classifier sees them all. Of volumes depth, height and width of what the
-        transformer reads, which is flattened and not averaged.
+      crop: Height and width of the classifier's input behind a spatial transformer, whose output
+        has twice as many pixels along each axis and is averaged 2×2. If ``None``, the output has
+        the shape of the image and is not averaged. For volumes: depth, height and width of the
+        output, which is flattened and not averaged.
       rngs: Flax random state.
 
     Raises:
       ValueError: If images are too small for the network, or the transform is not one of volumes.
     """
     classifier: nnx.Module
-    seen = _seen_shape(name, in_shape, crop)
+    shape = input_shape(name, in_shape, crop)
     if is_deep(name):
         inner = TRANSFORMS[transform]() if "deep-st" in name else None
         options: dict[str, Any] = {"width": width, "transform": inner, "rngs": rngs}
-        classifier = DeepClassifier(seen, num_classes, **options)
+        classifier = DeepClassifier(shape, num_classes, **options)
     elif is_convolutional(name):
-        features = (math.ceil(_FILTERS / 2 * width), math.ceil(_FILTERS * width))
-        classifier = ConvolutionalClassifier(seen, num_classes, features=features, rngs=rngs)
+        features = (math.ceil(FILTERS / 2 * width), math.ceil(FILTERS * width))
+        classifier = ConvolutionalClassifier(shape, num_classes, features=features, rngs=rngs)
     else:
-        hidden = math.ceil(_UNITS * width)
-        classifier = FullyConnectedClassifier(seen, num_classes, hidden=hidden, rngs=rngs)
+        hidden = math.ceil(UNITS * width)
+        classifier = FullyConnectedClassifier(shape, num_classes, hidden=hidden, rngs=rngs)
     solid = _is_solid(in_shape)
     if not has_transformer(name):
         return Model(classifier, flat=solid)
     pooled = crop is not None and not solid
-    shape = (2 * crop[0], 2 * crop[1]) if crop is not None and pooled else crop
+    output_shape = (2 * crop[0], 2 * crop[1]) if crop is not None and pooled else crop
     transformer = stnn.SpatialTransformer(
-        _localization(name, transform, in_shape, rngs),
+        localization(name, transform, in_shape, rngs),
         _family(transform, in_shape),
-        output_shape=shape,
+        output_shape=output_shape,
         num_transforms=num_transforms(name),
     )
     return Model(classifier, transformer, pooled=pooled, flat=solid)
 
 
-def width_for(
-    parameters: int,
-    name: ModelName,
-    transform: TransformName,
-    in_shape: tuple[int, ...],
-    num_classes: int,
-    *,
-    crop: tuple[int, ...] | None = None,
-) -> float:
-    """The width at which :func:`build` gives a model as near as can be to a size.
-
-    Args:
-      parameters: The wanted number of parameters, localization network included.
-      name, transform, in_shape, num_classes, crop: As in :func:`build`.
-
-    Returns:
-      A width at which all numbers of units and filters are whole; 1 for deep networks, which have
-      the size that they have.
-    """
-    if is_deep(name):
-        return 1.0
-    if has_transformer(name):
-        create = lambda: _localization(name, transform, in_shape, nnx.Rngs(0))  # noqa: E731
-        localization: Any = nnx.eval_shape(create)
-        parameters -= count_parameters(localization)
-    seen = _seen_shape(name, in_shape, crop)
-    units = np.arange(1, _MOST_UNITS)
-    if is_convolutional(name):
-        sizes, base = _size_of_convolutional(seen, num_classes, units), _FILTERS
-    else:
-        sizes, base = _size_of_fully_connected(seen, num_classes, units), _UNITS
-    return float(units[np.abs(sizes - parameters).argmin()] / base)
-
-
 def crop_of(task: str, name: ModelName, image_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """What :func:`build` takes as ``crop``, by task, model and an undistorted image's shape."""
+    """The ``crop`` for :func:`build`, from task, model and an undistorted image's shape."""
     if task == "volumes":
-        return volumes.cube_shape(image_shape)
+        return cube_shape(image_shape)
     crop = _CROPS.get(task)
     too_small = crop is not None and min(crop) < _LEAST_CROP and is_convolutional(name)
     return _CROP_OF_CONVOLUTIONS if too_small else crop
 
 
-def _seen_shape(
+def input_shape(
     name: ModelName, in_shape: tuple[int, ...], crop: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Height, width and channels of what the classifier sees."""
+    """Height, width and channels of the classifier's input."""
     *space, channels = in_shape
     if not has_transformer(name):
         return (*space[-2:], channels)
@@ -340,9 +303,10 @@ def _family(transform: TransformName, in_shape: tuple[int, ...]) -> stn.Transfor
     return TRANSFORMS[transform](ndim=3)
 
 
-def _localization(
+def localization(
     name: ModelName, transform: TransformName, in_shape: tuple[int, ...], rngs: nnx.Rngs
 ) -> Callable[[Array], Array]:
+    """The localization network of a model."""
     family, solid = _family(transform, in_shape), _is_solid(in_shape)
     if solid:
         side = in_shape[0] // 2
@@ -355,32 +319,14 @@ def _localization(
         return stnn.FullyConnectedLocalization(in_shape, family, hidden=(32, 32, 32), rngs=rngs)
 
     networks = [network() for _ in range(num_transforms(name))]
-    localization = ParallelLocalizations(networks) if len(networks) > 1 else networks[0]
-    return ThreeSidedLocalization(localization) if solid else localization
-
-
-def _size_of_fully_connected(
-    in_shape: tuple[int, ...], num_classes: int, units: np.ndarray
-) -> np.ndarray:
-    """Number of parameters for each number of units."""
-    return (math.prod(in_shape) + 1 + units + 1 + num_classes) * units + num_classes
-
-
-def _size_of_convolutional(
-    in_shape: tuple[int, ...], num_classes: int, filters: np.ndarray
-) -> np.ndarray:
-    """Number of parameters for each number of filters of the second convolution."""
-    height, width, channels = in_shape
-    first = (filters + 1) // 2
-    pixels = math.prod(((side - 8) // 2 - 6) // 2 for side in (height, width))
-    convolutions = (9 * 9 * channels + 1) * first + (7 * 7 * first + 1) * filters
-    return convolutions + (max(pixels, 0) * filters + 1) * num_classes
+    whole = ParallelLocalizations(networks) if len(networks) > 1 else networks[0]
+    return ThreeSidedLocalization(whole) if solid else whole
 
 
 def compute_in(model: nnx.Module, precision: PrecisionName) -> None:
-    """Makes the layers of a model compute in a precision, but those that give theta and logits.
+    """Makes the layers of a model compute in a precision, except those that give theta and logits.
 
-    Parameters, and what layers without parameters compute of float32 values, stay float32.
+    Parameters stay float32, and so do layers without parameters on float32 inputs.
     """
     if precision == "float32":
         return
@@ -390,7 +336,7 @@ def compute_in(model: nnx.Module, precision: PrecisionName) -> None:
             module.dtype = jnp.dtype(precision)
 
 
-# What the layers that give theta and logits are called.
+# Names of the layers that give theta and logits.
 _REGRESSIONS = ("head", "logits")
 
 
@@ -400,20 +346,15 @@ def is_convolutional(name: ModelName) -> bool:
 
 
 def is_deep(name: ModelName) -> bool:
-    """Whether a model's classifier is that of photographs."""
+    """Whether a model's classifier is the deep CNN, for photographs."""
     return "deep" in name
 
 
 def has_transformer(name: ModelName) -> bool:
-    """Whether a spatial transformer is what a model's input passes first."""
+    """Whether a model begins with a spatial transformer."""
     return name.startswith(("st-", "2xst-"))
 
 
 def num_transforms(name: ModelName) -> int:
     """How many transforms a model's spatial transformer applies in parallel."""
     return 2 if name.startswith("2x") else 1
-
-
-def count_parameters(model: nnx.Module) -> int:
-    """Number of trained numbers in a model."""
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

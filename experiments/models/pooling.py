@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from stn_jax._loops import apart
 
-# Columns of a convolution that are computed in one matrix product.
+# Output columns of a convolution in one matrix product.
 _COLUMNS_AT_ONCE = 10
 
 
@@ -18,7 +18,7 @@ _COLUMNS_AT_ONCE = 10
 def max_pool(maps: Float[Array, "batch h w c"]) -> Float[Array, "batch h//2 w//2 c"]:
     """2×2 max-pooling, in the form whose gradient XLA runs fast on the CPU.
 
-    Of equal pixels the first has the gradient, as in PyTorch.
+    Of equal pixels the first gets the gradient, as in PyTorch.
     """
     return _in_windows(maps).max(axis=(2, 4))
 
@@ -35,7 +35,7 @@ def _max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
         here = first[:, :, None, :, None] == place
         return jnp.where(here, _in_windows(tangent), 0).sum(axis=(2, 4))
 
-    # Its transpose would otherwise be computed anew in each of the two products that use it.
+    # In a loop of its own: XLA would otherwise recompute the transpose for both its consumers.
     tangent = apart(chosen, tangents[0], first.astype(jnp.int8))
     return jnp.maximum(upper, lower), tangent
 
@@ -46,19 +46,19 @@ def average_pool(maps: Array) -> Array:
 
 
 def _in_windows(maps: Array) -> Array:
-    """``[batch, rows, 2, columns, 2, channels]``; odd rows and columns at the end are left out."""
+    """``[batch, rows, 2, columns, 2, channels]``, without a last odd row or column."""
     batch, height, width, channels = maps.shape
     maps = maps[:, : height // 2 * 2, : width // 2 * 2]
     return maps.reshape(batch, height // 2, 2, width // 2, 2, channels)
 
 
 def convolve(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
-    """``lax.conv_general_dilated``, on the CPU as one matrix product for a few columns at once.
+    """``lax.conv_general_dilated``; on the CPU one matrix product for a few columns at once.
 
     XLA on the CPU runs the input gradient of a convolution with a large kernel through a naive
-    loop; the product's gradient is another product. A product for each column by itself would
-    need every pixel as often as the kernel is wide; one for some neighbouring columns multiplies
-    by zeros instead, which is faster. Only for plain convolutions without padding.
+    loop, but the gradient of a product is another product. A product for each single column would
+    read every pixel as often as the kernel is wide; a product for several neighbouring columns
+    multiplies by some zeros instead, which is faster. Only for plain convolutions without padding.
     """
     if jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(inputs, kernel, *args, **options)
@@ -68,13 +68,13 @@ def convolve(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
     tiles = math.ceil(width / _COLUMNS_AT_ONCE)
     columns = math.ceil(width / tiles)
     span = columns + size_x - 1
-    # Without the barrier XLA computes whatever made the inputs anew for every window.
+    # Without the barrier XLA recomputes the inputs for every window.
     rows = jax.lax.optimization_barrier(inputs)
     rows = jnp.pad(rows, [(0, 0), (0, 0), (0, tiles * columns - width), (0, 0)])
     tiled = jnp.stack([rows[:, :, x * columns :][:, :, :span] for x in range(tiles)], axis=2)
     tiled = tiled.reshape(batch, -1, tiles, span * channels)
     windows = jnp.concatenate([tiled[:, y : y + height] for y in range(size_y)], axis=-1)
-    # Which of the kernel's columns weighs which of the window's for which of the outputs.
+    # place[s, o, k]: whether the kernel's column k weights the window's column s for output o.
     place = np.arange(span)[:, None, None] == (
         np.arange(columns)[:, None] + np.arange(size_x)[None, :]
     )

@@ -1,4 +1,4 @@
-"""What every backbone is, and the layers that they share."""
+"""The base class of all backbones."""
 
 import abc
 from typing import Any, ClassVar
@@ -12,13 +12,13 @@ class Backbone(nnx.Module):
     """A network from images to maps of features, and by their mean to a description.
 
     Parameters and statistics are float32; a backbone computes in its ``dtype``. It normalises
-    images itself, as its published weights want them.
+    images itself, in the way its published weights need.
 
     Attributes:
       num_features: Number of maps, and length of a description.
       stride: Side of an image over that of its maps; sides of images are multiples of it.
-      heads: What the names of tensors begin with that a file may hold beside the backbone's.
-      dtype: That of the convolutions, and of the maps.
+      heads: Prefixes of the names of tensors that a file may hold beside the backbone's.
+      dtype: Of the convolutions and the maps.
     """
 
     num_features: ClassVar[int]
@@ -39,7 +39,7 @@ class Backbone(nnx.Module):
         """The maps before the last pooling, of RGB images with pixels in [0, 1]."""
 
     def tensor_name(self, path: tuple[str, ...]) -> str:
-        """What files of published weights call the variable at a path of this module."""
+        """The name in files of published weights of the variable at a path of this module."""
         *modules, variable = path
         return ".".join([*modules, _TENSORS[variable]])
 

@@ -10,7 +10,7 @@ from experiments.models.backbones.base import Backbone
 from experiments.models.backbones.layers import NormedConvolution, draw_kernels, max_pool_3x3
 from experiments.models.pooling import max_pool
 
-# Of each block the filters of its branches: 1×1; 1×1 and 3×3; 1×1 and 3×3; and 1×1 behind the pool.
+# The filters of each block's branches: 1×1; 1×1 and 3×3; 1×1 and 3×3; and 1×1 after the pooling.
 _BLOCKS = {
     "3a": (64, (96, 128), (16, 32), 32),
     "3b": (128, (128, 192), (32, 96), 64),
@@ -28,11 +28,11 @@ _EPSILON = 1e-3
 class GoogLeNet(Backbone):
     """The first Inception, with batch normalisation, as torchvision has it.
 
-    Its third branches have 3×3 filters, not 5×5; torchvision's published weights are of that.
+    Its third branches have 3×3 filters, not 5×5, as torchvision's published weights have them.
 
     Args:
       rngs: Flax random state.
-      dtype: That of the convolutions.
+      dtype: Of the convolutions.
 
     Reference:
       Szegedy et al., Going Deeper with Convolutions, arXiv:1409.4842; the filters:

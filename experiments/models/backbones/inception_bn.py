@@ -45,14 +45,14 @@ _MEAN = (104.0, 117.0, 128.0)
 class InceptionBN(Backbone):
     """The Inception of Ioffe and Szegedy, the backbone of the paper on spatial transformers.
 
-    The paper's own weights were never published. Those that are, trained in Caffe, have in PyTorch
-    the names of ``bninception`` in Cadene's pretrainedmodels: ``conv1_7x7_s2.weight`` and
-    ``conv1_7x7_s2_bn.weight``, ``inception_3a_double_3x3_reduce.weight`` and so on. Those are the
-    names that a file must have here, since neither torchvision nor timm has this network.
+    The paper's own weights were never published. Published weights, trained in Caffe, have in
+    PyTorch the names of ``bninception`` in Cadene's pretrainedmodels: ``conv1_7x7_s2.weight``,
+    ``conv1_7x7_s2_bn.weight``, ``inception_3a_double_3x3_reduce.weight`` and so on. A file for this
+    class needs these names, since neither torchvision nor timm has this network.
 
     Args:
       rngs: Flax random state.
-      dtype: That of the convolutions.
+      dtype: Of the convolutions.
 
     Reference:
       Ioffe and Szegedy, Batch Normalization, arXiv:1502.03167, figure 5; the names, the paddings

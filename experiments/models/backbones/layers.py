@@ -14,17 +14,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class FrozenBatchNorm(nnx.Module):
-    """Batch normalisation by stored statistics, which stay as they are.
+    """Batch normalisation by stored statistics, which never change.
 
-    ``(x − mean) / sqrt(variance + epsilon) · scale + bias``; scale and bias are trained. Statistics
-    that follow the data, as the paper's, would be those of each crop's few birds on each device,
-    or need a mean over all devices in every layer; would make the network another one in training
-    than in testing; and would make the step carry more than parameters. Held still, those of
-    ImageNet serve as well for photographs of birds, and training is a pure function.
+    ``(x − mean) / sqrt(variance + epsilon) · scale + bias``; scale and bias are trained. The paper
+    computes the statistics of each batch. That has three costs: each device has only the few crops
+    of its part, or every layer needs a mean over all devices; the network differs between training
+    and testing; and the step carries more than parameters. The fixed statistics of ImageNet serve
+    photographs of birds as well, and training stays a pure function.
 
     Args:
       features: Number of maps.
-      scale: What the scale starts at; 0 ends a branch that is to add nothing at first.
+      scale: The scale at the start; 0 makes a residual branch add nothing at first.
       epsilon: Added to the variance.
     """
 
@@ -36,7 +36,7 @@ class FrozenBatchNorm(nnx.Module):
         self.epsilon = epsilon
 
     def factor_and_offset(self) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
-        """The same as ``x · factor + offset``."""
+        """The factor and the offset of ``x · factor + offset``, which is the normalisation."""
         factor = self.scale[...] / jnp.sqrt(self.variance[...] + self.epsilon)
         return factor, self.bias[...] - self.mean[...] * factor
 
@@ -57,7 +57,7 @@ class NormedConvolution(nnx.Module):
       rectified: Whether ``relu`` follows.
       scale: As in :class:`FrozenBatchNorm`; so is the next.
       epsilon: Added to the variance.
-      dtype: What is computed in; variables are float32.
+      dtype: Of the computation; variables are float32.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class NormedConvolution(nnx.Module):
             offset = offset + self.bias[...] * factor
         side, stride = self.kernel.shape[0], self.stride
         if side == 1:
-            # The gradient of a convolution that skips pixels is slow on the CPU.
+            # The CPU is slow at the gradient of a convolution with strides.
             maps, stride = maps[:, ::stride, ::stride], 1
         maps = jax.lax.conv_general_dilated(
             maps.astype(self.dtype),
@@ -105,7 +105,7 @@ class NormedConvolution(nnx.Module):
 def draw_kernels(module: nnx.Module, rngs: nnx.Rngs) -> None:
     """Draws all kernels of :class:`NormedConvolution` in a module, with the deviation of He et al.
 
-    All at once, since a compilation for each of their shapes would take minutes.
+    One draw for all kernels: a compilation for each shape would take minutes.
     """
     kernels = [
         each.kernel for _, each in nnx.iter_modules(module) if isinstance(each, NormedConvolution)
@@ -138,7 +138,7 @@ def max_pool_3x3(
     """3×3 max-pooling, in the form whose gradient XLA runs fast on the CPU.
 
     Args:
-      maps: What is pooled.
+      maps: The maps.
       stride: Step of the windows.
       padding: By how much windows reach beyond the first and the last row and column. PyTorch's
         padding of 1 with stride 2 is ``(1, 0)`` for even sides, and its ceil mode ``(0, 1)``.

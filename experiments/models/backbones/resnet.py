@@ -20,12 +20,11 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ResNet50(Backbone):
     """ResNet-50 with the strides in the 3×3 convolutions, "v1.5", as torchvision and timm have it.
 
-    Without published weights each block starts as what it adds to, so that deviations stay in
-    bounds.
+    Without published weights each block starts as the identity, so that deviations stay bounded.
 
     Args:
       rngs: Flax random state.
-      dtype: That of the convolutions.
+      dtype: Of the convolutions.
 
     Reference:
       He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385; the strides:
@@ -74,7 +73,7 @@ class ResNet50(Backbone):
 
 
 class Bottleneck(nnx.Module):
-    """Convolutions 1×1, 3×3 and 1×1, whose result is added to what came in."""
+    """Convolutions 1×1, 3×3 and 1×1, whose result is added to the input."""
 
     def __init__(self, in_features: int, filters: int, *, stride: int, dtype: Any) -> None:
         options: dict[str, Any] = {"dtype": dtype}

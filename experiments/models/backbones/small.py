@@ -22,7 +22,7 @@ class Small(Backbone):
 
     Args:
       rngs: Flax random state.
-      dtype: That of the convolutions.
+      dtype: Of the convolutions.
     """
 
     num_features = _FILTERS[-1]

@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from experiments.models.backbones.base import Backbone
 
-# Names that an error tells, of as many as there may be.
-_TOLD = 5
-# PyTorch's counters of batches are no part of a network.
+# Names of tensors in an error, at most.
+_MOST_NAMES = 5
+# PyTorch's counters of batches, which no network reads.
 _COUNTER = ".num_batches_tracked"
 _FLOATING = ("F64", "F32", "F16")
 
@@ -81,11 +81,11 @@ def _check(path: Path, name: str, shape: list[int], dtype: str, expected: tuple[
         )
 
 
-def _refuse(path: Path, what: str, names: Collection[str]) -> None:
+def _refuse(path: Path, problem: str, names: Collection[str]) -> None:
     """Raises a ``ValueError`` if there are names."""
     if names:
-        told = sorted(names)[:_TOLD]
-        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        first = sorted(names)[:_MOST_NAMES]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         raise ValueError(
-            f"{path} {what}: {', '.join(told)}{more}. Give weights of this very network."
+            f"{path} {problem}: {', '.join(first)}{more}. Give weights of this very network."
         )

@@ -73,7 +73,7 @@ def test_what_a_run_leaves(finished, drawn, capsys):
     result = result_of(finished)
     assert (result["images"], result["train_images"], result["num_classes"]) == (8, 20, 4)
     plain, parts = result["rows"]
-    assert "held" not in plain
+    assert plain["held"] is None
     assert plain["paper"] is None
     for row in result["rows"]:
         assert row["accuracy"] == pytest.approx(np.mean(row["accuracies"]))
@@ -128,6 +128,24 @@ def test_a_run_that_is_stopped_ends_like_one_that_never_was(finished, drawn, tmp
     assert birds.main([*command, "--resume"]) == 0
     assert_same(lines_of(out), lines_of(finished))
     assert_same(result_of(out), result_of(finished))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [("--seeds-at-once", "2"), ("--accumulate", "2"), ("--early-stopping", "9", "--profile")],
+    ids=lambda words: words[0],
+)
+def test_options_of_the_engine(more, finished, drawn, tmp_path):
+    out = tmp_path / "run"
+    command = [*TINY, "--data", drawn, "--seeds", "0", "1", "--out", str(out), *more]
+    assert birds.main(command) == 0
+    made, expected = (
+        {(row["training"], row["step"]): row["loss"] for row in lines_of(folder)}
+        for folder in (out, finished)
+    )
+    assert made == pytest.approx(expected, rel=1e-3)
+    assert (out / "profile").is_dir() == ("--profile" in more)
 
 
 def crops_on_parts(row):

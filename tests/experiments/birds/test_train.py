@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from experiments.birds.measure import (
-    Found,
-    crops_held,
-    held_by,
+    Predicted,
+    content_of,
+    crop_rates,
     inside,
     mean_of_group,
     on_view,
-    share_of_seen,
+    share_of_visible,
 )
+from experiments.birds.records import PartRates
 from experiments.birds.train import cut_and_flip, make_optimizer, middle, stored_side
 
 
@@ -115,7 +116,7 @@ def test_what_crops_hold():
     parts = np.array(
         [[[0.4, -0.4], [0.6, 0]], [[0.9, -0.1], nan], [[-0.9, 0.9], [1.2, 0.3]]], np.float32
     )
-    held = held_by(centres, 0.5, boxes.astype(np.float32), parts)
+    held = content_of(centres, 0.5, boxes.astype(np.float32), parts)
     expected = np.array(
         [grid_measures(c, 0.5, b) for c, b in zip(centres, boxes, strict=True)]
     ).mean(axis=0)
@@ -124,7 +125,7 @@ def test_what_crops_hold():
     np.testing.assert_allclose(held.parts, [1.0, 0.0])
     never = parts.copy()
     never[:, 1] = np.nan
-    assert np.isnan(share_of_seen(inside(centres[:, None], 0.5, never), never)[1])
+    assert np.isnan(share_of_visible(inside(centres[:, None], 0.5, never), never)[1])
     assert (
         mean_of_group(np.array([0.5, np.nan, 0.25]), ("tail", "back", "beak"), ("tail", "back"))
         == 0.5
@@ -136,18 +137,18 @@ def test_transformers_are_put_in_order_and_any_of_them_counts():
     parts = np.array([[[-0.5, 0.0], [0.5, 0.0]]] * 4, np.float32)
     parts[3] = parts[3][::-1]
     boxes = np.tile(np.array([-0.8, -0.5, 0.8, 0.5], np.float32), (4, 1))
-    found = Found(np.zeros(4, int), None, boxes, parts)
+    found = Predicted(np.zeros(4, int), None, boxes, parts)
     # The first looks to the right, where the belly mostly is.
     theta = np.tile(np.array([[0.5, 0.0], [-0.5, 0.0]], np.float32), (4, 1, 1))
-    held = crops_held(found, theta, ("crown", "belly"))
-    head, body = held["transformers"]
-    assert (head["head"], head["body"], head["parts"]) == (
+    held = crop_rates(found, theta, ("crown", "belly"))
+    head, body = held.transformers
+    assert (head.head, head.body, head.parts) == (
         0.75,
         0.25,
         {"crown": 0.75, "belly": 0.25},
     )
-    assert (body["head"], body["body"]) == (0.25, 0.75)
-    assert (held["any"]["head"], held["any"]["body"]) == (1.0, 1.0)
-    assert head["overlap"] == pytest.approx(body["overlap"])
-    without = crops_held(found._replace(parts=parts[:, :0]), theta, ())
-    assert without["any"] == {"head": None, "body": None, "parts": {}}
+    assert (body.head, body.body) == (0.25, 0.75)
+    assert (held.any.head, held.any.body) == (1.0, 1.0)
+    assert head.overlap == pytest.approx(body.overlap)
+    without = crop_rates(found._replace(parts=parts[:, :0]), theta, ())
+    assert without.any == PartRates(head=None, body=None, parts={})

@@ -1,5 +1,6 @@
 """The table: what it leaves, what it skips, kills, and the paper's numbers beside it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,9 +18,13 @@ from PIL import Image
 
 from experiments.classification import run, table
 from experiments.classification.config import TableArguments
+from experiments.data import benchmarks
 from experiments.distorted_mnist import __main__ as distorted_mnist
-from experiments.engine import intervals as statistics
+from experiments.distorted_mnist.published import PAPER
+from experiments.engine import intervals
+from experiments.engine.metrics import MetricsLog
 from experiments.report import comparison_markdown, comparison_text, order, verdict
+from experiments.report.records import TableCell, TableEntry
 
 # Whole commands, trained again and again.
 pytestmark = pytest.mark.slow
@@ -109,7 +114,7 @@ def test_seeds_and_columns_are_added_to_what_is_there(data, tmp_path, finished):
     # Seeds that were trained one by one have the interval of those trained together.
     np.testing.assert_allclose(entries[1]["test_errors"], together[1]["test_errors"], atol=5)
     wrong = [np.load(out / f"R/fcn/seeds-{seed}/misread.npz")["wrong"] for seed in (0, 1)]
-    expected = statistics.interval(np.concatenate(wrong))
+    expected = intervals.interval(np.concatenate(wrong))
     np.testing.assert_allclose(entries[1]["interval"], expected)
     # A part of what is there is a table too.
     assert distorted_mnist.main(arguments(data, out, seeds=(1,), distortions=("R",))) == 0
@@ -119,7 +124,7 @@ def test_seeds_and_columns_are_added_to_what_is_there(data, tmp_path, finished):
 
 def test_interrupted_it_goes_on_to_the_same_table(finished, data, tmp_path, monkeypatch, capsys):
     """In the first cell, then in the second one."""
-    append, written = run.MetricsLog.append, []
+    append, written = MetricsLog.append, []
 
     def append_and_interrupt(log, row):
         append(log, row)
@@ -129,7 +134,7 @@ def test_interrupted_it_goes_on_to_the_same_table(finished, data, tmp_path, monk
 
     out = tmp_path / "table"
     with monkeypatch.context() as patch:
-        patch.setattr(run.MetricsLog, "append", append_and_interrupt)
+        patch.setattr(MetricsLog, "append", append_and_interrupt)
         for cell in ("none", "R"):
             assert distorted_mnist.main(arguments(data, out)) == 130
             printed = capsys.readouterr()
@@ -227,7 +232,7 @@ SETTINGS = {"recipe": "adam", "learning_rate": 0.001, "width": 1.0}
 
 def entry(distortion, model, transform, mean, paper, interval):
     """A cell as in table.json."""
-    return {
+    values = {
         **{"distortion": distortion, "model": model, "transform": transform, "paper": paper},
         **{"mean": mean, "interval": interval, "interval_method": "Wilson", "seeds": [0, 1]},
         "verdict": None if paper is None else verdict(mean, interval, paper),
@@ -236,13 +241,14 @@ def entry(distortion, model, transform, mean, paper, interval):
         **{"test_images": 10_000, "batch_size": 128, "versions": {"jax": "1.2"}, "device": "<tpu>"},
         "test_sha256": 64 * distortion[0].lower(),
     }
+    return TableEntry.from_json(values)
 
 
 ENTRIES = [
     entry("R", "cnn", None, 1.31, 1.2, [1.15, 1.49]),
     entry("R", "st-cnn", "affine", 0.7, 0.7, [0.55, 0.9]),
     entry("E", "cnn", None, 1.71, 1.4, [1.55, 1.89]),
-    {"distortion": "E", "model": "st-cnn", "transform": "affine", "paper": 1.2},
+    TableCell(distortion="E", model="st-cnn", transform="affine", paper=1.2),
 ]
 
 
@@ -278,7 +284,7 @@ def test_the_order_of_models_is_held_against_the_paper_s():
         entry("R", "st-fcn", "affine", 1.6, 1.3, [1.4, 1.8]),
         entry("R", "st-cnn", "affine", 1.55, 0.9, [1.4, 1.8]),
         entry("E", "cnn", None, 0.1, 1.4, [0.0, 0.2]),
-        {"distortion": "R", "model": "st-cnn", "transform": "rigid", "paper": 0.1},
+        TableCell(distortion="R", model="st-cnn", transform="rigid", paper=0.1),
     ]
     # A tenth of a point sets nothing apart, nor do models of other sets, nor what is pending.
     pairs, swapped = order(cells)
@@ -287,7 +293,7 @@ def test_the_order_of_models_is_held_against_the_paper_s():
     text = comparison_text(cells)
     assert "of 5 pairs" in text
     assert "4 stand the same way; not so R: st-cnn affine 1.55" in text
-    assert order([cells[0] | {"verdict": None}, cells[1]]) == (0, [])
+    assert order([dataclasses.replace(cells[0], verdict=None), cells[1]]) == (0, [])
 
 
 def test_table_as_markdown():
@@ -304,17 +310,21 @@ def test_the_paper_s_numbers():
     """Its table has 32, and the text four of TC."""
     cells = table.cells_of(TableArguments())
     assert len(cells) == 40
-    assert all(cell.paper is not None for cell in cells)
-    columns = {name: [c.paper for c in cells if c.distortion == name] for name in table.PAPER}
+    assert all(PAPER.error(cell) is not None for cell in cells)
+    columns = {
+        name: [PAPER.error(c) for c in cells if c.distortion == name] for name in PAPER.errors
+    }
     assert columns["R"] == [2.1, 1.2, 1.2, 1.3, 1.1, 0.7, 0.8, 0.7]
     assert columns["E"] == [3.2, 1.4, 2.7, 2.6, 2.4, 1.2, 1.3, 1.1]
     assert columns["TC"] == [13.2, 3.5, 2.0, 2.0, 2.0, 1.7, 1.7, 1.7]
-    assert table.Cell("none", "cnn", None).paper is None
+    assert PAPER.error(table.Cell("none", "cnn", None)) is None
     assert len({cell.folder for cell in cells}) == 40
 
 
-def test_embedded_digits_have_no_verdict(data, tmp_path):
-    out, file = tmp_path / "table", tmp_path / "digits.npz"
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_data_that_are_no_benchmark_have_no_verdict(data, tmp_path, name):
+    """Whatever the file is called."""
+    out, file = tmp_path / "table", tmp_path / f"{name}.npz"
     shutil.copy(data.removeprefix("npz:"), file)
     options = ("--steps", "3", "--validation", "0")
     command = arguments(f"npz:{file}", out, *options, seeds=(0,), distortions=("R",))
@@ -323,6 +333,18 @@ def test_embedded_digits_have_no_verdict(data, tmp_path):
     assert cell["verdict"] is None
     assert cell["validation_errors"] == [None]
     assert "no verdict" in (out / "table.txt").read_text()
+
+
+def test_the_benchmark_has_a_verdict(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "recognise", lambda *_: "mnist")
+    options = ("--steps", "3", "--validation", "0")
+    command = arguments(data, tmp_path, *options, seeds=(0,), distortions=("none", "R"))
+    assert distorted_mnist.main(command) == 0
+    plain, turned = json.loads((tmp_path / "table.json").read_text())
+    assert plain["verdict"] is None
+    assert turned["verdict"] in ("above", "at or below", "within the interval")
+    result = json.loads((tmp_path / "R" / "fcn" / "seeds-0" / "result.json").read_text())
+    assert result["benchmark"] == "mnist"
 
 
 def test_pictures(data, tmp_path, capsys):

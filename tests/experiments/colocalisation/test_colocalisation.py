@@ -16,13 +16,14 @@ import pytest
 
 import stn_jax as stn
 from experiments.colocalisation import __main__ as colocalisation
-from experiments.colocalisation import model as colocaliser
+from experiments.colocalisation import model, run, scenes
+from experiments.engine.metrics import MetricsLog
 
 # Whole commands, trained again and again.
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-TIMING = ("seconds", "wall_time_s")
+TIMING = ("seconds", "wall_time_s", "images_per_second")
 
 
 def loss_by_hand(found, random, margin):
@@ -51,7 +52,7 @@ def overlap_by_hand(box, other):
 def test_loss_is_the_mean_of_its_terms(rng, margin):
     found = rng.normal(size=(5, 3)).astype(np.float32)
     random = rng.normal(size=(2, 5, 3)).astype(np.float32)
-    made = colocaliser.triplet_loss(
+    made = model.triplet_loss(
         jnp.asarray(found), jnp.asarray(found), jnp.asarray(random), margin=margin
     )
     expected = loss_by_hand(found, random, margin)
@@ -62,16 +63,16 @@ def test_loss_is_the_mean_of_its_terms(rng, margin):
 def test_loss_is_zero_where_crops_are_alike_and_random_ones_are_far():
     found = jnp.zeros((3, 2))
     far = jnp.full((1, 3, 2), 10.0)
-    assert colocaliser.triplet_loss(found, found, far) == 0
+    assert model.triplet_loss(found, found, far) == 0
     # Empty crops among empty random ones cost the margin.
-    assert colocaliser.triplet_loss(found, found, jnp.zeros((1, 3, 2))) == 1
+    assert model.triplet_loss(found, found, jnp.zeros((1, 3, 2))) == 1
 
 
 def test_a_constant_target_leaves_the_anchors_gradient(rng):
     found = jnp.asarray(rng.normal(size=(4, 3)).astype(np.float32))
     random = jnp.asarray(rng.normal(size=(1, 4, 3)).astype(np.float32))
     # A margin so large that no hinge is at rest, where the gradient is known in closed form.
-    loss = functools.partial(colocaliser.triplet_loss, margin=100.0)
+    loss = functools.partial(model.triplet_loss, margin=100.0)
     gradient = jax.grad(lambda x: loss(x, found, random))(found)
     others = (np.asarray(found).sum(axis=0) - found) / 3
     np.testing.assert_allclose(gradient, 2 * (random[0] - others) / 4, rtol=1e-4, atol=1e-5)
@@ -80,7 +81,7 @@ def test_a_constant_target_leaves_the_anchors_gradient(rng):
 def test_overlap_counts_common_area():
     boxes = np.array([[0, 0, 10, 10], [2, 3, 12, 23], [0, 0, 10, 10], [5, 5, 6, 6]], np.float32)
     others = np.array([[0, 0, 10, 10], [7, 1, 17, 21], [20, 0, 30, 10], [0, 0, 20, 10]], np.float32)
-    made = colocaliser.intersection_over_union(jnp.asarray(boxes), jnp.asarray(others))
+    made = scenes.intersection_over_union(jnp.asarray(boxes), jnp.asarray(others))
     expected = [overlap_by_hand(a, b) for a, b in zip(boxes, others, strict=True)]
     np.testing.assert_allclose(made, expected, rtol=1e-6)
     assert made[0] == 1
@@ -89,10 +90,10 @@ def test_overlap_counts_common_area():
 
 def test_a_digit_lies_in_its_box_and_a_crop_there_reads_it(rng):
     images = rng.integers(1, 256, (6, 8, 10, 1), dtype=np.uint8)
-    canvases, boxes = colocaliser.draw_held_out(np.arange(6), jnp.asarray(images), patches=0)
+    canvases, boxes = scenes.draw_held_out(np.arange(6), jnp.asarray(images), patches=0)
     assert canvases.shape == (6, 24, 30, 1)
-    places = colocaliser.places_of(boxes, canvases.shape[1:])
-    crop = colocaliser.crop(bounded=False)
+    places = scenes.places_of(boxes, canvases.shape[1:])
+    crop = scenes.crop(bounded=False)
     for image, canvas, box, theta in zip(images, canvases, np.asarray(boxes), places, strict=True):
         x0, y0, x1, y1 = box.astype(int)
         assert (x1 - x0, y1 - y0) == (10, 8)
@@ -107,8 +108,8 @@ def test_a_digit_lies_in_its_box_and_a_crop_there_reads_it(rng):
 def test_clutter_adds_patches_and_moves_nothing(rng):
     images = jnp.asarray(rng.integers(0, 256, (4, 8, 8, 1), dtype=np.uint8))
     key = jax.random.key(3)
-    plain, box = colocaliser.draw_canvas(key, images[0], images, patches=0)
-    cluttered, same_box = colocaliser.draw_canvas(key, images[0], images, patches=16)
+    plain, box = scenes.draw_canvas(key, images[0], images, patches=0)
+    cluttered, same_box = scenes.draw_canvas(key, images[0], images, patches=16)
     np.testing.assert_array_equal(box, same_box)
     assert (cluttered >= plain).all()
     added = np.asarray(cluttered > plain).sum()
@@ -118,7 +119,7 @@ def test_clutter_adds_patches_and_moves_nothing(rng):
 @pytest.mark.parametrize("theta", [[0.0, 0.0], [0.3, -0.2], [50.0, -50.0]])
 def test_boxes_of_crops_lie_on_the_canvas(theta):
     shape, radius = (24, 36, 1), 2 / 3
-    (box,) = np.asarray(colocaliser.crop_boxes(jnp.array([theta]), shape), np.float64)
+    (box,) = np.asarray(scenes.crop_boxes(jnp.array([theta]), shape), np.float64)
     centre = (radius * np.tanh(np.array(theta) / radius) + 1) / 2 * np.array([36, 24])
     half = np.array([6, 4])
     expected = np.concatenate([centre - half, centre + half])
@@ -129,18 +130,18 @@ def test_boxes_of_crops_lie_on_the_canvas(theta):
 
 def test_a_row_counts_detections():
     def found(overlap):
-        return colocaliser.Measured(np.zeros((4, 4)), np.zeros((4, 2)), np.array(overlap))
+        return run.Measured(np.zeros((4, 4)), np.zeros((4, 2)), np.array(overlap))
 
     first, second = found([0.9, 0.51, 0.5, 0.1]), found([0.9, 0.8, 0.7, 0.6])
-    row = colocalisation.row_of("T", [3], [[first, second]])
-    assert row["correct"] == [50.0, 100.0]
-    assert row["mean"] == 75
-    assert row["interval"][0] <= 75 <= row["interval"][1]
-    assert row["canvases"] == 4
-    both = colocalisation.row_of("TC", [3, 4], [[first], [second]])
-    assert (both["mean"], both["canvases"], both["paper"]) == (75, 8, [75, 94])
-    embedded = colocalisation.row_of("TC", [3], [[first]], comparable=False)
-    assert embedded["paper"] is None
+    row = run.result_of("T", [3], [[first, second]])
+    assert row.correct == (50.0, 100.0)
+    assert row.mean == 75
+    assert row.interval[0] <= 75 <= row.interval[1]
+    assert row.canvases == 4
+    both = run.result_of("TC", [3, 4], [[first], [second]])
+    assert (both.mean, both.canvases, both.paper) == (75, 8, (75, 94))
+    embedded = run.result_of("TC", [3], [[first]], comparable=False)
+    assert embedded.paper is None
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +197,11 @@ def test_what_a_run_leaves(data, finished, capsys):
     assert list(dict.fromkeys(row["training"] for row in rows)) == names
     assert all((finished / "checkpoints" / name).is_dir() for name in names)
     # The localization network moves, and the loss is told no place.
-    first, last = (np.array(rows[k]["theta"]) for k in (2, 4))
-    assert first.shape == (6, 2)
-    assert np.abs(last - first).max() > 1e-4
+    with np.load(finished / "snapshots" / "TC-digit-0.npz") as saved:
+        assert saved["steps"].tolist() == [0, 2, 4, 6]
+        first, *_, last = saved["theta"]
+    np.testing.assert_array_equal(first, np.zeros((6, 2)))
+    assert np.abs(last).max() > 1e-4
     # Done is done.
     assert colocalisation.main(arguments(data, finished, "--resume")) == 0
     assert f"{result['sets'][0]['mean']:.1f}" in capsys.readouterr().out
@@ -228,7 +231,7 @@ def test_killed_and_resumed_is_the_same(data, finished, tmp_path):
 @pytest.mark.slow
 def test_stopped_and_resumed_is_the_same(data, finished, tmp_path, monkeypatch, capsys):
     out = tmp_path / "stopped"
-    append = colocalisation.MetricsLog.append
+    append = MetricsLog.append
 
     def append_and_stop(log, row):
         append(log, row)
@@ -236,13 +239,58 @@ def test_stopped_and_resumed_is_the_same(data, finished, tmp_path, monkeypatch, 
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(colocalisation.MetricsLog, "append", append_and_stop)
+        patched.setattr(MetricsLog, "append", append_and_stop)
         assert colocalisation.main(arguments(data, out)) == 130
-    assert "stopped at TC-digit-1-seed-0, step 2 of 6" in capsys.readouterr().err
+    assert "stopped at TC-digit-1, seed 0, step 4 of 6" in capsys.readouterr().err
     assert colocalisation.main(arguments(data, out)) == 2
     assert "--resume goes on" in capsys.readouterr().err
     assert colocalisation.main(arguments(data, out, "--resume")) == 0
     assert kept(out) == kept(finished)
+
+
+@pytest.mark.slow
+def test_seeds_at_once_end_as_each_by_itself(data, tmp_path):
+    losses = []
+    for at_once in ("1", "2"):
+        out = tmp_path / at_once
+        more = ("--digits", "1", "--seeds", "0", "1", "--seeds-at-once", at_once)
+        assert colocalisation.main(arguments(data, out, *more)) == 0
+        _, *rows = kept(out)
+        losses.append({(row["training"], row["step"]): row["loss"] for row in rows})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_devices_end_as_one(data, tmp_path):
+    losses = []
+    for number in (1, 2):
+        out = tmp_path / str(number)
+        words = arguments(data, out, "--digits", "1")
+        environment = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
+            "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        }
+        command = [sys.executable, "-m", "experiments.colocalisation", *words]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        _, *rows = kept(out)
+        losses.append({(row["training"], row["step"]): row["loss"] for row in rows})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_training_stops_early(data, tmp_path):
+    out = tmp_path / "run"
+    words = arguments(
+        data, out, "--digits", "1", "--early-stopping", "1", "--learning-rate", "1e-9"
+    )
+    words[words.index("--validation") + 1] = "0.25"
+    assert colocalisation.main(words) == 0
+    result, *rows = kept(out)
+    assert result["settings"]["early_stopping"] == 1
+    assert all(0 <= row["validation_error"] <= 100 for row in rows)
+    # The first measurement is the best, and the second is not better.
+    assert max(row["step"] for row in rows) == 4
 
 
 @pytest.mark.parametrize(

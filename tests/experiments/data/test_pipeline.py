@@ -10,8 +10,9 @@ from PIL import Image
 from tfds_samples import encoded, prepare_birds
 
 from experiments.data.examples import Arrays, Chosen, Files, Framing, Tfds, folder
-from experiments.data.pipeline import Reading, Shard, in_order, placed_ahead, shuffled
+from experiments.data.pipeline import Reading, Shard, in_order, shuffled
 from experiments.data.sources import DataError
+from experiments.engine.feed import placed_ahead
 
 NUMBER = 23
 
@@ -91,8 +92,6 @@ def test_in_order_each_once_and_the_last_batch_is_filled_up():
     assert labels_of(in_order(array_source(7), 3)) == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
     assert labels_of(in_order(array_source(2), 6)) == [[0, 1, 0, 1, 0, 1]]
     assert labels_of(in_order(array_source(6), 3)) == [[0, 1, 2], [3, 4, 5]]
-    parts = [labels_of(in_order(array_source(7), 4, shard=Shard(k, 2))) for k in range(2)]
-    assert parts == [[[0, 1], [4, 5]], [[2, 3], [6, 0]]]
 
 
 def test_worker_processes_give_the_same_batches(tmp_path):

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.classification import run
 from experiments.distorted_mnist import __main__ as distorted_mnist
+from experiments.engine.metrics import MetricsLog
 
 ROOT = Path(__file__).parents[3]
 
@@ -89,7 +89,7 @@ def test_what_a_run_leaves(finished):
 def test_ctrl_c_saves_and_resume_ends_with_the_same_numbers(
     at, stops, finished, data, tmp_path, monkeypatch, capsys
 ):
-    append = run.MetricsLog.append
+    append = MetricsLog.append
 
     def append_and_interrupt(log, row):
         append(log, row)
@@ -98,7 +98,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_numbers(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(run.MetricsLog, "append", append_and_interrupt)
+        patch.setattr(MetricsLog, "append", append_and_interrupt)
         assert distorted_mnist.main(arguments(data, out)) == 130
     assert f"seed {at[0]}, step {stops} of 12" in capsys.readouterr().err
     assert not (out / "result.json").exists()

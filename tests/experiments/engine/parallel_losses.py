@@ -14,10 +14,11 @@ import optax
 import scipy.ndimage
 
 from experiments import models
-from experiments.classification import step as train
+from experiments.classification.step import make_classifier
 from experiments.data.distortions import distorted_shape
 from experiments.data.tasks import TASKS
-from experiments.engine import devices as parallel
+from experiments.engine import devices
+from experiments.engine.step import initial_states, make_program
 
 BATCH = 16
 # What moves numbers between devices, as the compiled program names it.
@@ -36,24 +37,25 @@ def main(form: str, task_name: str, steps: int) -> None:
     in_shape = distorted_shape(task.distortion, images.shape[1:])
     kind = "st-fcn", "affine", in_shape, task.num_classes(4)
     create = lambda rngs: models.build(*kind, width=0.05, rngs=rngs)  # noqa: E731
-    spread = parallel.make_parallel(form, BATCH)
-    trainer = train.make_trainer(create, optax.sgd(0.01), task, BATCH, parallel=spread)
-    state, *data = map(
-        spread.place,
-        (trainer.initial_state(0), jnp.asarray(images), jnp.asarray(labels), jax.random.key(0)),
-    )
+    spread = devices.all_devices(form, BATCH)
+    problem = make_classifier(create, optax.sgd(0.01), task, BATCH).problem
+    program = make_program(problem, spread)
+    states, constants = initial_states(problem, [0])
+    keys = jnp.stack([jax.random.key(0)])
+    placed = spread.replicate((states, constants, (images, labels), keys))
+    state, *data = placed
     found = []
     if form == "jit":
-        program = trainer.run.lower(state, *data, steps).compile().as_text()
-        found = COLLECTIVES.findall(program)
+        compiled = program.run.lower(state, *data, steps).compile().as_text()
+        found = COLLECTIVES.findall(compiled)
     losses = []
     for _ in range(steps):
-        state, metrics = trainer.run(state, *data, 1)
-        losses.append(float(spread.fetch(metrics["loss"])))
-    print(json.dumps({"devices": spread.devices, "losses": losses, "collectives": found}))
+        state, metrics = program.run(state, *data, 1)
+        losses.append(float(spread.to_host(metrics["loss"])[0]))
+    print(json.dumps({"devices": spread.number, "losses": losses, "collectives": found}))
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 4:
-        parallel.start(sys.argv[4], int(sys.argv[5]), int(sys.argv[6]))
+        devices.start(sys.argv[4], int(sys.argv[5]), int(sys.argv[6]))
     main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

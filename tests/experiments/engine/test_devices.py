@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.engine import devices as parallel
+from experiments.engine import devices
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).parent / "parallel_losses.py"
@@ -21,9 +21,9 @@ STEPS = 50
 TOLERANCE = 2e-6
 
 
-def start(devices, *words):
+def start(number, *words):
     """A process with so many simulated devices, that prints losses."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={number}"
     cache = {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
@@ -81,6 +81,6 @@ def test_two_processes_end_as_one(form):
 def test_a_batch_that_does_not_divide_is_refused(form, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     with pytest.raises(ValueError, match=r"over the 8 devices; got 20\. Take 16 or 24\."):
-        parallel.make_parallel(form, 20)
+        devices.all_devices(form, 20)
     with pytest.raises(ValueError, match=r"got 3\. Take 8\."):
-        parallel.make_parallel(form, 3)
+        devices.all_devices(form, 3)

@@ -19,13 +19,18 @@ from flax import nnx
 from tensorboardX.proto.event_pb2 import Event
 
 from experiments import models
-from experiments.classification import loop, run
-from experiments.classification import step as train
 from experiments.classification.config import Arguments, Run
 from experiments.classification.restore import run_of, trained_states
-from experiments.classification.run import execute, load_dataset, make_trainer, prepare_folder
+from experiments.classification.run import build_classifier, check_model, execute, load_dataset
+from experiments.classification.step import make_classifier
 from experiments.data.tasks import TASKS
 from experiments.distorted_mnist import __main__ as distorted_mnist
+from experiments.engine import early_stopping, prepare_folder
+from experiments.engine import options as engine_options
+from experiments.engine.devices import all_devices
+from experiments.engine.metrics import MetricsLog
+from experiments.engine.problem import State
+from experiments.engine.step import initial_states, make_program
 
 ROOT = Path(__file__).parents[3]
 SHAPE = (12, 12, 1)
@@ -58,9 +63,11 @@ def trained(data, **more):
     """The state after three steps of plain descent, and the metrics, of an ST-FCN."""
     dataset = load_dataset(small_run(data))
     create = lambda rngs: models.build("st-fcn", "affine", SHAPE, 2, width=0.02, rngs=rngs)  # noqa: E731
-    trainer = train.make_trainer(create, optax.sgd(0.1), TASKS["R"], 8, **more)
-    images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
-    return trainer.run(trainer.initial_state(0), images, labels, jax.random.key(0), 3)
+    problem = make_classifier(create, optax.sgd(0.1), TASKS["R"], 8).problem
+    program = make_program(problem, all_devices("jit", 8), **more)
+    states, constants = initial_states(problem, [0])
+    data, keys = (dataset.train.images, dataset.train.labels), jnp.stack([jax.random.key(0)])
+    return program.run(states, constants, data, keys, 3)
 
 
 def test_a_batch_in_parts_is_the_same_batch(data):
@@ -68,7 +75,7 @@ def test_a_batch_in_parts_is_the_same_batch(data):
     parts, metrics = trained(data, accumulate=4)
     for part, one in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(part, one, rtol=1e-5, atol=1e-6)
-    assert metrics["theta"].shape == (8, 6)
+    assert metrics["theta"].shape == (1, 8, 6)
     for name, values in expected.items():
         # Norms are of the whole batch's gradient, not the mean of those of its parts.
         np.testing.assert_allclose(metrics[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -83,11 +90,11 @@ def test_parts_that_do_not_divide_the_batch_are_refused(parts):
 def test_parts_must_divide_what_a_device_works_on(data, monkeypatch):
     settings = Run(model="fcn", data=data, batch_size=8, accumulate=4)
     dataset = load_dataset(settings)
-    assert run.check_model(settings, dataset) > 0
-    four = run.make_parallel("jit", 8)._replace(devices=4)
-    monkeypatch.setattr(run, "make_parallel", lambda form, batch_size: four)
+    assert check_model(settings, dataset) > 0
+    four = all_devices("jit", 8)._replace(number=4)
+    monkeypatch.setattr(engine_options, "all_devices", lambda form, batch_size: four)
     with pytest.raises(ValueError, match="each of the 4 devices works on, 2; got 4"):
-        run.check_model(settings, dataset)
+        check_model(settings, dataset)
 
 
 @pytest.mark.parametrize("kind", [("st-cnn", SHAPE), ("st-deep-st-cnn", (24, 24, 1))], ids=str)
@@ -96,12 +103,12 @@ def test_bfloat16_is_what_layers_compute_in_and_nothing_else(kind, rng):
     shape = (28, 28, 1) if name == "st-cnn" else shape
     model = models.build(name, "affine", shape, 2, width=0.1, rngs=nnx.Rngs(0))
     images = jnp.asarray(rng.uniform(size=(4, *shape)), jnp.float32)
-    expected, _ = model.look(images)
+    expected, _ = model.forward(images)
     models.compute_in(model, "bfloat16")
     graph, params = nnx.split(model)
 
     def forward(params):
-        return nnx.merge(graph, params).look(images)
+        return nnx.merge(graph, params).forward(images)
 
     logits, theta = forward(params)
     assert logits.dtype == theta.dtype == jnp.float32
@@ -119,25 +126,26 @@ def test_bfloat16_is_what_layers_compute_in_and_nothing_else(kind, rng):
 
 def states(*values):
     weights = jnp.array(values, jnp.float32)
-    return train.State(weights, (), jnp.arange(1, 1 + len(values)))
+    return State(weights, (), jnp.arange(1, 1 + len(values)))
 
 
 def test_the_best_state_of_each_seed_is_kept_until_it_has_waited():
-    nothing = loop.Best(states(0, 0), np.full(2, np.inf, np.float32), np.zeros(2, np.int32))
-    progress = loop.Progress(states(0, 0), nothing)
+    errors, waited = np.full(2, np.inf, np.float32), np.zeros(2, np.int32)
+    nothing = early_stopping.Best(states(0, 0), errors, waited)
+    progress = early_stopping.Progress(states(0, 0), nothing)
     measured = [(9, 7), (8, 7), (8, 6), (5, 5), (1, 9), (1, 9)]
     for number, errors in enumerate(measured, start=1):
         progress = progress._replace(states=states(number, 10 * number))
-        progress = loop._with_best(progress, np.array(errors, float), 2)
+        progress = progress.measured(np.array(errors, float), 2)
     # The first fell at 1, 2, 4 and 5; the second at 1, 3 and 4, and then not twice.
     np.testing.assert_array_equal(progress.best.errors, [1, 5])
     np.testing.assert_array_equal(progress.best.waited, [1, 2])
     np.testing.assert_array_equal(progress.tested.params, [5, 40])
-    run = Run(model="fcn", early_stopping=2, steps=100)
+    run = Run(model="fcn", early_stopping=2, steps=100).schedule
     assert not progress.is_done(run, 6)
     assert progress.is_done(run, 100)
     late = progress._replace(states=states(9, 9))
-    late = loop._with_best(late, np.array([3.0, 0.0]), 2)
+    late = late.measured(np.array([3.0, 0.0]), 2)
     # A seed that is done stays as it is, so it ends as it would by itself.
     np.testing.assert_array_equal(late.tested.params, [5, 40])
     assert late.is_done(run, 7)
@@ -153,7 +161,7 @@ def test_a_training_stops_early_and_tests_its_best_state(data, tmp_path):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert max(row["step"] for row in rows) == 8
     run = run_of(out)
-    found = trained_states(run, out, make_trainer(run, load_dataset(run)))
+    found = trained_states(run, out, build_classifier(run, load_dataset(run)))
     np.testing.assert_array_equal(found.step, [2, 2])
 
 
@@ -185,7 +193,7 @@ def events_of(folder):
 def test_events_say_what_the_lines_say_also_after_a_restart(data, tmp_path):
     out = tmp_path / "run"
     given = options(data, out, "--profile")
-    append = loop.MetricsLog.append
+    append = MetricsLog.append
 
     def append_and_interrupt(log, row):
         append(log, row)
@@ -193,7 +201,7 @@ def test_events_say_what_the_lines_say_also_after_a_restart(data, tmp_path):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.MetricsLog, "append", append_and_interrupt)
+        patch.setattr(MetricsLog, "append", append_and_interrupt)
         assert distorted_mnist.main(given) == 130
     assert distorted_mnist.main([*given, "--resume"]) == 0
     found = events_of(out / "tensorboard" / "seed-0")
@@ -213,6 +221,10 @@ def test_events_say_what_the_lines_say_also_after_a_restart(data, tmp_path):
         ({"process": 2, "num_processes": 2, "coordinator": "a:1"}, "process must be from 0 to 1"),
         ({"num_processes": 2}, "coordinator and num_processes go together"),
         ({"coordinator": "a:1"}, "coordinator and num_processes go together"),
+        (
+            {"coordinator": "a:1", "num_processes": 2, "distributed": True},
+            "distributed takes the coordinator from the cluster; got coordinator a:1",
+        ),
     ],
 )
 def test_processes_that_make_no_sense_are_refused(given, message):

@@ -12,10 +12,14 @@ import pytest
 
 from experiments.classification import restore as trained
 from experiments.classification import run
-from experiments.classification import step as train
 from experiments.classification.config import Run
+from experiments.classification.step import error_mask
 from experiments.data.sources import Dataset, Split
+from experiments.engine import prepare_folder
 from experiments.invariance import __main__ as invariance
+from experiments.invariance import measure
+from experiments.invariance.config import Arguments
+from experiments.invariance.report import InvarianceResult, table
 from experiments.report import build_report, figures
 
 # Whole commands, trained again and again.
@@ -73,7 +77,7 @@ def grouped(data, tmp_path_factory):
         **{"seeds_at_once": 2, "steps_per_dispatch": 3, "batch_size": 8, "width": 0.1},
     )
     dataset = run.load_dataset(settings)
-    run.prepare_folder(settings, folder, resume=False, overwrite=False)
+    prepare_folder(settings, folder, resume=False, overwrite=False)
     run.execute(settings, folder, dataset)
     return settings, folder, dataset
 
@@ -83,16 +87,16 @@ def record_of(out):
 
 
 @pytest.mark.slow
-def test_restored_states_misread_what_the_run_misread(grouped):
+def test_restored_states_make_the_errors_of_the_run(grouped):
     settings, folder, dataset = grouped
-    trainer = run.make_trainer(settings, dataset)
-    states = trained.trained_states(settings, folder, trainer)
+    classifier = run.build_classifier(settings, dataset)
+    states = trained.trained_states(settings, folder, classifier)
     np.testing.assert_array_equal(states.step, [6, 6, 6])
     with np.load(folder / "misread.npz") as saved:
         assert saved["seeds"].tolist() == [4, 2, 7]
         for k, expected in enumerate(saved["wrong"]):
-            state = jax.tree.map(lambda each, k=k: each[k], states)
-            wrong = train.misread(trainer, state, dataset.test.images, dataset.test.labels)
+            own = jax.tree.map(lambda each, k=k: each[k : k + 1], states.params)
+            (wrong,) = error_mask(classifier, own, dataset.test.images, dataset.test.labels)
             np.testing.assert_array_equal(wrong, expected)
     # The seeds are not alike, so their order is seen.
     first, *others = (np.asarray(leaf) for leaf in jax.tree.leaves(states.params)[-1])
@@ -102,22 +106,22 @@ def test_restored_states_misread_what_the_run_misread(grouped):
 @pytest.mark.slow
 def test_states_of_what_is_not_finished_are_refused(grouped, tmp_path):
     settings, folder, dataset = grouped
-    trainer = run.make_trainer(settings, dataset)
+    classifier = run.build_classifier(settings, dataset)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     with pytest.raises(ValueError, match=r"holds a run with other settings.*steps was 6, is 7"):
-        trained.trained_states(dataclasses.replace(settings, steps=7), copy, trainer)
+        trained.trained_states(dataclasses.replace(settings, steps=7), copy, classifier)
     last = copy / "checkpoints" / "seed-4-2"
     shutil.rmtree(last / "6")
     with pytest.raises(ValueError, match="seed-4-2 must hold a checkpoint of step 6"):
-        trained.trained_states(settings, copy, trainer)
+        trained.trained_states(settings, copy, classifier)
     shutil.rmtree(last)
     with pytest.raises(ValueError, match=r"seed-4-2 must hold.*the last is of None"):
-        trained.trained_states(settings, copy, trainer)
+        trained.trained_states(settings, copy, classifier)
     assert not last.exists()
     (copy / "result.json").unlink()
     with pytest.raises(ValueError, match=r"copy must hold a finished run; got no result.json"):
-        trained.trained_states(settings, copy, trainer)
+        trained.trained_states(settings, copy, classifier)
 
 
 @pytest.mark.slow
@@ -148,19 +152,21 @@ def test_the_models_differ_in_what_is_compared_alone(finished):
 
 @pytest.mark.slow
 def test_a_quarter_turn_is_that_of_numpy(finished, data):
-    arguments = invariance.Arguments(
+    arguments = Arguments(
         **{"data": data, "width": 0.25, "seeds": (0, 1), "steps": 6, "steps_per_dispatch": 3},
         **{"batch_size": 8, "validation": 0.0, "seeds_at_once": 2, "angle_step": 90.0},
     )
     dataset = run.load_dataset(arguments)
     errors = np.array(record_of(finished)["errors"])
     seen = set()
-    for k, settings in enumerate(invariance.runs_of(arguments, dataset).values()):
-        trainer = run.make_trainer(settings, dataset)
-        states = trained.trained_states(settings, finished / FOLDERS[k], trainer)
+    for k, settings in enumerate(measure.runs_of(arguments, dataset).values()):
+        classifier = run.build_classifier(settings, dataset)
+        states = trained.trained_states(settings, finished / FOLDERS[k], classifier)
         for column, turns in enumerate((-1, 0, 1)):
             turned = np.rot90(dataset.test.images, turns, axes=(1, 2)).copy()
-            one = jax.vmap(trainer.follow, in_axes=(0, None))(states, turned / np.float32(255))
+            one = jax.vmap(classifier.forward, in_axes=(0, None))(
+                states.params, turned / np.float32(255)
+            )
             wrong = np.asarray(one["predictions"]) != dataset.test.labels
             np.testing.assert_allclose(errors[k, :, column], 100 * wrong.mean(axis=1))
             seen.add(tuple(wrong.sum(axis=1).tolist()))
@@ -178,18 +184,18 @@ def test_what_is_measured_is_kept_and_what_is_not_is_measured(
     kept = out / "cnn-turned" / "turned.json"
     before = json.loads(kept.read_text())
     kept.write_text(json.dumps({"0": before["0"]}))
-    measured, count = [], invariance.count_misread
+    measured, count = [], measure.count_errors
 
     def stopped(*args):
         measured.append(args[-1])
         os.kill(os.getpid(), signal.SIGINT)
         return count(*args)
 
-    monkeypatch.setattr(invariance, "count_misread", stopped)
+    monkeypatch.setattr(measure, "count_errors", stopped)
     assert invariance.main(words(data, out)) == 130
     assert "stopped at CNN, turned digits, angle 90°; the same" in capsys.readouterr().err
     assert measured == [-90]
-    monkeypatch.setattr(invariance, "count_misread", count)
+    monkeypatch.setattr(measure, "count_errors", count)
     assert invariance.main(words(data, out)) == 0
     assert json.loads(kept.read_text()) == before
     assert record_of(out) == expected
@@ -200,9 +206,16 @@ def test_what_is_measured_is_kept_and_what_is_not_is_measured(
 def test_numbers_of_the_table_and_of_the_figure():
     angles = [-60.0, -30.0, 0.0, 30.0, 60.0]
     errors = np.array([[[9, 5, 1, 3, 7], [11, 7, 3, 5, 9]], [[2, 2, 2, 2, 2], [4, 4, 4, 4, 8]]])
+    about = {"model": "cnn", "transform": None, "distortion": "R", "test_errors": []}
     models = [{"name": "a", "num_parameters": 1234}, {"name": "b", "num_parameters": 5}]
-    record = {"models": models, "angles": angles, "errors": errors.tolist()}
-    headings, rows = invariance.table(record)
+    record = InvarianceResult.from_json(
+        {
+            **{"models": [each | about for each in models], "angles": angles, "seeds": [0, 1]},
+            **{"errors": errors.tolist(), "dataset": "digits", "test_images": 8, "settings": {}},
+            **{"versions": {}, "device": "cpu"},
+        }
+    )
+    headings, rows = table(record)
     assert headings == ["model", "parameters", "0°", "±30°", "±60°", "all angles"]
     assert rows[0] == ["a", "1,234", "2.00", "5.00", "9.00", "6.00"]
     assert rows[1] == ["b", "5", "3.00", "3.00", "4.00", "3.40"]
@@ -220,7 +233,7 @@ def test_numbers_of_the_table_and_of_the_figure():
 def test_models_are_about_as_large(width):
     empty = Split(np.zeros((1, 28, 28, 1), np.uint8), np.zeros(1, np.int32))
     dataset = Dataset("empty", empty, empty, None, 10)
-    runs = invariance.runs_of(invariance.Arguments(width=width), dataset)
+    runs = measure.runs_of(Arguments(width=width), dataset)
     cnn, _, st_cnn = (run.check_model(each, dataset) for each in runs.values())
     assert st_cnn == pytest.approx(cnn, rel=0.05)
 
@@ -240,7 +253,7 @@ def test_models_are_about_as_large(width):
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        invariance.Arguments(**options)
+        Arguments(**options)
 
 
 def test_too_narrow_models_are_refused(data, tmp_path, capsys):

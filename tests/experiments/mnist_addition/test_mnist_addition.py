@@ -11,7 +11,7 @@ from flax import nnx
 from PIL import Image
 
 from experiments import models
-from experiments.classification import step as train
+from experiments.classification.step import error_mask, make_classifier
 from experiments.data.distortions import (
     distort_batch,
     distort_test_images,
@@ -20,6 +20,8 @@ from experiments.data.distortions import (
     rotate_scale_translate,
 )
 from experiments.data.tasks import TASKS, sums
+from experiments.engine.devices import all_devices
+from experiments.engine.step import initial_states, make_program
 from experiments.mnist_addition import __main__ as mnist_addition
 
 # Whole commands, trained again and again.
@@ -80,26 +82,28 @@ class Adder(nnx.Module):
     def __init__(self):
         self.scale = nnx.Param(jnp.array(255 / 20))
 
-    def look(self, images):
+    def forward(self, images):
         total = (images.max(axis=(1, 2)) * self.scale[...] - 1).sum(axis=1)
         return -jnp.abs(total[:, None] - jnp.arange(19)), None
 
     def __call__(self, images):
-        return self.look(images)[0]
+        return self.forward(images)[0]
 
 
-def test_misread_compares_with_the_sums(rng):
+def test_errors_are_by_the_sums(rng):
     labels = rng.integers(0, 10, 30)
-    trainer = train.make_trainer(lambda _: Adder(), optax.sgd(0.0), ADDITION, batch_size=8)
+    classifier = make_classifier(lambda _: Adder(), optax.sgd(0.0), ADDITION, batch_size=8)
+    program = make_program(classifier.problem, all_devices("jit", 8))
     images = plates(labels)
-    state = trainer.initial_state(0)
-    assert not train.misread(trainer, state, images, labels, copies=2).any()
+    states, constants = initial_states(classifier.problem, [0])
+    assert not error_mask(classifier, states.params, images, labels, copies=2).any()
     wrong = labels.copy()
     wrong[4] += 1
-    found = train.misread(trainer, state, images, wrong)
+    (found,) = error_mask(classifier, states.params, images, wrong)
     np.testing.assert_array_equal(np.flatnonzero(found), [3, 4])
     resident = jnp.asarray(images), jnp.asarray(labels)
-    _, metrics = trainer.run(state, *resident, jax.random.key(0), 3)
+    keys = jnp.stack([jax.random.key(0)])
+    _, metrics = program.run(states, constants, resident, keys, 3)
     assert float(metrics["train_error"]) == 0
 
 
@@ -115,7 +119,7 @@ def test_two_transforms_are_stacked_along_the_channels(name, side, rng):
     images = jnp.asarray(rng.uniform(size=(3, *in_shape)), jnp.float32)
     seen = []
     model.classifier = lambda maps: seen.append(maps) or jnp.zeros((len(maps), 19))
-    _, theta = model.look(images)
+    _, theta = model.forward(images)
     assert theta.shape == (3, 2, 6)
     assert seen[0].shape == (3, side, side, 4)
     # Untrained, both pass on the same; of the four, the first two are the first transform's.

@@ -59,7 +59,7 @@ def test_table_and_names_agree():
 
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_are_those_of_the_published_networks(name):
-    def look():
+    def forward():
         images = jnp.zeros((3, 96, 64, 3))
         backbone = BACKBONES[name](nnx.Rngs(0))
         return nnx.state(backbone, nnx.Param), backbone.features(images), backbone(images)

@@ -1,5 +1,6 @@
 """The report of synthetic run folders."""
 
+import dataclasses
 import html
 import io
 import json
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from experiments.report import animation, build_report, error_table
+from experiments.report.records import RunResult
 from experiments.report.runs import read_run, run_names
 
 IMAGES, SNAPSHOTS, STEPS = 4, 5, 200
@@ -234,7 +236,7 @@ def test_captions() -> None:
 
 def test_error_table_is_aligned(report: Path) -> None:
     runs = report.parents[1]
-    results = [json.loads((runs / name / "result.json").read_text()) for name in "abc"]
+    results = [RunResult.read(runs / name / "result.json") for name in "abc"]
     lines = error_table(results).splitlines()
     assert len(lines) == 2 + len(results)
     assert len({len(line) for line in lines}) == 1
@@ -245,14 +247,15 @@ def test_error_table_is_aligned(report: Path) -> None:
         ["st-cnn", "affine", "1.88"],
     ]
     assert "data" not in lines[0]
-    results[0]["distortion"] = "RTS"
+    results[0] = dataclasses.replace(results[0], distortion="RTS")
     assert "digits, RTS" in error_table(results)
 
 
-def test_names_say_as_much_as_tells_runs_apart() -> None:
-    def result(model: str, transform: str | None = None, distortion: str = "R") -> dict[str, Any]:
-        run = {"model": model, "transform": transform, "distortion": distortion}
-        return {**run, "dataset": "digits", "steps": 10}
+def test_names_say_as_much_as_tells_runs_apart(st_run: Path) -> None:
+    of_run = RunResult.read(st_run / "result.json")
+
+    def result(model: str, transform: str | None = None, distortion: str = "R") -> RunResult:
+        return dataclasses.replace(of_run, model=model, transform=transform, distortion=distortion)
 
     assert run_names([result("cnn"), result("st-cnn", "affine")]) == ["cnn", "st-cnn"]
     assert run_names([result("st", "affine"), result("st", "rigid")]) == ["st affine", "st rigid"]

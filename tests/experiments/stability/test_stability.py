@@ -8,6 +8,7 @@ import pytest
 from experiments.report import figures
 from experiments.report.runs import read_run
 from experiments.stability import __main__ as stability
+from experiments.stability.report import RecipeResult, findings, table
 
 # Whole commands, trained again and again.
 pytestmark = pytest.mark.slow
@@ -53,7 +54,7 @@ def test_table_and_report(finished, capsys):
     # Done is done: resuming prints the same table.
     assert stability.main([*arguments, "--resume"]) == 0
     printed = capsys.readouterr().out
-    assert stability.table(rows) in printed
+    assert table([RecipeResult.from_json(row) for row in rows]) in printed
 
 
 @pytest.mark.slow
@@ -115,7 +116,7 @@ def test_findings_are_those_of_the_last_records(tmp_path, change, found):
     wrong = HEALTHY | change
     rows = [{"seed": 0, **HEALTHY}] * 5 + [{"seed": 0, **wrong}] * 3 + [{"seed": 1, **HEALTHY}] * 3
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert stability.findings(tmp_path, (0, 1)) == {0: found, 1: []}
+    assert findings(tmp_path, (0, 1)) == {0: found, 1: []}
 
 
 def test_bad_input(capsys, tmp_path):

@@ -14,6 +14,7 @@ from experiments import models
 from experiments.data import distortions
 from experiments.models.deep_cnn import standardised
 from experiments.traffic_signs import __main__ as traffic_signs
+from experiments.traffic_signs.confusion import worst_classes
 
 # Whole commands, trained again and again.
 pytestmark = pytest.mark.slow
@@ -49,7 +50,7 @@ def test_deep_models_have_the_layers_that_are_stated():
 def test_untrained_transformers_change_nothing(rng):
     images = jnp.asarray(rng.uniform(size=(3, *IN_SHAPE)), jnp.float32)
     model = build("st-deep-st-cnn", width=0.1)
-    with_both, theta = model.look(images)
+    with_both, theta = model.forward(images)
     np.testing.assert_array_equal(theta, np.tile([1, 0, 0, 0, 1, 0], (3, 1)))
     model.transformer = model.classifier.transformer = None
     np.testing.assert_allclose(model(images), with_both, rtol=1e-5, atol=1e-6)
@@ -100,12 +101,12 @@ def test_worst_classes_are_those_misread_most_often():
     counts[3, 3], counts[3, 5], counts[3, 0] = 80, 15, 5
     counts[7, 7], counts[7, 3] = 99, 1
     counts[11] = 0
-    assert traffic_signs.worst_classes(counts) == [
+    assert worst_classes(counts) == [
         ["3", "100", "20.00", "5 (15.0 %), 0 (5.0 %)"],
         ["7", "100", "1.00", "3 (1.0 %)"],
     ]
     many = 1 + np.eye(12, dtype=int)
-    assert len(traffic_signs.worst_classes(many)) == 8
+    assert len(worst_classes(many)) == 8
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ from flax import nnx
 
 import stn_jax as stn
 from experiments import models
-from experiments.classification import run
 from experiments.data import volumes
 from experiments.data.distortions import distort_test_images, distorted_shape
 from experiments.data.tasks import TASKS
+from experiments.engine.metrics import MetricsLog
+from experiments.models.volumes import flatten, three_views
 from experiments.report import animation
 from experiments.report.runs import read_run, transform_named
 from experiments.volumes import __main__ as command
@@ -99,13 +100,13 @@ def test_an_upright_digit_that_fills_its_volume_looks_like_its_image(rng):
     volume = volumes.solid(
         image, jnp.asarray(stn.similarity(ndim=3).identity, jnp.float32), (8, 8, 8)
     )
-    np.testing.assert_allclose(volumes.flatten(volume), image, atol=1e-6)
+    np.testing.assert_allclose(flatten(volume), image, atol=1e-6)
     assert int((np.asarray(volume).sum(axis=(1, 2, 3)) > 0).sum()) == 2
 
 
 def test_views_are_means_along_the_axes(rng):
     cubes = rng.uniform(size=(2, 5, 5, 5, 2))
-    views = np.asarray(volumes.three_views(jnp.asarray(cubes, jnp.float32)))
+    views = np.asarray(three_views(jnp.asarray(cubes, jnp.float32)))
     for axis in range(3):
         expected = 4 * cubes.mean(axis=1 + axis)
         np.testing.assert_allclose(views[..., 2 * axis : 2 * axis + 2], expected, rtol=1e-5)
@@ -118,7 +119,7 @@ def test_an_untrained_transformer_passes_the_flattened_volume_on(rng, name):
     number = models.num_transforms(name)
     # At the volume's own size as it is; at that of the digits by one linear resampling.
     whole = models.build(*kind, rngs=nnx.Rngs(0))
-    same = jnp.tile(volumes.flatten(cubes), number)
+    same = jnp.tile(flatten(cubes), number)
     np.testing.assert_array_equal(whole(cubes), whole.classifier(same))
     small = models.build(*kind, crop=(8, 8, 8), rngs=nnx.Rngs(0))
     voxels = 17 / 2 * lattice(8, 8, 8) + 8
@@ -239,7 +240,7 @@ def test_bad_input(data, tmp_path, capsys, more, error):
 @pytest.mark.slow
 def test_a_stopped_command_goes_on_to_the_same_numbers(data, finished, tmp_path, monkeypatch):
     words = arguments(data, tmp_path / "stopped", "--models", "st-fcn")
-    append = run.MetricsLog.append
+    append = MetricsLog.append
 
     def terminated(log, row):
         append(log, row)
@@ -247,7 +248,7 @@ def test_a_stopped_command_goes_on_to_the_same_numbers(data, finished, tmp_path,
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.MetricsLog, "append", terminated)
+        patch.setattr(MetricsLog, "append", terminated)
         assert command.main(words) == 130
     folder = tmp_path / "stopped" / RUN
     assert not (folder / "result.json").exists()
