@@ -1,11 +1,11 @@
-"""Birds: CUB-200-2011 in its original folders, the same by TFDS, or a small drawn set of its form.
+"""Birds: CUB-200-2011 in its original folders or by TFDS, or a small drawn set in these folders.
 
 Wah, Branson, Welinder, Perona and Belongie, The Caltech-UCSD Birds-200-2011 Dataset, 2011: 5,994
 training and 5,794 test images of 200 classes, each with a box around the bird and the places of 15
-parts. The text files number images, classes and parts from 1, an entry a line. Boxes and
-parts are for measuring; nothing here gives them to a training. TFDS has the boxes and not the
-parts. Test images are those of the benchmark; for validation, the last training images of every
-class are held out.
+parts. The text files number images, classes and parts from 1, with one entry on a line. Boxes and
+parts are for measuring; a training never gets them. TFDS has the boxes but not the parts. Test
+images are those of the benchmark; for validation, the last training images of every class are held
+out.
 """
 
 import dataclasses
@@ -31,17 +31,17 @@ _CUB_IMAGES = (5_994, 5_794)
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples, as :mod:`experiments.data.examples` has them, and their labels ``[n]``."""
+    """Examples, as of :mod:`experiments.data.examples`, and their labels ``[n]``."""
 
     examples: Examples
     labels: Integer[np.ndarray, " n"]
 
     def chosen(self, numbers: Integer[np.ndarray, " k"]) -> "Split":
-        """Some of them."""
+        """The split of these indices."""
         return Split(Chosen(self.examples, numbers), self.labels[numbers])
 
     def unannotated(self) -> Examples:
-        """The examples with images and labels alone."""
+        """The examples without boxes and parts."""
         return Chosen(self.examples, np.arange(len(self.labels)), ("image", "label"))
 
 
@@ -69,14 +69,14 @@ class Birds:
 
 
 def load(spec: str, framing: Framing, *, validation: float = 0.0, drawn: Path) -> Birds:
-    """Opens a data set of birds; images are read when they are asked for.
+    """Opens a data set of birds; images are read when they are indexed.
 
     Args:
       spec: ``drawn`` (a small set drawn by a fixed seed), ``cub:FOLDER`` (the original folder),
         ``tfds`` or ``tfds:DATA_DIR`` (as prepared by TensorFlow Datasets).
       framing: How a picture becomes a square.
       validation: Share of the training images of every class to hold out, in ``[0, 1)``.
-      drawn: Folder of the drawn set, which is written there if it is not there yet.
+      drawn: Folder of the drawn set, which is written there if it is missing.
 
     Raises:
       ValueError: If ``validation`` is out of range, or leaves nothing on one side.
@@ -98,11 +98,11 @@ def load(spec: str, framing: Framing, *, validation: float = 0.0, drawn: Path) -
 
 
 def read_cub(folder: Path, framing: Framing) -> Birds:
-    """Opens the original folder, that with ``images.txt``, or one with ``CUB_200_2011`` in it.
+    """Opens the folder that contains ``images.txt``, or ``CUB_200_2011`` with that file in it.
 
     Raises:
-      DataError: If a text file is missing or broken; names it and the line. Images are not looked
-        at, they are named when they are read.
+      DataError: If a text file is missing or broken; names it and the line. A broken image raises
+        when it is read.
     """
     roots = [root for root in (folder, folder / "CUB_200_2011") if (root / "images.txt").is_file()]
     if not roots:
@@ -174,7 +174,7 @@ def _hold_out(birds: Birds, fraction: float) -> Birds:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that are not empty, numbered from 1."""
+    """The non-empty lines of a text file, with their numbers from 1."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -189,7 +189,7 @@ def _broken(path: Path, number: int, expected: str, line: str) -> DataError:
 
 
 def _named(path: Path) -> dict[int, str]:
-    """The names in a file of numbers with a name each, in the order of the file."""
+    """The names in a file of lines with a number and a name, in the order of the file."""
     names: dict[int, str] = {}
     for number, line in _lines(path):
         first, _, name = line.strip().partition(" ")
@@ -202,7 +202,7 @@ def _named(path: Path) -> dict[int, str]:
 
 
 def _rows(path: Path, columns: int, check: Callable[[list[float]], bool]) -> Iterator[list[float]]:
-    """The lines of a file of numbers, which must pass a check."""
+    """The lines of a file of numbers; each must pass a check."""
     for number, line in _lines(path):
         try:
             row = [float(word) for word in line.split()]
@@ -218,13 +218,13 @@ def _rows(path: Path, columns: int, check: Callable[[list[float]], bool]) -> Ite
 def _numbers(
     path: Path, images: Mapping[int, str], columns: int, *, among: Collection[int] | None = None
 ) -> dict[int, list[float]]:
-    """Some numbers for each image.
+    """The numbers of each image in a file.
 
     Args:
-      path: A file of an image's number and these numbers a line.
-      images: By their numbers; each must have its line.
-      columns: How many numbers each has.
-      among: What the numbers may be, if not all may be.
+      path: A file of lines with the number of an image and its numbers.
+      images: Names by number; each must have a line.
+      columns: How many numbers an image has.
+      among: The allowed numbers; all if ``None``.
     """
     found: dict[int, list[float]] = {}
 
@@ -241,7 +241,7 @@ def _numbers(
 
 
 def _part_places(path: Path, images: Mapping[int, str], parts: Mapping[int, str]) -> Any:
-    """Places of parts in pixels, ``[images, parts, 2]``, NaN where a part is not seen."""
+    """Places of parts in pixels, ``[images, parts, 2]``, NaN where a part is not visible."""
     image_rows = {image: row for row, image in enumerate(images)}
     part_rows = {part: row for row, part in enumerate(parts)}
     places = np.full((len(images), len(parts), 2), np.nan)

@@ -1,11 +1,10 @@
-"""A small set of drawn birds in the folders of CUB-200-2011, which needs nothing to be fetched.
+"""A small set of drawn birds in the folders of CUB-200-2011, which needs no download.
 
-Each picture shows one long-necked bird of some colour, in some place, size and attitude, on a
-ground full of other shapes. A small sign on its head and one on its body, a few pixels wide, make
-the class together: each of two signs may be on either, which gives four classes, and neither part
-alone tells more than its own sign. The head is nearly always above the body, and so far from it
-that a crop of half the picture's side can hardly hold both signs. All signs look the same in a
-mirror. The set is one fixed draw.
+Each picture shows one long-necked bird of random colour, place, size and pose, among other shapes.
+A small sign on its head and one on its body, a few pixels wide, make the class: there are two signs
+for each place, so four classes, and one place alone shows only half of the class. The head is
+nearly always above the body, and so far from it that a crop of half the picture's side can hardly
+contain both signs. All signs are symmetric under mirroring. The set is one fixed draw.
 """
 
 import math
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIDE = 96
-# Pixels that a sign is wide, on a picture of that side.
+# Width of a sign in pixels, on a picture of that side.
 SIGN = 10
 TRAIN, TEST = 4000, 1000
 PARTS = ("crown", "belly")
@@ -42,8 +41,8 @@ def draw(rng: np.random.Generator, signs: tuple[str, str]) -> Drawn:
     """Draws one bird.
 
     Args:
-      rng: What is drawn by chance is drawn from here.
-      signs: That on the head and that on the body, of :data:`SIGNS`.
+      rng: The source of all random numbers.
+      signs: The sign on the head and that on the body, of :data:`SIGNS`.
     """
     picture = _ground(rng)
     pen, unit = ImageDraw.Draw(picture), float(_FINE)
@@ -56,7 +55,7 @@ def draw(rng: np.random.Generator, signs: tuple[str, str]) -> Drawn:
     neck = rng.uniform(math.pi / 9, math.pi / 2.5)
 
     def turned(x: float, y: float) -> _Point:
-        """From the body's own axes, x to the front and y up, to the picture's, about the body."""
+        """A point of the body's axes, x to the front and y up, in the picture's, from the body."""
         cos, sin = math.cos(tilt), math.sin(tilt)
         return facing * (x * cos - y * sin), -(x * sin + y * cos)
 
@@ -77,7 +76,7 @@ def draw(rng: np.random.Generator, signs: tuple[str, str]) -> Drawn:
     ]
     outline = np.array([*body, *skull, *tail, *beak])
     low, high = outline.min(axis=0), outline.max(axis=0)
-    # Anywhere, as long as all of it is inside, with a margin that a random crop may cut off.
+    # Anywhere with the whole bird inside, and with a margin for the random crops.
     margin = 9 * unit
     place = rng.uniform(margin - low, unit * SIDE - margin - high)
     plumage = rng.integers(40, 150, 3)
@@ -106,7 +105,7 @@ def draw(rng: np.random.Generator, signs: tuple[str, str]) -> Drawn:
 
 
 def write(folder: Path, *, train: int = TRAIN, test: int = TEST, seed: int = _SEED) -> None:
-    """Draws a set into a new folder; classes take turns."""
+    """Draws a set into a new folder, the classes in turn."""
     classes = [(head, body) for head in SIGNS for body in SIGNS]
     names = [f"{k:03d}.{'_on_'.join(each).title()}" for k, each in enumerate(classes, start=1)]
     columns: dict[str, list[str]] = {
@@ -141,7 +140,7 @@ def write(folder: Path, *, train: int = TRAIN, test: int = TEST, seed: int = _SE
 
 
 def write_once(folder: Path) -> None:
-    """Draws the set into a folder unless it is there; a folder is there whole or not at all."""
+    """Draws the set into a folder unless it exists; a kill leaves the whole set or none."""
     if folder.exists():
         return
     partial = folder.with_name(f".{folder.name}.partial")
@@ -157,7 +156,7 @@ def _ground(rng: np.random.Generator) -> Image.Image:
 
 
 def _draw_clutter(pen: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """A twig, a stone, or a scrap of a sign's size that is none."""
+    """A twig, a stone, or a scribble of a sign's size."""
     unit = _FINE
     x, y = rng.uniform(0, unit * SIDE, 2)
     color = _color(rng.integers(30, 200, 3))

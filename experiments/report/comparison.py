@@ -33,7 +33,7 @@ _SAMPLES = "Test images of each set; none shows them undistorted."
 
 
 def verdict(mean: float, interval: Sequence[float], paper: float) -> Verdict:
-    """How an error stands to the paper's."""
+    """Compares an error with the published one."""
     if mean <= paper:
         return "at or below"
     return "within the interval" if interval[0] <= paper else "above"

@@ -17,7 +17,7 @@ from experiments.report.records import RunResult
 from experiments.report.runs import Pictures, RunFolder, run_names
 from stn_jax import visualize
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 WRONG = "#c62828"
 _GREY = "#666666"
@@ -217,7 +217,7 @@ def show_image(axes: Axes, image: np.ndarray, *, margin: float = 0.0) -> AxesIma
 
 
 def show_input(axes: Axes, pictures: Pictures, image: int) -> None:
-    """Shows an input, with a margin where the regions of a transformer are to be drawn."""
+    """Shows an input; there is a margin if regions of a transformer will be drawn."""
     drawn = pictures.regions is not None and pictures.regions.transform.ndim == 2
     show_image(axes, pictures.inputs[image], margin=MARGIN if drawn else 0.0)
 
@@ -247,7 +247,7 @@ def show_prediction(axes: Axes, pictures: Pictures, snapshot: int, image: int) -
 
 
 def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of those lines that hold a value."""
+    """Steps and values of the lines that have this value."""
     present = [line for line in lines if line.get(key) is not None]
     return [line["step"] for line in present], [line[key] for line in present]
 
