@@ -74,7 +74,8 @@ def fit(
         progress = initial_progress(states, schedule)
         start, progress = checkpoints.resume(progress) or (0, progress)
         step, states = start, progress.states
-        session.log.forget_after([session.identify(name, seed) for seed in seeds], step)
+        identities = [session.identify(name, seed) for seed in seeds]
+        session.log.forget_after(identities, step)
         if snapshots is not None:
             snapshots.restore(step)
             if step == 0:
@@ -88,14 +89,14 @@ def fit(
         silent = {} if is_first() else {"disable": True}
         bar = tqdm(total=schedule.steps, initial=step, unit="step", desc=title, **silent)
         report = Reporter(session, name, seeds, problem, program.monitor, bar)
-        # The trace is that of the second dispatch, when all is compiled, or of the only one.
-        traced = start + schedule.steps_per_dispatch
-        if traced >= schedule.steps or not session.profile:
-            traced = start if session.profile else -1
+        profile = session.profile and session.log.has_only(identities)
+        # Trace the second dispatch, when all is compiled, or the only one.
+        second = start + schedule.steps_per_dispatch
+        traced = second if second < schedule.steps else start
         with bar, _advance(problem, program, seeds, step, placed) as advance:
             while not progress.is_done(schedule, step):
                 count = min(schedule.steps_per_dispatch, schedule.steps - step)
-                with _trace(session, active=step == traced) as wait:
+                with _trace(session, active=profile and step == traced) as wait:
                     resident, metrics = wait(advance(resident, count))
                 states, metrics = devices.to_host((resident, metrics))
                 step += count

@@ -69,6 +69,10 @@ class MetricsLog:
         folder = self._path.parent / "tensorboard" / f"{self.key}-{which}"
         self._events[which] = SummaryWriter(str(folder), purge_step=0)
 
+    def has_only(self, trainings: Sequence[int | str]) -> bool:
+        """Whether there is no line of another training than these."""
+        return all(row[self.key] in trainings for row in self._rows)
+
     def seconds(self, training: int | str) -> float:
         """The time that a training has taken so far."""
         return max((row["seconds"] for row in self.rows(training)), default=0.0)

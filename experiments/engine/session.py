@@ -16,7 +16,7 @@ class Session(NamedTuple):
       folder: The output folder.
       log: Its metrics.
       stop: ``stop["requested"]`` says whether the user asked to stop.
-      profile: Whether the second dispatch of the next training is traced.
+      profile: Whether the second dispatch of the first training is traced.
     """
 
     folder: Path
