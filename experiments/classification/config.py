@@ -5,8 +5,11 @@ The command lines are made from them.
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
+
+from experiments.data.sources import LOADERS
 from experiments.data.tasks import TASKS, Task, TaskName
 from experiments.engine.options import (
     Launch,
@@ -19,6 +22,8 @@ from experiments.engine.problem import Schedule
 from experiments.models import ModelName, TransformName
 
 RecipeName = Literal["adam", "paper"]
+# Where data come from; the help lists all sources.
+DataSpec = Annotated[str, tyro.conf.arg(help=" | ".join(LOADERS))]
 # Images in a step, and the rate at the start.
 _RECIPES: dict[str, dict[str, Any]] = {
     "adam": {"batch_size": 128, "learning_rate": 1e-3},
@@ -30,8 +35,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
 class Recipe(TrainingOptions):
     """The settings of a result, but for the distortion and the model."""
 
-    data: str = "digits"
-    """digits (embedded) | idx:FOLDER | npz:FILE | gtsrb:FOLDER | tfds | tfds:DATA_DIR"""
+    data: DataSpec = "digits"
     validation: float = 0.1
     """Share of the training images held out for the validation curve."""
     on: Literal["test", "validation"] = "test"
@@ -181,8 +185,7 @@ class TableArguments(Recipe, Launch):
 class PicturesArguments(Options):
     """Draw some test digits under each distortion, as distortions.png."""
 
-    data: str = "digits"
-    """digits (embedded) | idx:FOLDER | npz:FILE | gtsrb:FOLDER | tfds | tfds:DATA_DIR"""
+    data: DataSpec = "digits"
     distortions: tuple[TaskName, ...] = ("none", "R", "RTS", "P", "E", "TC")
     """One or more distortions."""
     images: int = 10

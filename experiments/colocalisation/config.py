@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from experiments.classification.config import DataSpec
 from experiments.colocalisation.model import TargetsName
 from experiments.colocalisation.scenes import SetName
 from experiments.engine.options import (
@@ -18,8 +19,7 @@ from experiments.engine.options import (
 class Colocalisation(TrainingOptions):
     """The settings that determine a result."""
 
-    data: str = "digits"
-    """digits (embedded) | idx:FOLDER | npz:FILE | gtsrb:FOLDER | tfds | tfds:DATA_DIR"""
+    data: DataSpec = "digits"
     validation: float = 0.1
     """Share of the training images held out, for early stopping or for measuring."""
     on: Literal["test", "validation"] = "test"
