@@ -26,8 +26,9 @@ from benchmarks.peers import in_jax
 from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
 from benchmarks.rows import print_labels
 from benchmarks.train_step import LEARNING_RATE, NAMES, Training
-from experiments import train
+from experiments.classification.step import make_classifier
 from experiments.data.tasks import TASKS
+from experiments.engine import all_devices, initial_states, make_program
 
 SHAPE = (256, 28, 28, 1)
 KERNELS = ("nearest", "linear", "cubic", "lanczos3")
@@ -87,14 +88,15 @@ def warps(case: Case, seed: int) -> Iterator[tuple[str, in_jax.Warp, Operands]]:
 
 
 def training_step(name: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The trainer's jitted function, and what it takes."""
+    """The compiled steps of a classifier, and their arguments."""
     case = Training.create(name)
-    trainer = train.make_trainer(
+    problem = make_classifier(
         case.create_model, optax.adam(LEARNING_RATE), TASKS["none"], case.batch_size
-    )
-    images, labels = jnp.asarray(case.images), jnp.asarray(case.labels)
-    operands = trainer.initial_state(0), images, labels, jax.random.key(0), case.steps
-    return trainer.run, operands
+    ).problem
+    data = jnp.asarray(case.images), jnp.asarray(case.labels)
+    keys = jnp.stack([jax.random.key(0)])
+    operands = *initial_states(problem, [0]), data, keys, case.steps
+    return make_program(problem, all_devices("jit", case.batch_size)).run, operands
 
 
 def compile_anew(function: Callable[..., Any], operands: tuple[Any, ...]) -> None:

@@ -1,8 +1,8 @@
 """What a spatial transformer costs: ``python -m benchmarks.cost``.
 
-The models of ``experiments/models.py`` with and without an affine spatial transformer before the
+The models of ``experiments/models`` with and without an affine spatial transformer before the
 same classifier, at the width at which the plain one has 400,000 parameters: a training step, as
-``experiments/train.py`` runs it with Adam, and the predictions of a batch. Images are random and
+``experiments/engine`` runs it with Adam, and the predictions of a batch. Images are random and
 undistorted. To hold against: four transformers cost the network of Jaderberg et al.,
 arXiv:1506.02025, section 4.2, 6 % more time, on 64×64 pixels and far more layers than these.
 """
@@ -18,8 +18,10 @@ import optax
 
 from benchmarks import records, timing
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
-from experiments import models, train
+from experiments import models
+from experiments.classification.step import make_classifier
 from experiments.data.tasks import TASKS
+from experiments.engine import all_devices, initial_states, make_program
 from experiments.models import ModelName
 
 _IN_SHAPE = (28, 28, 1)
@@ -57,25 +59,26 @@ def contenders(
     batch_size, rng = arguments.batch_size, np.random.default_rng(arguments.seed)
     images = jnp.asarray(rng.integers(0, 256, (4 * batch_size, *_IN_SHAPE), np.uint8))
     labels = jnp.asarray(rng.integers(0, NUM_CLASSES, len(images)))
-    numbers, key = jnp.arange(batch_size), jax.random.key(arguments.seed)
-    trainer = train.make_trainer(
+    numbers, keys = jnp.arange(batch_size), jnp.stack([jax.random.key(arguments.seed)])
+    classifier = make_classifier(
         lambda rngs: models.build(name, "affine", _IN_SHAPE, NUM_CLASSES, width=width, rngs=rngs),
         optax.adam(LEARNING_RATE),
         TASKS["none"],
         batch_size,
     )
-    state = trainer.initial_state(arguments.seed)
-    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    fixed = jax.tree.map(jnp.copy, state)
+    program = make_program(classifier.problem, all_devices("jit", batch_size))
+    states, constants = initial_states(classifier.problem, [arguments.seed])
+    fixed = jax.tree.map(lambda each: jnp.copy(each[0]), states.params)
+    size = sum(leaf.size for leaf in jax.tree.leaves(fixed))
 
     def step() -> object:
-        nonlocal state
+        nonlocal states
         # The state that went in has been given away.
-        state, metrics = trainer.run(state, images, labels, key, arguments.steps)
-        return jax.block_until_ready((state, metrics))
+        states, metrics = program.run(states, constants, (images, labels), keys, arguments.steps)
+        return jax.block_until_ready((states, metrics))
 
     def predict() -> object:
-        return jax.block_until_ready(trainer.predict(fixed, images, numbers))
+        return jax.block_until_ready(classifier.predict(fixed, images, numbers))
 
     return size, {STEP: step, BATCH: predict}
 

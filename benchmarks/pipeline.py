@@ -19,13 +19,14 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import records, timing
-from experiments.backbones import BackboneName
-from experiments.bird_training import make_optimizer, make_trainer, stored_side
+from experiments.birds.model import PartModel
+from experiments.birds.train import make_classifier, make_optimizer, stored_side
 from experiments.data import pipeline
 from experiments.data.examples import Arrays, Examples, Framing, folder
 from experiments.data.pipeline import Reading
-from experiments.parallel import make_parallel
-from experiments.part_model import PartModel
+from experiments.engine import all_devices, initial_states, make_program
+from experiments.engine.feed import placed_ahead
+from experiments.models.backbones import BackboneName
 
 PIPELINE, STEP, TOGETHER = "pipeline alone", "step alone", "together"
 _NUM_CLASSES = 10
@@ -80,8 +81,8 @@ def contenders(
     examples: Examples, arguments: Arguments
 ) -> tuple[dict[str, timing.Run], list[Iterator[object]]]:
     """The three, and what they read from, to be closed; each goes on where its last call ended."""
-    batch_size, parallel = arguments.batch_size, make_parallel("jit", arguments.batch_size)
-    trainer = make_trainer(
+    batch_size, devices = arguments.batch_size, all_devices("jit", arguments.batch_size)
+    problem = make_classifier(
         lambda rngs: PartModel(
             arguments.backbone,
             arguments.side,
@@ -92,15 +93,17 @@ def contenders(
         lambda model: None,
         make_optimizer("adam", 1e-3, 10_000, localization_rate=0.1),
         batch_size,
-        parallel,
-    )
+    ).problem
+    program = make_program(problem, devices)
     reading = Reading(workers=arguments.workers, threads=arguments.threads)
     read = functools.partial(
         pipeline.shuffled, examples, batch_size, seed=arguments.seed, reading=reading
     )
-    alone, fed = (pipeline.placed_ahead(read(), parallel.feed) for _ in range(2))
+    alone, fed = (placed_ahead(read(), devices.put_batch) for _ in range(2))
     ready = jax.block_until_ready(next(alone))
-    state, constants, key = map(parallel.place, (*trainer.initial(0), jax.random.key(0)))
+    states_and_constants = initial_states(problem, [0])
+    keys = jax.numpy.stack([jax.random.key(0)])
+    state, constants, keys = map(devices.replicate, (*states_and_constants, keys))
     states = {STEP: state, TOGETHER: jax.tree.map(jax.numpy.copy, state)}
 
     def take() -> None:
@@ -108,9 +111,7 @@ def contenders(
 
     def step(name: str, batches: Iterator[dict[str, jax.Array]]) -> None:
         for batch in itertools.islice(batches, arguments.steps):
-            states[name], _ = trainer.step(
-                states[name], constants, batch["image"], batch["label"], key
-            )
+            states[name], _ = program.step(states[name], constants, (batch,), keys)
         jax.block_until_ready(states[name])
 
     runs = {

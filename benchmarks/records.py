@@ -14,7 +14,7 @@ import tyro
 
 from benchmarks.peers import openmp
 from benchmarks.timing import Budget
-from experiments.files import write_json
+from experiments.engine.files import write_json
 
 Row = dict[str, Any]
 

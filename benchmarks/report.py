@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from benchmarks.records import Row, megabytes, milliseconds, times
-from experiments.files import read_json, write_atomically
+from experiments.engine.files import read_json, write_atomically
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 EAGER = ("PyTorch, channels first", "PyTorch, channels last")

@@ -1,6 +1,6 @@
 """Several seeds in one compiled program beside one after the other: ``python -m benchmarks.seeds``.
 
-The models of ``experiments/models.py`` at the size that the experiments give them, trained on
+The models of ``experiments/models`` at the size that the experiments give them, trained on
 random images turned as in set R by what ``python -m experiments.distorted_mnist`` runs, with
 ``--seeds-at-once`` 1 and as many as there are seeds. What agrees in the loss is timed.
 """
@@ -16,8 +16,10 @@ import optax
 
 from benchmarks import records, timing
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
-from experiments import models, train
+from experiments import models
+from experiments.classification.step import make_classifier
 from experiments.data.tasks import TASKS
+from experiments.engine import State, all_devices, initial_states, make_program
 from experiments.models import ModelName
 
 _IN_SHAPE = (28, 28, 1)
@@ -53,26 +55,26 @@ def contenders(name: ModelName, arguments: Arguments) -> dict[str, timing.Run]:
     rng = np.random.default_rng(arguments.seed)
     images = jnp.asarray(rng.integers(0, 256, (4 * batch_size, *_IN_SHAPE), np.uint8))
     labels = jnp.asarray(rng.integers(0, NUM_CLASSES, len(images)))
-    trainer = train.make_trainer(
+    problem = make_classifier(
         lambda rngs: models.build(*kind, width=width, rngs=rngs),
         optax.adam(LEARNING_RATE),
         TASKS["R"],
         batch_size,
-    )
-    together = train.at_once(trainer)
+    ).problem
+    program = make_program(problem, all_devices("jit", batch_size))
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
 
-    def run(groups: list[jax.Array], states: list[train.State]) -> np.ndarray:
+    def run(groups: list[jax.Array], states: list[State]) -> np.ndarray:
         losses = []
         for k, own in enumerate(groups):
-            states[k], metrics = together.run(states[k], images, labels, own, arguments.steps)
+            states[k], metrics = program.run(states[k], (), (images, labels), own, arguments.steps)
             losses.append(np.asarray(metrics["loss"]))
         return np.concatenate(losses)
 
-    apart = [together.initial_state([seed]) for seed in seeds]
+    apart = [initial_states(problem, [seed])[0] for seed in seeds]
     return {
         APART: functools.partial(run, [keys[k : k + 1] for k in seeds], apart),
-        AT_ONCE: functools.partial(run, [keys], [together.initial_state(seeds)]),
+        AT_ONCE: functools.partial(run, [keys], [initial_states(problem, seeds)[0]]),
     }
 
 

@@ -1,6 +1,6 @@
 """One training step of the paper's models beside PyTorch: ``python -m benchmarks.train_step``.
 
-The ST-CNN and the ST-FCN of ``experiments/models.py``, trained by ``experiments/train.py`` with
+The ST-CNN and the ST-FCN of ``experiments/models``, trained by ``experiments/engine`` with
 Adam, and the same layers in PyTorch: a batch drawn from uint8 images, the loss, its gradient, the
 update. Once with one step to a call, once with many; PyTorch then waits after as many, too. What
 agrees in logits, loss and gradients of all biases on one batch is timed.
@@ -21,8 +21,10 @@ from benchmarks import memory, records
 from benchmarks.peers import in_jax, in_torch, torch_models
 from benchmarks.peers.cases import Contender
 from benchmarks.rows import Candidate, measured_beside
-from experiments import models, train
+from experiments import models
+from experiments.classification.step import make_classifier
 from experiments.data.tasks import TASKS
+from experiments.engine import all_devices, initial_states, make_program
 
 NAMES = ("st-cnn", "st-fcn")
 NUM_CLASSES = 10
@@ -105,18 +107,20 @@ class Training(NamedTuple):
 
 def ours(case: Training) -> Contender:
     """The trainer of the experiments, compiled for a number of steps."""
-    trainer = train.make_trainer(
+    problem = make_classifier(
         case.create_model, optax.adam(LEARNING_RATE), TASKS["none"], case.batch_size
-    )
-    images, labels, key = jnp.asarray(case.images), jnp.asarray(case.labels), jax.random.key(0)
-    state = trainer.initial_state(0)
-    compiled = trainer.run.lower(state, images, labels, key, case.steps).compile()
+    ).problem
+    program = make_program(problem, all_devices("jit", case.batch_size))
+    data = jnp.asarray(case.images), jnp.asarray(case.labels)
+    keys = jnp.stack([jax.random.key(0)])
+    states, constants = initial_states(problem, [0])
+    compiled = program.run.lower(states, constants, data, keys, case.steps).compile()
 
     def run() -> object:
-        nonlocal state
+        nonlocal states
         # The state that went in has been given away.
-        state, metrics = compiled(state, images, labels, key)
-        return jax.block_until_ready((state, metrics))
+        states, metrics = compiled(states, constants, data, keys)
+        return jax.block_until_ready((states, metrics))
 
     return Contender(
         in_jax.OURS,

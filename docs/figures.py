@@ -1,15 +1,13 @@
 """Pictures of the pages and of the README that are drawn from results kept with the code."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.invariance.report import InvarianceResult
 from experiments.report import figures
 
 
-def invariance(record: Mapping[str, Any]) -> Figure:
+def invariance(record: InvarianceResult) -> Figure:
     """Test error against the angle of the test digits."""
-    names = [model["name"] for model in record["models"]]
-    return figures.errors_by_angle(names, record["angles"], np.array(record["errors"]))
+    names = [model.name for model in record.models]
+    return figures.errors_by_angle(names, record.angles, np.array(record.errors))

@@ -12,14 +12,16 @@ import inspect
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from docs import figures, results
-from experiments.files import read_json, write_atomically, write_json
+from experiments.birds.records import BirdsResult
+from experiments.engine.files import read_json, write_atomically, write_json
+from experiments.report.records import TableEntry
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -124,8 +126,8 @@ def stability() -> str:
 def distorted_mnist() -> str:
     """Models × sets beside the paper's errors, and their order."""
     entries = results.read("distorted_mnist")
-    shares = [entry["mean"] / entry["paper"] for entry in entries]
-    verdicts = [entry["verdict"] for entry in entries]
+    shares = [entry.mean / entry.paper for entry in entries]
+    verdicts = [entry.verdict for entry in entries]
     return f"{results.matrix_table(entries)}\n\n" + _filled(
         f"Of the {len(entries)} errors {verdicts.count('at or below')} are at or below the "
         f"paper's, {verdicts.count('within the interval')} more have the paper's in their "
@@ -140,13 +142,13 @@ def shown() -> str:
     found, turned = results.read("colocalisation"), results.read("invariance")
     signs, drawn = results.read("traffic_signs"), results.read("birds_drawn")
     solid = results.read("volumes")
-    sizes = [entry["num_parameters"] for entry in clutter]
+    sizes = [entry.num_parameters for entry in clutter]
     sets = {"T": "of translated digits", "TC": "among clutter"}
     digits = "; ".join(
-        f"{row['mean']:.1f} % ({low:.1f} to {high:.1f}) {sets.get(row['set'], row['set'])}, "
-        f"{_span(*map(float, row['paper']), digits=0)} in the paper"
-        for row in found["sets"]
-        for low, high in [row["interval"]]
+        f"{row.mean:.1f} % ({low:.1f} to {high:.1f}) {sets.get(row.set, row.set)}, "
+        f"{_span(*map(float, row.paper), digits=0)} in the paper"
+        for row in found.sets
+        for low, high in [row.interval]
     )
     lines = [
         f"**Cluttered digits**, set TC, {min(sizes):,} to {max(sizes):,} parameters, "
@@ -154,9 +156,9 @@ def shown() -> str:
         f"{_errors(clutter)} ([figures](experiments/results/cluttered_mnist.json)).",
         f"**MNIST addition**, {_how(addition)}: {_errors(addition)} "
         "([figures](experiments/results/mnist_addition.json)).",
-        f"**Co-localisation**, digits {', '.join(map(str, found['sets'][0]['digits']))} of MNIST, "
-        f"each by itself, {found['steps']} steps, {_seeds(found['seeds'])}, found on "
-        f"{found['sets'][0]['canvases']:,} test canvases: "
+        f"**Co-localisation**, digits {', '.join(map(str, found.sets[0].digits))} of MNIST, "
+        f"each by itself, {found.steps} steps, {_seeds(found.seeds)}, found on "
+        f"{found.sets[0].canvases:,} test canvases: "
         f"{digits} "
         "([figures](experiments/results/colocalisation.json)).",
         f"**Volumes**, solid digits somewhere in 60³ voxels, {_how(solid)}: {_errors(solid)}, no "
@@ -173,45 +175,46 @@ def shown() -> str:
     return f"{bullets}\n\n{results.invariance_table(turned)}"
 
 
-def _how(entries: list[Any]) -> str:
+def _how(entries: Sequence[TableEntry]) -> str:
     one = entries[0]
     return (
-        f"{one['steps']:,} steps of {one['batch_size']} images, rate "
-        f"{one['settings']['learning_rate']:g}, {_seeds(one['seeds'])}"
+        f"{one.steps:,} steps of {one.batch_size} images, rate "
+        f"{one.settings['learning_rate']:g}, {_seeds(one.seeds)}"
     )
 
 
-def _seeds(seeds: list[int]) -> str:
+def _seeds(seeds: Sequence[int]) -> str:
     return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
-def _errors(entries: list[Any], source: str = "paper") -> str:
+def _errors(entries: Sequence[TableEntry], source: str = "paper") -> str:
     return "; ".join(
-        f"{' '.join(filter(None, (entry['model'], entry['transform'])))} {entry['mean']:.2f} %"
-        + (f", {source} {entry['paper']:g}" if entry["paper"] else "")
+        f"{entry.name} {entry.mean:.2f} %" + (f", {source} {entry.paper:g}" if entry.paper else "")
         for entry in entries
     )
 
 
-def _birds(record: Any) -> str:
-    """Accuracies, and how much more often crops hold parts than the first ones do."""
-    (plain, parts), number = record["rows"], len(record["seeds"])
-    told = "; ".join(
-        f"{row['model']} {row['accuracy']:.1f} % right ({low:.1f} to {high:.1f})"
+def _birds(record: BirdsResult) -> str:
+    """Accuracies, and how much more often crops contain parts than the untrained crops do."""
+    (plain, parts), number = record.rows, len(record.seeds)
+    accuracies = "; ".join(
+        f"{row.model} {row.accuracy:.1f} % right ({low:.1f} to {high:.1f})"
         for row in (plain, parts)
-        for low, high in [row["interval"]]
+        for low, high in [row.interval]
     )
-    first = parts["held_by_first_crops"]["transformers"]
+    assert parts.held is not None
+    assert parts.held_by_first_crops is not None
+    first = parts.held_by_first_crops.transformers
     held = [
-        np.mean([seed["transformers"][k][part] for seed in parts["held"]])
+        np.mean([getattr(seed.transformers[k], part) for seed in parts.held])
         for k, part in enumerate(("head", "body"))
     ]
     moved = ", ".join(
         f"crop {k + 1} holds the {part} in {100 * now:.0f} % of images, at the start in "
-        f"{100 * first[k][part]:.0f}"
+        f"{100 * getattr(first[k], part):.0f}"
         for k, (part, now) in enumerate(zip(("head", "body"), held, strict=True))
     )
-    return f"{record['settings']['steps']:,} steps, {number} seeds: {told}; {moved}"
+    return f"{record.settings['steps']:,} steps, {number} seeds: {accuracies}; {moved}"
 
 
 def accuracy() -> str:

@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report as benchmarks
-from experiments import invariance
-from experiments.files import read_json
-from experiments.report import birds, comparison
+from experiments.birds import report as birds
+from experiments.birds.records import BirdsResult
+from experiments.colocalisation.records import ColocalisationResult
+from experiments.engine.files import read_json
+from experiments.engine.records import Record as TypedRecord
+from experiments.invariance.report import InvarianceResult
+from experiments.invariance.report import table as invariance_rows
+from experiments.report import comparison
+from experiments.report.records import TableCell, cell_from_json
+from experiments.stability.report import StabilityResult
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = ROOT / "experiments" / "results"
@@ -86,9 +93,22 @@ with.
 """
 
 
+# Files that hold another record than the cells of a table.
+_KINDS: dict[str, type[TypedRecord]] = {
+    "invariance": InvarianceResult,
+    "stability": StabilityResult,
+    "colocalisation": ColocalisationResult,
+    "birds_drawn": BirdsResult,
+}
+
+
 def read(name: str) -> Any:
-    """The record of an experiment."""
-    return read_json(EXPERIMENTS / f"{name}.json")
+    """The record of an experiment, or the cells of a table."""
+    path = EXPERIMENTS / f"{name}.json"
+    data = read_json(path)
+    if name in _KINDS:
+        return _KINDS[name].from_json(data, path)
+    return [cell_from_json(entry, str(path)) for entry in data]
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -97,59 +117,60 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def matrix_table(entries: Sequence[Record]) -> str:
-    """Models × sets: error, interval and how it stands to the paper's."""
+def matrix_table(entries: Sequence[TableCell]) -> str:
+    """Models × sets: the error, its interval, and the paper's error."""
     return comparison.comparison_markdown(entries).split("\n\n", 1)[0]
 
 
-def order_sentence(entries: Sequence[Record]) -> str:
-    """How many pairs of models stand in the paper's order."""
+def order_sentence(entries: Sequence[TableCell]) -> str:
+    """How many pairs of models have the paper's order."""
     return next(
         line for line in comparison.comparison_markdown(entries).split("\n\n") if "Order:" in line
     )
 
 
-def invariance_table(record: Record | None = None) -> str:
-    """Mean errors at the angles that are told."""
-    return markdown_table(*invariance.table(read("invariance") if record is None else record))
+def invariance_table(record: InvarianceResult) -> str:
+    """Mean errors at a few angles."""
+    return markdown_table(*invariance_rows(record))
 
 
-def stability_table(record: Record) -> str:
+def stability_table(record: StabilityResult) -> str:
     """Failures and errors by recipe."""
     names = {"plain": "one optimizer for all", "kit": _kit(record)}
     rows = []
-    for row in record["rows"]:
-        found = dict.fromkeys(name for each in row["findings"].values() for name in each)
-        failed = f"{row['failed']} of {row['seeds']}" + (f" ({', '.join(found)})" if found else "")
-        numbers = [f"{row['mean']:.2f}", f"{row['worst']:.2f}"]
-        rows.append([names.get(row["recipe"], row["recipe"]), failed, *numbers])
+    for row in record.rows:
+        found = dict.fromkeys(name for each in row.findings.values() for name in each)
+        failed = f"{row.failed} of {row.seeds}" + (f" ({', '.join(found)})" if found else "")
+        numbers = [f"{row.mean:.2f}", f"{row.worst:.2f}"]
+        rows.append([names.get(row.recipe, row.recipe), failed, *numbers])
     return markdown_table(["recipe", "seeds that failed", "mean test error %", "worst"], rows)
 
 
-def _kit(record: Record) -> str:
-    kit = record["settings"]["kit"]
+def _kit(record: StabilityResult) -> str:
+    kit = record.settings["kit"]
     return (
         f"localization at {kit['localization_rate']:g} of the rate, still for "
         f"{kit['localization_frozen_steps']} steps, penalty {kit['identity_penalty']:g}"
     )
 
 
-def colocalisation_table(record: Record) -> str:
+def colocalisation_table(record: ColocalisationResult) -> str:
     """The share of canvases found, beside the range of the paper's classes; then all classes."""
     rows = []
-    several = record["sets"] if len(record["rows"]) > len(record["sets"]) else []
-    for row in [*record["rows"], *several]:
-        low, high = row["interval"]
-        least, most = row["paper"]
-        paper = f"{least:g}" if least == most else f"{least:g} to {most:g}"
-        digits = ", ".join(map(str, row["digits"])) if len(row["digits"]) < 10 else "all"
-        share = f"{row['mean']:.1f} ({low:.1f}–{high:.1f})"
-        rows.append([row["set"], digits, share, paper, f"{row['canvases']:,}"])
+    several = record.sets if len(record.rows) > len(record.sets) else ()
+    for row in [*record.rows, *several]:
+        low, high = row.interval
+        paper = (
+            "–" if row.paper is None else " to ".join(f"{e:g}" for e in dict.fromkeys(row.paper))
+        )
+        digits = ", ".join(map(str, row.digits)) if len(row.digits) < 10 else "all"
+        share = f"{row.mean:.1f} ({low:.1f}–{high:.1f})"
+        rows.append([row.set, digits, share, paper, f"{row.canvases:,}"])
     return markdown_table(["set", "digits", "found %", "paper %", "canvases"], rows)
 
 
-def birds_tables(record: Record) -> str:
-    """Accuracies, and what the crops hold."""
+def birds_tables(record: BirdsResult) -> str:
+    """Accuracies, and the content of the crops."""
     return "\n\n".join(markdown_table(*table) for table in birds.tables(record))
 
 
@@ -183,7 +204,7 @@ def plain_table(record: Record) -> str:
     return markdown_table(keys, [[_word(row[key]) for key in keys] for row in rows])
 
 
-_TABLES: dict[str, Callable[[Record], str]] = {
+_TABLES: dict[str, Callable[[Any], str]] = {
     "invariance": invariance_table,
     "stability": stability_table,
     "colocalisation": colocalisation_table,
@@ -201,9 +222,12 @@ def experiment_section(path: Path) -> str:
     record = read_json(path)
     source = f"From `experiments/results/{path.name}`."
     if isinstance(record, list) and all("distortion" in entry for entry in record):
-        body = comparison.comparison_markdown(record)
+        body = comparison.comparison_markdown(
+            [cell_from_json(entry, str(path)) for entry in record]
+        )
     elif path.stem in _TABLES:
-        body = f"{_TABLES[path.stem](record)}\n\n{protocol(record)}"
+        typed = _KINDS[path.stem].from_json(record, path)
+        body = f"{_TABLES[path.stem](typed)}\n\n{protocol(record)}"
     elif isinstance(record, dict) and record.get("rows"):
         body = plain_table(record)
     else:

@@ -20,8 +20,9 @@ STEPS, STEPS_PER_LINE = 1000, 5
 # Checkpoints so often that kills fall after some of them.
 _PROGRAM = """
 import sys
-from experiments import distorted_mnist, loop
-loop.SECONDS_BETWEEN_CHECKPOINTS = 0.5
+from experiments.distorted_mnist import __main__ as distorted_mnist
+from experiments.engine import checkpoint
+checkpoint.SECONDS_BETWEEN_CHECKPOINTS = 0.5
 sys.exit(distorted_mnist.main(sys.argv[1:]))
 """
 TRAINING = (

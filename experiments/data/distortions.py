@@ -1,13 +1,12 @@
 """The distortions of the experiments: pure functions of a key and an image, made with stn_jax.
 
-Every one is called as ``distortion(key, image, others)``: an image ``[height, width, channels]``
-with pixels in [0, 1] and, for those that put clutter around it, a few other images. Batch with
-``jax.vmap``.
+Each is called as ``distortion(key, image, others)``, with an image ``[height, width, channels]`` of
+pixels in [0, 1] and, for clutter, a few other images. Batch with ``jax.vmap``.
 
 Sets R, RTS, P, E and TC follow Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025,
-section 4.1 and appendix A.4. Each docstring tells what is known of the set from (a) several
-independent texts, (b) one, (c) memory, and what is chosen here. All images are 28×28 there; here
-their size is free, within the canvas of RTS and TC.
+section 4.1 and appendix A.4. The docstrings mark what is known of a set from (a) several
+independent texts, (b) one text, (c) memory; the rest is chosen here. The paper's images are 28×28;
+here their size is free, within the canvas of RTS and TC.
 """
 
 import hashlib
@@ -35,7 +34,7 @@ CORNER_DEVIATION = 5.0
 POINT_DEVIATION = 1.5
 PATCHES = 6
 PATCH = (6, 6)
-# Draws of four corners until they form a convex quadrangle, as nearly all do.
+# Draws of four corners, of which the first convex quadrangle is taken; nearly all are convex.
 _DRAWS = 8
 # The corners of the image in normalised coordinates, row by row.
 _CORNERS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
@@ -62,8 +61,8 @@ def rotate_scale_translate(
 ) -> Float[Array, "H W c"]:
     """Set RTS: rotation U(−45°, 45°), scale U(0.7, 1.2), a random place on 42×42 pixels (b).
 
-    Chosen here: the place is that of the image before it is turned and scaled around its centre,
-    uniform among those inside the canvas and not bound to whole pixels; one resampling does all.
+    Chosen here: the place is uniform among those inside the canvas and not bound to whole pixels;
+    there the image is rotated and scaled around its centre. One resampling does everything.
     """
     del others
     angle_key, scale_key, place_key = jax.random.split(key, 3)
@@ -81,11 +80,11 @@ def rotate_scale_translate(
 def project(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
     """Set P: scale U(0.75, 1), then each corner stretched by N(0, 5 px) (b, c).
 
-    Chosen here: a corner of the whole image moves along the diagonal through it, outwards or
-    inwards, by one draw in pixels, and all four are drawn anew where they would not be those of a
-    convex quadrangle, in which the image would be folded. Moved by as much along each axis instead,
-    many digits are illegible, and P is far harder than set R, where the paper's is a little harder;
-    as it is here, it is a little easier.
+    Chosen here: a corner of the whole image moves along its diagonal, outwards or inwards, by one
+    draw in pixels. All four are drawn again where they do not form a convex quadrangle, because the
+    image would be folded. If corners moved by as much along each axis, many digits would be
+    illegible and P far harder than R; in the paper P is a little harder than R, here it is a little
+    easier.
     """
     del others
     scale_key, corners_key = jax.random.split(key)
@@ -116,8 +115,8 @@ def bend(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
 def clutter(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Array, "H W c"]:
     """Set TC: a random place on 60×60 pixels, and a 6×6 patch cut from each of 6 others (b, c).
 
-    Chosen here: places are whole pixels, uniform among those inside the canvas; so are the places
-    where patches are cut, which may thus be empty; where they overlap the brighter pixel is seen.
+    Chosen here: places are whole pixels, uniform among those inside the canvas. So are the places
+    where patches are cut, so patches may be empty. Where patches overlap, the brighter pixel wins.
 
     Raises:
       ValueError: If there are no other images.
@@ -152,7 +151,7 @@ def scatter(
 
 
 def vary(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
-    """Photographs of the same thing, made of one: the augmentation of the traffic signs.
+    """The augmentation of the traffic signs: another photograph of the same sign.
 
     Chosen here: rotation U(−10°, 10°), scale U(0.9, 1.1) and shift U(−8 %, 8 %) of the image along
     each axis in one resampling that repeats the border; contrast U(0.7, 1.3) around the mean, and
@@ -227,9 +226,9 @@ def distort_batch(
       distortion: One of :data:`DISTORTIONS`.
       key: Of the batch.
       images: What the batch is taken from.
-      numbers: Which of them are in the batch, all of them if ``None``. The other images of each are
-        those that follow in the batch.
-      part: Takes a part of the batch, of which alone images are read.
+      numbers: Indices of the images of the batch; all images if ``None``. The other images of each
+        are the next ones in the batch.
+      part: Takes a device's part of the keys and indices, before any image is read.
     """
     numbers = jnp.arange(len(images)) if numbers is None else numbers
     rows = _with_others(np.arange(len(numbers)), len(numbers))
@@ -242,16 +241,16 @@ def distort_test_images(
     images: UInt8[Any, "n h w c"],
     numbers: Integer[Array, " batch"] | None = None,
 ) -> Float[Array, "batch *space channels"]:
-    """Distorts images of a test set by draws that depend on nothing but each image's number.
+    """Distorts images of a test set by draws that depend on each image's number alone.
 
     Args:
       distortion: One of :data:`DISTORTIONS`.
       images: The whole test set. Clutter is cut from the images that follow in it.
-      numbers: Which images to distort, all of them if ``None``. From the size of the set on, they
-        are further copies, distorted in other ways.
+      numbers: Indices of the images to distort; all images if ``None``. Indices beyond the size of
+        the set are further copies, with draws of their own.
 
     Returns:
-      Images with pixels in [0, 1], the same whatever the parts the set is cut into.
+      Images with pixels in [0, 1]; how the set is cut into parts does not matter.
     """
     numbers = jnp.arange(len(images)) if numbers is None else numbers
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(_TEST_SEED), numbers)
@@ -264,34 +263,34 @@ def hash_test_images(
 ) -> str:
     """SHA-256 of a distorted test set, its pixels rounded to 0…255.
 
-    Two machines that round a sum in different ways may differ in a pixel now and then, and so in
-    the hash; on one machine it tells whether two results are of the same test set.
+    Machines that round differently may differ in a few pixels and so in the hash. On one machine it
+    shows whether two results are of the same test set.
     """
     read = jax.jit(lambda images, numbers: distort_test_images(distortion, images, numbers))
     resident, total = jnp.asarray(images), copies * len(images)
     digest = hashlib.sha256()
     for first in range(0, total, _TEST_PART):
-        # Always as many, so that there is one compilation; what is too much is left out.
+        # All parts have one size, so that there is one compilation; the last is cut off.
         part = np.asarray(read(resident, first + jnp.arange(_TEST_PART)))[: total - first]
         digest.update(np.rint(255 * part).astype(np.uint8).tobytes())
     return digest.hexdigest()
 
 
 def _with_others(numbers: Any, total: int) -> Any:
-    """Each number of so many, and those of the other images for it: ``[batch, 1 + PATCHES]``."""
-    # Those that follow, and never the image itself where there are two or more.
+    """Each index with those of its other images, the next ones: ``[batch, 1 + PATCHES]``."""
+    # Of two or more images, an image is never its own other image.
     steps = np.append(0, 1 + np.arange(PATCHES) % max(total - 1, 1))
     return (numbers[:, None] + steps) % total
 
 
 def _distort(distortion: Distortion, keys: Array, images: Array, rows: Array) -> Array:
-    """Distorts uint8 images, each by its own key, given their numbers and those of the others."""
+    """Distorts uint8 images, each by its own key; a row holds the indices of it and its others."""
     scaled = (images[rows[:, at]].astype(jnp.float32) / 255 for at in (0, slice(1, None)))
     return jax.vmap(distortion)(keys, *scaled)
 
 
 def _room(shape: tuple[int, ...], canvas: tuple[int, ...]) -> np.ndarray:
-    """How many pixels, ``(x, y)``, a picture can be shifted on a canvas."""
+    """By how many pixels, ``(x, y)``, an image can move on a canvas."""
     room = np.array([canvas[1] - shape[1], canvas[0] - shape[0]])
     if (room < 0).any():
         raise ValueError(
@@ -301,12 +300,12 @@ def _room(shape: tuple[int, ...], canvas: tuple[int, ...]) -> np.ndarray:
 
 
 def _whole_place(key: PRNGKeyArray, room: np.ndarray, *number: int) -> Array:
-    """Whole pixels ``(x, y)`` from 0 to the room, uniform."""
+    """Uniform whole pixels ``(x, y)`` from 0 to the room."""
     return jax.random.randint(key, (*number, 2), 0, room + 1)
 
 
 def _unit_per_pixel(image: Array) -> np.ndarray:
-    """Normalised units, ``(x, y)``, in a pixel."""
+    """The size of a pixel, ``(x, y)``, in normalised units."""
     return 2 / np.array(image.shape[1::-1])
 
 
@@ -340,9 +339,9 @@ def _area(p: Array, q: Array, r: Array) -> Array:
 def _to_quadrangle(corners: Array) -> Array:
     """Theta of the homography that sends the image's corners to others, ``[4, 2]`` row by row.
 
-    In homogeneous coordinates the image's corners obey ``A − B − C + D = 0``. So do the others
-    once each is weighed by the area of the triangle of its three companions, which is Cramer's
-    rule; then the map is linear.
+    In homogeneous coordinates the image's corners satisfy ``A − B − C + D = 0``. By Cramer's rule
+    the other corners do, too, if each is weighted by the area of the triangle of the three others.
+    The map between them is then linear.
     """
     homogeneous = jnp.column_stack([corners, jnp.ones(4)])
     a, b, c, d = _opposite_areas(corners)[:, None] * homogeneous

@@ -1,10 +1,10 @@
-"""Labelled pictures one by one, as a pipeline asks for them: arrays, image files, TFDS.
+"""Labelled pictures that are read one by one: from arrays, image files or TFDS.
 
-Each of these is a sequence of examples at random access, which can be sent to another process. An
-example is a dict of ``image``, uint8 ``[side, side, 3]``, and ``label``, int32, and, of what is
-annotated, of ``box``, float32 ``[4]``: left, top, right and bottom, and ``parts``, float32
-``[parts, 2]``: ``(x, y)``, NaN where a part is not seen. Both are in normalised coordinates of the
-image, −1 and 1 being its outer edges, and may lie outside it.
+Each source is a sequence of examples with random access, which can be sent to another process. An
+example is a dict of ``image``, uint8 ``[side, side, 3]``, and ``label``, int32. With annotations it
+also has ``box``, float32 ``[4]``: left, top, right and bottom, and ``parts``, float32
+``[parts, 2]``: ``(x, y)``, NaN where a part is not visible. Both are in normalised coordinates of
+the image, −1 and 1 being its outer edges, and may lie outside it.
 """
 
 import io
@@ -42,15 +42,15 @@ class Framing(NamedTuple):
 
     Attributes:
       side: Of the square, in pixels.
-      fit: ``crop``, the shorter side fills the square, and what is beyond it on the longer one is
-        cut off at both ends alike; ``whole``, all is kept, and the sides are scaled apart.
+      fit: ``crop``: the shorter side fills the square, and the longer one is cut at both ends
+        alike; ``whole``: the whole picture is squeezed into the square.
     """
 
     side: int
     fit: FitName = "crop"
 
     def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of what is kept of a picture of a width and height."""
+        """Left, top, right and bottom of the part of a picture, of this size, that is kept."""
         width, height = size
         if self.fit == "whole":
             return 0.0, 0.0, float(width), float(height)
@@ -59,7 +59,7 @@ class Framing(NamedTuple):
         return left, top, left + side, top + side
 
     def image(self, picture: Image.Image) -> UInt8[np.ndarray, "side side 3"]:
-        """The square, averaged over as many pixels as fall on one of its own."""
+        """The square, with antialiasing."""
         resized = picture.convert("RGB").resize(
             (self.side, self.side), Image.Resampling.BILINEAR, box=self.region(picture.size)
         )
@@ -75,12 +75,12 @@ class Framing(NamedTuple):
         return ((points - middle) / half).astype(np.float32)
 
     def box(self, box: Float[np.ndarray, " 4"], size: tuple[int, int]) -> Float[np.ndarray, " 4"]:
-        """Left, top, right and bottom in pixels from the picture's left and top edge, likewise."""
+        """The same for a box: left, top, right and bottom."""
         return self.points(box.reshape(2, 2), size).reshape(4)
 
 
 class Arrays:
-    """Images and labels in memory, and whatever else there is of each.
+    """Images and labels in memory, and further arrays with an entry for each image.
 
     Raises:
       ValueError: If the arrays are not of one length.
@@ -107,10 +107,10 @@ class Arrays:
 
 
 class Files:
-    """Image files, which are read when they are asked for.
+    """Image files, read when they are indexed.
 
     Args:
-      paths: Of the files.
+      paths: The files.
       labels: ``[n]``.
       framing: How a picture becomes a square.
       boxes: Left, top, right and bottom of each, in pixels of the picture, ``[n, 4]``.
@@ -188,7 +188,7 @@ class Tfds:
         self._length = len(self._records())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the open files: another process opens its own."""
+        """The state without open files: another process opens its own."""
         return self.__dict__ | {"_opened": None}
 
     def __len__(self) -> int:
@@ -213,11 +213,11 @@ class Tfds:
         return example
 
     def labels(self) -> Integer[np.ndarray, " n"]:
-        """Those of all examples, which are read for it."""
+        """The labels of all examples, which are read for this."""
         return np.array([self._record(k)["label"] for k in range(self._length)], np.int32)
 
     def class_names(self) -> list[str]:
-        """What the labels stand for."""
+        """The names of the classes, by label."""
         names: list[str] = list(self._records().dataset_info.features["label"].names)
         return names
 
@@ -228,7 +228,7 @@ class Tfds:
 
     def _records(self) -> Any:
         if self._opened is None:
-            # Those of TFDS and what it imports are not ours.
+            # TFDS and its imports raise warnings of their own.
             with self._reading(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._opened = _open(*self._asked)
@@ -249,7 +249,7 @@ class Tfds:
 
 
 def _open(name: str, split: str, data_dir: str) -> Any:
-    """The records, all their images as bytes."""
+    """The records, with their images still encoded."""
     import tensorflow_datasets as tfds  # Imported here: heavy, and optional.
 
     builder = tfds.builder(f"{name}:*.*.*", data_dir=data_dir or None)
@@ -263,7 +263,7 @@ def _open(name: str, split: str, data_dir: str) -> Any:
 
 
 class Chosen:
-    """Some examples of others, by their numbers; perhaps without some of their arrays."""
+    """A selection of other examples, by index, and perhaps of their arrays."""
 
     def __init__(
         self,
@@ -287,7 +287,7 @@ class Chosen:
 def _decoding(where: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    # Pillow's own errors are among these, also of pictures that are far too large.
+    # Pillow raises these, also for pictures that are far too large.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         got = f"{type(error).__name__}: {error}"
         raise DataError(f"{where}: expected a readable image; got {got}; fetch it again") from error

@@ -1,14 +1,12 @@
 """Batches of examples, read and decoded ahead of the training; the only file that knows Grain.
 
-The batch of a step depends on the seed and the step's number alone, not on how it is read, so a
-training that goes on at any step sees what it would have seen. Of several processes, each reads its
-own part of every batch; the parts one after the other are the batch that one process would read.
+The batch of a step depends on the seed and the step alone, not on the threads and processes that
+read it, so a resumed training sees the same batches. Each of several processes reads its own part
+of every batch; the concatenated parts are the batch that one process would read.
 """
 
-import collections
 import dataclasses
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import Generator
 
 import grain
 import numpy as np
@@ -17,14 +15,13 @@ from absl import flags
 from experiments.data.examples import Example, Examples
 
 Batch = dict[str, np.ndarray]
-Placed = TypeVar("Placed")
-# Batches that each thread, or each process, has ready beforehand.
+# Batches that each thread, or each process, prepares in advance.
 _READY = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Which part of every batch this process reads: ``index`` of ``count``."""
+    """The part of every batch that this process reads: number ``index`` of ``count``."""
 
     index: int = 0
     count: int = 1
@@ -32,14 +29,14 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Who reads and decodes.
+    """The processes and threads that read and decode.
 
     Attributes:
-      workers: Processes that do, each whole batches; with 0 the program's own threads do. They are
-        started afresh rather than forked, which JAX forbids, and that takes some seconds.
-      threads: Of each such process. Reading, decoding and resizing let other threads run, so they
-        are as good as processes until Python's own work is too much for one. With 0 a batch is made
-        when it is asked for.
+      workers: Processes that each make whole batches; with 0 the program's own threads do. JAX
+        forbids to fork, so they are started from scratch, which takes some seconds.
+      threads: Threads in each process. Reading, decoding and resizing release Python's lock, so
+        threads are as good as processes until Python's own work is too much for one. With 0 a batch
+        is made when it is requested.
     """
 
     workers: int = 0
@@ -60,20 +57,20 @@ def shuffled(
     shard: Shard = Shard(),
     reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
-    """Batches without end: in every epoch each example once, in another order.
+    """Endless batches: in every epoch each example once, in another order.
 
-    An epoch may end within a batch, which the next one fills up.
+    An epoch may end within a batch; the next epoch fills it up.
 
     Args:
       examples: What to read.
-      batch_size: Of the batch of all processes together.
+      batch_size: Examples in a batch, over all processes.
       seed: Of the orders.
       start: Step of the first batch.
-      shard: Which part of a batch to yield.
-      reading: Who reads.
+      shard: The part of each batch to yield.
+      reading: The processes and threads.
 
     Returns:
-      An iterator, to be closed by its ``close`` before its time, which ends what reads for it.
+      An iterator. Its ``close`` ends the threads and processes that read for it.
 
     Raises:
       ValueError: If there are no examples, the batch does not divide over the shards, or a number
@@ -84,53 +81,27 @@ def shuffled(
     if start < 0:
         raise ValueError(f"start must not be negative; got {start}.")
     stream = grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
-    # Lazily, and nothing is read of what is left out.
+    # Slices are lazy: skipped batches are not read.
     return _read(
         stream.batch(own, drop_remainder=True)[shard.index :: shard.count][start:], reading
     )
 
 
 def in_order(
-    examples: Examples,
-    batch_size: int,
-    *,
-    shard: Shard = Shard(),
-    reading: Reading = Reading(),
+    examples: Examples, batch_size: int, *, reading: Reading = Reading()
 ) -> Generator[Batch, None, None]:
-    """Each example once, in their order; the last batch is filled up with the first ones.
+    """Each example once, in order; the last batch is filled up with the first examples.
 
     Arguments, result and errors are those of :func:`shuffled`.
     """
-    own = _checked(examples, batch_size, shard)
+    own = _checked(examples, batch_size, Shard())
     number = -(-len(examples) // batch_size)
     stream = grain.MapDataset.source(examples).repeat()
-    batches = stream.batch(own, drop_remainder=True)
-    return _read(batches[shard.index : number * shard.count : shard.count], reading)
-
-
-def placed_ahead(
-    batches: Generator[Batch, None, None], place: Callable[[Batch], Placed], *, number: int = 2
-) -> Generator[Placed, None, None]:
-    """The batches on the device, each put there while earlier ones are still computed with.
-
-    Args:
-      batches: From the host; closed when this is.
-      place: Puts a batch on the device and does not wait for it, as ``jax.device_put``.
-      number: How many are under way at once.
-    """
-    under_way: collections.deque[Placed] = collections.deque()
-    try:
-        for batch in batches:
-            under_way.append(place(batch))
-            if len(under_way) == number:
-                yield under_way.popleft()
-        yield from under_way
-    finally:
-        batches.close()
+    return _read(stream.batch(own, drop_remainder=True)[:number], reading)
 
 
 def _checked(examples: Examples, batch_size: int, shard: Shard) -> int:
-    """The size of a shard's part of a batch."""
+    """The size of a shard of a batch."""
     if len(examples) == 0:
         raise ValueError("examples must not be empty; got none.")
     if not 0 <= shard.index < shard.count:
@@ -149,7 +120,7 @@ def _read(batches: "grain.MapDataset[Example]", reading: Reading) -> Generator[B
         )
     )
     if reading.workers and not flags.FLAGS.is_parsed():
-        # Grain looks at flags of absl, which no command line here has.
+        # Grain reads flags of absl, which our command lines do not parse.
         flags.FLAGS.mark_as_parsed()
     options = grain.multiprocessing.MultiprocessingOptions(
         num_workers=reading.workers, per_worker_buffer_size=_READY

@@ -1,7 +1,7 @@
 """Labelled images from an installed package, IDX files, an NPZ file or TFDS.
 
-Every source gives the same :class:`Dataset` in memory, and reads and checks everything before it
-gives anything. Whatever is wrong with a file is a :class:`DataError` that names the file.
+Every source returns a :class:`Dataset` in memory, after it has read and checked everything. A
+broken file raises a :class:`DataError` that names the file.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +23,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 import stn_jax as stn
-from experiments.data import signs
+from experiments.data import benchmarks, gtsrb
+from experiments.data.benchmarks import BenchmarkName
 
 
 class DataError(ValueError):
-    """Data that cannot be used: names the source, what was expected, what came, what to do."""
+    """Unusable data: names the source, the expectation, the finding and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Images ``[n, height, width, channels]`` with values 0 to 255, and labels ``[n]``.
 
-    Images of one of the ``groups`` ``[n]``, if there are any, are nearly alike, such as the frames
-    of a camera's track; all of one group have one label.
+    ``groups`` ``[n]``, if there are any, number sets of images that are nearly alike, such as the
+    frames of a camera's track. All images of a group have one label.
     """
 
     images: NDArray[np.uint8]
@@ -45,13 +46,18 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set in memory; labels of all its splits lie in ``[0, num_classes)``."""
+    """A data set in memory; labels of all its splits lie in ``[0, num_classes)``.
+
+    ``benchmark`` names the published benchmark that the data are, if the source knows that they
+    are one. Only then are errors compared with published ones.
+    """
 
     name: str
     train: Split
     test: Split
     validation: Split | None
     num_classes: int
+    benchmark: BenchmarkName | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -87,13 +93,27 @@ def load(spec: str) -> Dataset:
     raise _error("data", f"one of {', '.join(LOADERS)}", repr(spec), "name a source in one of them")
 
 
-def split_validation(dataset: Dataset, fraction: float) -> Dataset:
-    """Holds out the end of the training images for validation, if nothing is held out yet.
+def load_split(spec: str, validation: float, *, on: Literal["test", "validation"]) -> Dataset:
+    """Loads a data set and holds out training images.
 
-    The last ``round(fraction * n)`` training images become the validation split; where images are
-    in groups, the last ``round(fraction * groups)`` groups of every class, so that no image that
-    is held out has its like in training. Nothing is shuffled, so the same data give the same splits
-    on every machine.
+    Args:
+      spec: As for :func:`load`.
+      validation: As ``fraction`` for :func:`split_validation`.
+      on: With ``validation``, the held-out images replace the test set.
+    """
+    dataset = split_validation(load(spec), validation)
+    if on == "test":
+        return dataset
+    assert dataset.validation is not None
+    return dataclasses.replace(dataset, name=f"{dataset.name}, held out", test=dataset.validation)
+
+
+def split_validation(dataset: Dataset, fraction: float) -> Dataset:
+    """Holds out the last training images for validation, if the data have no validation split yet.
+
+    The last ``round(fraction * n)`` training images become the validation split. Where images are
+    in groups, the last ``round(fraction * groups)`` groups of every class do, so that no group is
+    in both splits. Nothing is shuffled, so the same data have the same splits on every machine.
 
     Args:
       dataset: The data set.
@@ -161,12 +181,12 @@ def _load_digits(_: str) -> Dataset:
     return _dataset("digits", splits)
 
 
-# What reading a missing, damaged, encrypted or pickled file raises; gzip's own errors are OSErrors.
+# Errors of reading a missing, damaged, encrypted or pickled file; gzip's own errors are OSErrors.
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 # The name of each file up to its ending, and the dimensions of the array in it.
 _IDX_FILES = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
-# The last that exists is read.
+# Of several that exist, the last is read.
 _IDX_ENDINGS = (".idx{}-ubyte.gz", "-idx{}-ubyte.gz", ".idx{}-ubyte", "-idx{}-ubyte")
 
 
@@ -215,7 +235,7 @@ def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-# Which track of its class each training image belongs to.
+# The array of the track of each training image, numbered within its class.
 _TRACKS = "track_train"
 # The names an NPZ file may give to each split; its arrays are x_NAME and y_NAME.
 _NPZ_NAMES = {"train": ("train",), "test": ("test",), "validation": ("val", "valid", "validation")}
@@ -239,7 +259,7 @@ def _load_npz(argument: str) -> Dataset:
             x, y = f"x_{name}", f"y_{name}"
             if x in arrays and y in arrays and split not in splits:
                 splits[split] = (arrays.pop(x), arrays.pop(y), f"{path} ({x}, {y})")
-    # What is left lacks its partner, or is a second validation split.
+    # An array that is left has no partner, or belongs to a second validation split.
     if arrays or len(keys) != 2 * len(splits) or not splits.keys() >= {"train", "test"}:
         expected = "x_train, y_train, x_test, y_test and perhaps one pair x_val, y_val, each once"
         raise _error(path, f"{expected} and in upper or lower case", found, "rename the arrays")
@@ -248,8 +268,8 @@ def _load_npz(argument: str) -> Dataset:
 
 def _load_signs(folder: str, *, cut: bool = False) -> Dataset:
     try:
-        found = signs.read(Path(folder), cut=cut)
-    except signs.SignsError as error:
+        found = gtsrb.read(Path(folder), cut=cut)
+    except gtsrb.SignsError as error:
         raise _error(error.where, error.expected, error.got, error.remedy) from error
     splits = {name: (each.images, each.labels, folder) for name, each in found.items()}
     return _with_tracks(_dataset("gtsrb", splits), found["train"].tracks, folder)
@@ -275,7 +295,7 @@ def _load_tfds(data_dir: str) -> Dataset:
     splits = {}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Those of TFDS and what it imports are not ours.
+            warnings.simplefilter("ignore")  # TFDS and its imports raise warnings of their own.
             import tensorflow_datasets as tfds  # Imported here: heavy, and optional.
 
             for split in ("train", "test"):
@@ -295,7 +315,7 @@ def _load_tfds(data_dir: str) -> Dataset:
     return _dataset("mnist", splits)
 
 
-# How each source is written on the command line, and how it is read.
+# How each source is written on the command line, and its reader.
 LOADERS: dict[str, Callable[[str], Dataset]] = {
     "digits": _load_digits,
     "idx:FOLDER": _load_idx,
@@ -308,9 +328,9 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
 
 
 def _dataset(name: str, splits: Mapping[str, tuple[Any, Any, str]]) -> Dataset:
-    """Checks images, labels and the source of each split, and brings them to one form."""
-    # One range for all splits: a dark split in 0..255 must not be taken for one in 0..1.
-    # The margin is for resized images, whose rounding errors may pass 1.
+    """Checks the images and labels of each split, and converts them to one form."""
+    # One range for all splits, or a dark split in 0..255 would be taken for one in 0..1. The margin
+    # is for resized images, whose rounding errors may exceed 1.
     floats = [images for images, _, _ in splits.values() if images.dtype.kind == "f"]
     scale = 255 if all(images.max(initial=0) < 1.001 for images in floats) else 1
     made: dict[str, Split] = {}
@@ -325,11 +345,14 @@ def _dataset(name: str, splits: Mapping[str, tuple[Any, Any, str]]) -> Dataset:
             expected = f"images of shape {first}, as in training"
             raise _error(where, expected, shape, "bring all splits to one shape")
     num_classes = 1 + max(int(split.labels.max()) for split in made.values())
-    return Dataset(name, made["train"], made["test"], made.get("validation"), num_classes)
+    validation = made.get("validation")
+    num_training = len(made["train"].labels) + (0 if validation is None else len(validation.labels))
+    benchmark = benchmarks.recognise(num_training, made["test"].labels)
+    return Dataset(name, made["train"], made["test"], validation, num_classes, benchmark)
 
 
 def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]:
-    """Brings images to uint8 ``[n, height, width, channels]``; multiplies floats by ``scale``."""
+    """Converts images to uint8 ``[n, height, width, channels]``; multiplies floats by ``scale``."""
     given = f"{array.dtype} of shape {array.shape}"
     if array.ndim == 2:
         # Flattened squares: grey where the length is a square, else three channels.
@@ -355,7 +378,7 @@ def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]
 
 
 def _as_labels(array: NDArray[Any], where: str) -> NDArray[np.int32]:
-    """Brings labels, one-hot or not, to int32 ``[n]``."""
+    """Converts labels, one-hot or not, to int32 ``[n]``."""
     given = f"{array.dtype} of shape {array.shape}"
     if array.ndim not in (1, 2) or array.size == 0 or array.dtype.kind not in "biuf":
         expected = "labels [n], [n, 1] or one-hot [n, classes], not empty"

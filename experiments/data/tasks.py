@@ -1,11 +1,10 @@
-"""What the networks are asked: how images are distorted, and which labels go with them."""
+"""Tasks: how images are distorted, and the labels of the results."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from experiments.data import distortions, volumes
 from experiments.data.distortions import Distortion
@@ -15,15 +14,15 @@ Labels = TypeVar("Labels")
 
 
 class Task(NamedTuple):
-    """A distortion and the labels of what it makes.
+    """A distortion and the labels of its results.
 
     Attributes:
-      distortion: Of one image, to which others are at hand.
-      targets: The label of each distorted image, from the labels ``[n]`` of a batch or a test set
-        whose images are distorted with those that follow as the others.
-      num_classes: How many classes there are, from how many the images have.
-      ndim: Number of spatial axes of what the distortion makes.
-      held_out: The distortion of images to measure on, if it is another than in training.
+      distortion: Of one image, given a few others.
+      targets: The label of each distorted image, from the labels ``[n]`` of a batch or a test set;
+        the other images of each are the next ones.
+      num_classes: The number of classes, from the number of classes of the images.
+      ndim: Number of spatial axes of a distorted image.
+      held_out: The distortion of test images, where it is not that of training.
     """
 
     distortion: Distortion
@@ -34,19 +33,12 @@ class Task(NamedTuple):
 
     @property
     def measured(self) -> Distortion:
-        """The distortion of images to measure on."""
+        """The distortion of test images."""
         return self.distortion if self.held_out is None else self.held_out
 
 
-def as_pictures(
-    task: Task, images: Float[Array, "batch *space c"]
-) -> Float[Array, "batch *parallel h w c"]:
-    """Distorted images, or what a spatial transformer makes of them; volumes are flattened."""
-    return volumes.flatten(images) if task.ndim == 3 else images
-
-
 def sums(labels: Labels) -> Labels:
-    """Each label plus the next one; after the last comes the first."""
+    """Each label plus the next one; the last plus the first."""
     array = np if isinstance(labels, np.ndarray) else jnp
     return labels + array.roll(labels, -1)
 

@@ -1,10 +1,10 @@
-"""Digits made solid, somewhere in a volume: a distortion to three dimensions, and what undoes it.
+"""Solid digits somewhere in a volume: a distortion from two to three dimensions.
 
 A pure function of a key and an image, as those of :mod:`experiments.data.distortions`. Volumes are
 ``[depth, height, width, channels]``, cubes of 60³ voxels for images of 28×28 pixels, and in
-proportion for others. Of Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, no more
-is known than that digits lie in volumes of 60³ and are flattened before they are classified (b, as
-there); all else is chosen here.
+proportion for others. Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, only say
+that digits lie in volumes of 60³ voxels and are flattened before the classifier (b, as there);
+everything else is chosen here.
 """
 
 import math
@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import stn_jax as stn
 from experiments.data.distortions import Image, Others
-from stn_jax._loops import apart
 
 # Side of the volume and of the images in it.
 SIDE, IMAGE_SIDE = 60, 28
@@ -30,11 +29,10 @@ SCALES = (0.7, 1.2)
 def extrude(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Array, "d H W c"]:
     """Set of the volumes: a solid digit, turned, scaled and put at a random place of a cube.
 
-    Chosen here: the solid is as thick as a quarter of its image's side, and stands upright in the
-    middle of a cube of that side. It is turned by U(−60°, 60°) about an axis of any direction and
-    scaled by U(0.7, 1.2), both around its centre. The place is that of its cube before it is turned
-    and scaled, uniform among those inside the volume and not bound to whole voxels; one resampling
-    does all.
+    Chosen here: the solid is a quarter of its image's side thick, and stands upright in the middle
+    of a cube of that side. The place of the cube is uniform among those inside the volume and not
+    bound to whole voxels. There the solid is rotated by U(−60°, 60°) about an axis of any direction
+    and scaled by U(0.7, 1.2), both around its centre. One resampling does everything.
     """
     del others
     return solid(image, pose(key, image.shape), volume_shape(image.shape))
@@ -53,7 +51,7 @@ def pose(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, " 7"]:
     """
     angle_key, axis_key, scale_key, place_key = jax.random.split(key, 4)
     angle = jax.random.uniform(angle_key, minval=-LARGEST_ANGLE, maxval=LARGEST_ANGLE)
-    # Normally distributed coordinates prefer no direction.
+    # Normally distributed coordinates have a uniform direction.
     axis = jax.random.normal(axis_key, (3,))
     turn = angle * axis / jnp.linalg.norm(axis)
     scale = jax.random.uniform(scale_key, minval=SCALES[0], maxval=SCALES[1])
@@ -67,12 +65,12 @@ def pose(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, " 7"]:
 def solid(
     image: Image, theta: Float[Array, " 7"], shape: tuple[int, int, int]
 ) -> Float[Array, "d H W c"]:
-    """The volume that one trilinear resampling of an upright solid gives.
+    """The volume that one trilinear resampling of an upright solid gives; exact, without the solid.
 
-    A solid is the same all through its thickness, so the trilinear kernel's sum over its voxels
-    comes apart: what a point reads is the image at ``(x, y)`` times how far ``z`` is inside. Hence
-    every slice of the volume is a 2-D affine warp of the image, and the solid is never made: four
-    pixels are read for each voxel instead of eight, and along a shorter way. It is exact.
+    All slices of a solid are equal, so the trilinear sum over its voxels is a product: the image
+    sampled at ``(x, y)``, times the weight of the solid's thickness at ``z``. Each slice of the
+    volume is therefore a 2-D affine warp of the image times a weight, which reads four pixels for
+    each voxel instead of eight.
 
     Args:
       image: ``[height, width, channels]``, pixels as large as the solid's voxels.
@@ -96,23 +94,6 @@ def solid(
         return seen * inside[..., None]
 
     return jax.vmap(section)(depths)
-
-
-def flatten(volumes: Float[Array, "*batch d h w c"]) -> Float[Array, "*batch h w c"]:
-    """Volumes as they look from the front: the mean along the depth, times a fixed factor.
-
-    With that factor an upright digit is as bright as its image if it fills its volume.
-    """
-    # Or XLA on the CPU would make the volume anew in every loop that reads what is flattened.
-    return apart(lambda volumes: volumes.mean(axis=-4) / THICKNESS, volumes)
-
-
-def three_views(
-    volumes: Float[Array, "batch side side side c"],
-) -> Float[Array, "batch side side 3*c"]:
-    """Cubes flattened along their depth, height and width, one beside the other as channels."""
-    sides = (volumes.mean(axis=axis) / THICKNESS for axis in (2, 3))
-    return jnp.concatenate([flatten(volumes), *sides], axis=-1)
 
 
 def cube_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""How θ moves during training, as an animated GIF."""
+"""An animated GIF of θ during training."""
 
 import io
 
@@ -13,16 +13,16 @@ _DPI = 90
 _FRAME_MS = 150
 _LAST_FRAME_MS = 3000
 _MAX_BYTES = 2_000_000
-# A caption says no more numbers than these; a thin plate spline has dozens.
+# Most parameters in a caption; a thin plate spline has dozens.
 _MAX_NUMBERS = 12
-# How many numbers the rows of a matrix hold: affine and projective, and affine in 3-D.
+# Parameters in a row of the matrix: affine and projective, and affine in 3-D.
 _ROWS = {6: 3, 8: 3, 12: 4}
 
 
 def theta_animation(
     pictures: Pictures, *, total_steps: int, max_frames: int = 40, max_images: int = 6
 ) -> bytes:
-    """Animates the regions that the transformer reads, and what it passes on, during training.
+    """Animates the regions that the transformer samples, and its outputs, during training.
 
     Args:
       pictures: Pictures of a model with a spatial transformer.
@@ -31,8 +31,8 @@ def theta_animation(
       max_images: Number of images shown.
 
     Returns:
-      The bytes of a GIF file under 2 MB: one frame a snapshot, the last one held longer. Where
-      pictures are so rich that it would be larger, every other frame is left out.
+      The bytes of a GIF file: one frame for each snapshot; the last one stays longer. Every other
+      frame is left out until the file is smaller than 2 MB.
 
     Raises:
       ValueError: If the pictures are of a model without a spatial transformer.
@@ -64,7 +64,7 @@ def theta_animation(
         frames.append(Image.fromarray(figures.pixels(figure)))
         for line in lines:
             line.remove()
-        # The layout is found once and then kept, so that nothing jumps and drawing is quick.
+        # The layout is computed once, so that nothing jumps and drawing is quick.
         figure.set_layout_engine("none")
     gif = animate(frames)
     while len(gif) > _MAX_BYTES and len(frames) > 2:

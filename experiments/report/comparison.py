@@ -1,10 +1,9 @@
-"""A table of errors beside those of the paper: as text, as Markdown, and as a page."""
+"""A table of errors beside published ones: as text, as Markdown, and as a page."""
 
 import html
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 from experiments.report import figures, tables
 from experiments.report.page import (
@@ -16,12 +15,11 @@ from experiments.report.page import (
     section,
     write_file,
 )
-from experiments.report.runs import Run
-
-Verdict = Literal["at or below", "within the interval", "above"]
+from experiments.report.records import TableCell, TableEntry, Verdict
+from experiments.report.runs import RunFolder, run_names
 
 # Between an error and the paper's, in a table of models × sets.
-_SIGNS: dict[str, str] = {"at or below": "≤", "within the interval": "≈", "above": ">"}
+_SIGNS: dict[Verdict, str] = {"at or below": "≤", "within the interval": "≈", "above": ">"}
 # The paper's numbers have one decimal and a binomial standard error of 0.1 points; twice that of a
 # difference sets two models apart.
 _APART = 0.3
@@ -35,54 +33,44 @@ _SAMPLES = "Test images of each set; none shows them undistorted."
 
 
 def verdict(mean: float, interval: Sequence[float], paper: float) -> Verdict:
-    """How an error stands to the paper's."""
+    """Compares an error with the published one."""
     if mean <= paper:
         return "at or below"
     return "within the interval" if interval[0] <= paper else "above"
 
 
-def order(entries: Sequence[Mapping[str, Any]]) -> tuple[int, list[str]]:
-    """Whether models stand as the paper's do.
+def order(entries: Sequence[TableCell]) -> tuple[int, list[str]]:
+    """Compares the order of the models with the published order.
 
     Args:
-      entries: As of :func:`comparison_text`; those without a verdict are left out.
+      entries: Those without a verdict are left out.
 
     Returns:
-      How many pairs of models of one set the paper's numbers set apart by 0.3 points or more, and
-      those of them that stand the other way here, in words.
+      The number of pairs of models of one set whose published errors differ by 0.3 points or more,
+      and a description of each pair among them whose order is the opposite here.
     """
-    judged = [entry for entry in entries if entry.get("verdict")]
+    judged = [(e.paper, e) for e in _finished(entries) if e.verdict and e.paper is not None]
     pairs = [
-        sorted(pair, key=lambda entry: entry["paper"])
+        sorted(pair, key=lambda each: each[0])
         for pair in itertools.combinations(judged, 2)
-        if len({entry["distortion"] for entry in pair}) == 1
-        and abs(pair[0]["paper"] - pair[1]["paper"]) > _APART - 0.01
+        if pair[0][1].distortion == pair[1][1].distortion
+        and abs(pair[0][0] - pair[1][0]) > _APART - 0.01
     ]
-
-    def name(entry: Mapping[str, Any]) -> str:
-        return " ".join(filter(None, (entry["model"], entry["transform"])))
-
     swapped = [
-        f"{low['distortion']}: {name(low)} {low['mean']:.2f} (paper {low['paper']:.1f}), "
-        f"{name(high)} {high['mean']:.2f} ({high['paper']:.1f})"
-        for low, high in pairs
-        if low["mean"] >= high["mean"]
+        f"{low.distortion}: {low.name} {low.mean:.2f} (paper {less:.1f}), "
+        f"{high.name} {high.mean:.2f} ({more:.1f})"
+        for (less, low), (more, high) in pairs
+        if low.mean >= high.mean
     ]
     return len(pairs), swapped
 
 
-def comparison_text(entries: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each entry, and what is common to all below.
-
-    Args:
-      entries: For each cell ``distortion``, ``model``, ``transform``, ``paper`` and, unless it is
-        pending, ``mean``, ``interval``, ``verdict``, ``test_errors``, ``validation_errors``,
-        ``num_parameters`` and how it was made.
-    """
+def comparison_text(entries: Sequence[TableCell]) -> str:
+    """A row for each cell, and how the cells were made."""
     return "\n".join([tables.text_table(*_rows(entries)), "", *_protocol(entries)])
 
 
-def comparison_markdown(entries: Sequence[Mapping[str, Any]]) -> str:
+def comparison_markdown(entries: Sequence[TableCell]) -> str:
     """Models × sets, for a README."""
     headings, rows = _matrix(entries)
     lines = [headings, ["---"] * len(headings), *rows]
@@ -92,10 +80,10 @@ def comparison_markdown(entries: Sequence[Mapping[str, Any]]) -> str:
 
 def build_comparison(
     out: Path,
-    entries: Sequence[Mapping[str, Any]],
-    runs: Mapping[str, Sequence[Run]],
+    entries: Sequence[TableCell],
+    runs: Mapping[str, Sequence[RunFolder]],
     samples: bytes,
-    title: str = "Distorted MNIST",
+    title: str,
     *,
     closing: Sequence[str] = (),
 ) -> Path:
@@ -103,7 +91,7 @@ def build_comparison(
 
     Args:
       out: Folder to write to.
-      entries: As of :func:`comparison_text`.
+      entries: The cells.
       runs: The runs of each distortion.
       samples: PNG of distorted images.
       title: Heading of the page.
@@ -126,12 +114,14 @@ def build_comparison(
     ]
     write_file(out / "distortions.png", samples)
     for name, of_set in runs.items():
-        picture = figures.png(figures.training_curves(of_set))
+        names = run_names([run.result for run in of_set])
+        curves = {label: run.metrics for label, run in zip(names, of_set, strict=True)}
+        picture = figures.png(figures.training_curves(curves))
         write_file(out / f"training_curves_{name}.png", picture)
         sections.append(html_figure(picture, f"Training curves, {name}", f"Set {name}. {CURVES}"))
-    # Of several runs of a cell the last one's picture is shown.
+    # Of several runs of a cell, the last one's picture.
     looking = {
-        tuple(run.result[key] for key in ("distortion", "model", "transform")): run.pictures
+        (run.result.distortion, run.result.model, run.result.transform or ""): run.pictures
         for of_set in runs.values()
         for run in of_set
         if run.pictures and run.pictures.regions
@@ -148,34 +138,31 @@ def build_comparison(
     return report
 
 
-def _rows(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def _rows(entries: Sequence[TableCell]) -> tuple[list[str], list[list[str]]]:
     """Headings, and one row of text for each cell."""
     headings = ["set", "model", "transform", "paper %", "error %", "95 % interval", "verdict"]
     rows = []
     for entry in entries:
-        low, high = entry.get("interval", (None, None))
-        rows.append(
-            [
-                entry["distortion"],
-                entry["model"],
-                entry["transform"] or _NONE,
-                _as_published(entry["paper"]),
-                _number(entry["mean"], 2) if "mean" in entry else _PENDING,
-                f"{low:.2f} to {high:.2f}" if "mean" in entry else _PENDING,
-                entry.get("verdict") or _NONE,
-                ", ".join(_number(error, 2) for error in entry.get("test_errors", ())),
-                ", ".join(_number(error, 2) for error in entry.get("validation_errors", ())),
-                f"{entry['num_parameters']:,}" if "mean" in entry else _PENDING,
+        place = [entry.distortion, entry.model, entry.transform or _NONE]
+        row = [*place, _as_published(entry.paper), _PENDING, _PENDING, _NONE, "", "", _PENDING]
+        if isinstance(entry, TableEntry):
+            row[4:] = [
+                _number(entry.mean, 2),
+                f"{entry.interval[0]:.2f} to {entry.interval[1]:.2f}",
+                entry.verdict or _NONE,
+                ", ".join(_number(error, 2) for error in entry.test_errors),
+                ", ".join(_number(error, 2) for error in entry.validation_errors),
+                f"{entry.num_parameters:,}",
             ]
-        )
+        rows.append(row)
     return [*headings, "each seed", "validation %", "parameters"], rows
 
 
-def _matrix(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def _matrix(entries: Sequence[TableCell]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of a table of models × sets."""
-    sets = list(dict.fromkeys(entry["distortion"] for entry in entries))
-    models = dict.fromkeys((entry["model"], entry["transform"]) for entry in entries)
-    by_place = {(e["distortion"], e["model"], e["transform"]): e for e in entries}
+    sets = list(dict.fromkeys(entry.distortion for entry in entries))
+    models = dict.fromkeys((entry.model, entry.transform) for entry in entries)
+    by_place = {(e.distortion, e.model, e.transform): e for e in entries}
     rows = [
         [" ".join(filter(None, model)), *(_cell(by_place[name, *model]) for name in sets)]
         for model in models
@@ -183,18 +170,19 @@ def _matrix(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
     return ["model", *sets], rows
 
 
-def _cell(entry: Mapping[str, Any]) -> str:
-    if "mean" not in entry:
-        return _PENDING if entry["paper"] is None else f"{_PENDING} {_as_published(entry['paper'])}"
-    low, high = entry["interval"]
-    ours = f"{entry['mean']:.2f} ({low:.2f}–{high:.2f})"
-    if entry["paper"] is None:
+def _cell(entry: TableCell) -> str:
+    if not isinstance(entry, TableEntry):
+        return _PENDING if entry.paper is None else f"{_PENDING} {_as_published(entry.paper)}"
+    low, high = entry.interval
+    ours = f"{entry.mean:.2f} ({low:.2f}–{high:.2f})"
+    if entry.paper is None:
         return ours
-    return f"{ours} {_SIGNS.get(entry['verdict'], '|')} {_as_published(entry['paper'])}"
+    sign = "|" if entry.verdict is None else _SIGNS[entry.verdict]
+    return f"{ours} {sign} {_as_published(entry.paper)}"
 
 
 def _as_published(error: float | None) -> str:
-    """With one decimal, or two where there are two."""
+    """A published number: with one decimal, or with two if it has two."""
     return _number(error, 1 if error is None or round(error, 1) == error else 2)
 
 
@@ -202,28 +190,22 @@ def _number(value: float | None, digits: int) -> str:
     return _NONE if value is None else f"{value:.{digits}f}"
 
 
-def _protocol(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How the cells were made, a sentence each; what differs between them is listed."""
-    done = [entry for entry in entries if "mean" in entry]
+def _finished(entries: Sequence[TableCell]) -> list[TableEntry]:
+    return [entry for entry in entries if isinstance(entry, TableEntry)]
+
+
+def _protocol(entries: Sequence[TableCell]) -> list[str]:
+    """How the cells were made, in sentences; settings that differ between cells are listed."""
+    done = _finished(entries)
     if not done:
         return ["Nothing is done yet."]
-    kinds = dict.fromkeys(
-        f"{e['dataset']}, {e['test_images']:,} images to measure on; recipe "
-        f"{e['settings']['recipe']} from a rate of {e['settings']['learning_rate']:g}, "
-        f"{e['steps']:,} steps of {e['batch_size']} images; seeds {', '.join(map(str, e['seeds']))}"
-        + (f"; width {e['settings']['width']:g}" if e["settings"]["width"] != 1 else "")
-        for e in done
-    )
-    environments = dict.fromkeys(
-        f"{', '.join(f'{name} {version}' for name, version in e['versions'].items())} on "
-        f"{e['device']}"
-        for e in done
-    )
-    hashes = dict.fromkeys(f"{e['distortion']} {e['test_sha256'][:16]}" for e in done)
+    kinds = dict.fromkeys(map(_how, done))
+    environments = dict.fromkeys(tables.made_with(e.versions, e.device) for e in done)
+    hashes = dict.fromkeys(f"{e.distortion} {e.test_sha256[:16]}" for e in done)
     lines = [f"Data and training: {'; or '.join(kinds)}."]
-    if any(e["verdict"] is None and e["paper"] is not None for e in done):
-        lines.append("The paper's numbers are of MNIST, these are not: no verdict.")
-    if all(entry["paper"] is None for entry in entries):
+    if any(e.verdict is None and e.paper is not None for e in done):
+        lines.append("The published numbers are of another data set: no verdict.")
+    if all(entry.paper is None for entry in entries):
         lines.append("The paper gives no number for any of these.")
     pairs, swapped = order(done)
     if pairs:
@@ -237,7 +219,18 @@ def _protocol(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append(f"Pending: {pending} of {len(entries)} cells.")
     return [
         *lines,
-        f"Interval: {done[0]['interval_method']}.",
+        f"Interval: {done[0].interval_method}.",
         f"Distorted test sets, first digits of SHA-256: {', '.join(hashes)}.",
         f"Run with {'; or '.join(environments)}.",
     ]
+
+
+def _how(entry: TableEntry) -> str:
+    """The data and the training of a cell."""
+    width = entry.settings["width"]
+    return (
+        f"{entry.dataset}, {entry.test_images:,} images to measure on; recipe "
+        f"{entry.settings['recipe']} from a rate of {entry.settings['learning_rate']:g}, "
+        f"{entry.steps:,} steps of {entry.batch_size} images; seeds "
+        f"{', '.join(map(str, entry.seeds))}" + (f"; width {width:g}" if width != 1 else "")
+    )

@@ -1,4 +1,4 @@
-"""The report's still pictures, drawn on the Agg canvas without matplotlib's global state."""
+"""The still pictures of reports, drawn on the Agg canvas without matplotlib's global state."""
 
 import io
 import itertools
@@ -13,17 +13,18 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.report.runs import Pictures, Run, run_names
+from experiments.report.records import RunResult
+from experiments.report.runs import Pictures, RunFolder, run_names
 from stn_jax import visualize
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 WRONG = "#c62828"
 _GREY = "#666666"
 _OUTSIDE = "#e4e4e4"
 _MAX_COLUMNS = 10
-# How much of the surroundings is shown around an image, as a fraction of its size: enough for a
-# square turned by 45 degrees.
+# Margin around an image as a fraction of its size: room for the region of a square turned by 45
+# degrees.
 MARGIN = 0.22
 
 
@@ -42,21 +43,24 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def new_figure(width: float, height: float, *, dpi: int = 120) -> Figure:
-    """An empty figure, in inches, that belongs to no window and no list of open figures."""
+    """An empty figure, its size in inches, that matplotlib does not keep open."""
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def training_curves(runs: Sequence[Run], names: Sequence[str] | None = None) -> Figure:
-    """Loss, and training and validation error, against the step: a colour a run, a line a seed."""
-    names = run_names([run.result for run in runs]) if names is None else names
+def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Loss, and training and validation error, against the step: a colour a run, a line a seed.
+
+    Args:
+      runs: By name, lines of metrics with ``seed``, ``step`` and ``loss``.
+    """
     figure = new_figure(10.0, 4.2)
     loss_axes, error_axes = figure.subplots(1, 2)
-    colors = _colors(runs)
-    for run, color in zip(runs, colors, strict=True):
-        for seed in dict.fromkeys(line["seed"] for line in run.metrics):
-            lines = [line for line in run.metrics if line["seed"] == seed]
+    colors = _colors(list(runs))
+    for metrics, color in zip(runs.values(), colors, strict=True):
+        for seed in dict.fromkeys(line["seed"] for line in metrics):
+            lines = [line for line in metrics if line["seed"] == seed]
             training = _series(lines, "train_error")
             validation = _series(lines, "validation_error")
             loss_axes.plot(*_series(lines, "loss"), color=color, linewidth=0.9, alpha=0.8)
@@ -66,7 +70,7 @@ def training_curves(runs: Sequence[Run], names: Sequence[str] | None = None) -> 
     _style(error_axes, xlabel="step", ylabel="error in %")
     loss_axes.set_yscale("log")
     _show_errors(error_axes)
-    handles = _lines(colors, names)
+    handles = _lines(colors, runs)
     kinds = [
         Line2D([], [], color=_GREY, linewidth=0.9, alpha=0.5, label="training batch"),
         Line2D([], [], color=_GREY, linewidth=1.4, marker="o", markersize=3, label="validation"),
@@ -76,7 +80,7 @@ def training_curves(runs: Sequence[Run], names: Sequence[str] | None = None) -> 
     return figure
 
 
-def training_stability(runs: Sequence[Run], names: Sequence[str]) -> Figure:
+def training_stability(runs: Sequence[RunFolder], names: Sequence[str]) -> Figure:
     """A column for each run: gradient norms of both networks over errors, against the step.
 
     Runs are of models with a spatial transformer. A line is one seed.
@@ -85,14 +89,14 @@ def training_stability(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     grid = figure.subplots(2, len(runs), squeeze=False, sharex="col", sharey="row")
     localization, rest, validated, *_ = _COLORS
     for (norms, errors), run, name in zip(grid.T, runs, names, strict=True):
-        for seed, test_error in zip(run.result["seeds"], run.result["test_errors"], strict=True):
+        for seed, test_error in zip(run.result.seeds, run.result.test_errors, strict=True):
             lines = [line for line in run.metrics if line["seed"] == seed]
             for key, color in (("gradient_rest", rest), ("gradient_localization", localization)):
                 norms.plot(*_series(lines, key), color=color, linewidth=0.8, alpha=0.6)
             training, held_out = (_series(lines, f"{on}_error") for on in ("train", "validation"))
             errors.plot(*training, color=_GREY, linewidth=0.8, alpha=0.5)
             errors.plot(*held_out, color=validated, linewidth=1.2)
-            errors.plot(run.result["steps"], test_error, "k.", clip_on=False, zorder=3)
+            errors.plot(run.result.steps, test_error, "k.", clip_on=False, zorder=3)
         _style(norms, xlabel="", ylabel="")
         _style(errors, xlabel="step", ylabel="")
         norms.set_title(name)
@@ -111,7 +115,7 @@ def training_stability(runs: Sequence[Run], names: Sequence[str]) -> Figure:
 
 
 def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.ndarray) -> Figure:
-    """Error against the angle of the images: a line for the mean over seeds, a band over them all.
+    """Error against the angle of the images: the mean over seeds, and their range.
 
     Args:
       names: Of the models.
@@ -131,16 +135,16 @@ def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.nd
     return figure
 
 
-def error_plot(results: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> Figure:
+def error_plot(results: Sequence[RunResult], names: Sequence[str] | None = None) -> Figure:
     """Test error: a dot and its interval for each run, small rings for its seeds."""
     names = run_names(results) if names is None else names
     figure = new_figure(8.0, 1.1 + 0.45 * len(results))
     axes = figure.subplots()
     for row, (result, color) in enumerate(zip(results, _colors(results), strict=True)):
-        seeds = result["test_errors"]
-        axes.plot(result["interval"], [row, row], color=color, linewidth=2, solid_capstyle="butt")
-        axes.plot(result["mean"], row, "o", color=color, markersize=9)
-        # A little below, since one seed would hide behind the mean.
+        seeds = result.test_errors
+        axes.plot(result.interval, [row, row], color=color, linewidth=2, solid_capstyle="butt")
+        axes.plot(result.mean, row, "o", color=color, markersize=9)
+        # A little lower: the mean of one seed would cover its ring.
         axes.plot(
             seeds, [row + 0.25] * len(seeds), "o", color=color, markersize=4, fillstyle="none"
         )
@@ -172,7 +176,7 @@ def before_after(pictures: Pictures) -> Figure:
 
 
 def samples(rows: Mapping[str, np.ndarray]) -> Figure:
-    """A row for each name of uint8 images ``[n, height, width, channels]``, all at one scale."""
+    """A row of uint8 images ``[n, height, width, channels]`` for each name, all at one scale."""
     columns = max(map(len, rows.values()))
     sides = [images.shape[1] for images in rows.values()]
     inches = [0.55 * side / min(sides) for side in sides]
@@ -213,13 +217,13 @@ def show_image(axes: Axes, image: np.ndarray, *, margin: float = 0.0) -> AxesIma
 
 
 def show_input(axes: Axes, pictures: Pictures, image: int) -> None:
-    """Shows an input, with a margin where the regions of a transformer are to be drawn."""
+    """Shows an input; there is a margin if regions of a transformer will be drawn."""
     drawn = pictures.regions is not None and pictures.regions.transform.ndim == 2
     show_image(axes, pictures.inputs[image], margin=MARGIN if drawn else 0.0)
 
 
 def draw_regions(axes: Axes, pictures: Pictures, snapshot: int, image: int) -> list[Line2D]:
-    """Draws what is read of an input; nothing of a volume."""
+    """Draws the regions that are sampled from an input; none on a volume."""
     regions = pictures.regions
     if regions is None or regions.transform.ndim == 3:
         return []
@@ -229,7 +233,7 @@ def draw_regions(axes: Axes, pictures: Pictures, snapshot: int, image: int) -> l
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
-    """Three channels in their colours, two in red and cyan, any other number by the brightest."""
+    """The image to show: three channels in colour, two as red and cyan, others by their maximum."""
     if image.shape[-1] == 2:
         return image[..., [0, 1, 1]]
     return image if image.shape[-1] == 3 else image.max(axis=-1)
@@ -243,7 +247,7 @@ def show_prediction(axes: Axes, pictures: Pictures, snapshot: int, image: int) -
 
 
 def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of those lines that hold a value."""
+    """Steps and values of the lines that have this value."""
     present = [line for line in lines if line.get(key) is not None]
     return [line["step"] for line in present], [line[key] for line in present]
 
@@ -259,7 +263,7 @@ def _lines(colors: Iterable[str], names: Iterable[str]) -> list[Line2D]:
 
 
 def _show_errors(axes: Axes) -> None:
-    """A scale of percent, logarithmic from 1 % up, so that small errors can be told, and 0 seen."""
+    """Makes the axis one of percent, logarithmic above 1 % and linear below, so that 0 is on it."""
     axes.set_yscale("symlog", linthresh=1, linscale=0.4)
     axes.set(ylim=(0, 100), yticks=(ticks := [0, 1, 2, 5, 10, 20, 50, 100]))
     axes.set_yticklabels([str(tick) for tick in ticks])

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.files import write_atomically
+from experiments.engine.files import write_atomically
 from experiments.report import animation, figures, tables
+from experiments.report.records import RunResult
 from experiments.report.runs import Pictures, read_run, run_names
 
 _STYLE = """
@@ -80,7 +81,7 @@ def build_report(
       out: Folder to write to; made if it does not exist.
       runs: Run folders, in the order in which they are shown.
       title: Heading of the page.
-      names: What the runs are called; their models, and what tells them apart, if ``None``.
+      names: Of the runs; by default their models, and the settings in which they differ.
       opening: Sections of HTML that come first.
 
     Returns:
@@ -98,7 +99,11 @@ def build_report(
     results = [run.result for run in read]
     named, names = names, run_names(results) if names is None else names
     files = {
-        "training_curves.png": figures.png(figures.training_curves(read, names)),
+        "training_curves.png": figures.png(
+            figures.training_curves(
+                {name: run.metrics for name, run in zip(names, read, strict=True)}
+            )
+        ),
         "errors.png": figures.png(figures.error_plot(results, names)),
     }
     sections = [
@@ -121,7 +126,7 @@ def build_report(
         files[_file_name("before_after", name, ".png", alone=len(followed) == 1)] = picture
         sections.append(html_figure(picture, f"Test images, {name}", explanation(pictures)))
         if pictures.regions:
-            picture = animation.theta_animation(pictures, total_steps=run.result["steps"])
+            picture = animation.theta_animation(pictures, total_steps=run.result.steps)
             files[_file_name("theta", name, ".gif", alone=len(animated) == 1)] = picture
             sections.append(html_figure(picture, f"Regions during training, {name}", _ANIMATION))
     settings = tables.settings_table_html(names, [run.config for run in read])
@@ -135,15 +140,46 @@ def build_report(
     return report
 
 
+def build_page(
+    out: Path,
+    title: str,
+    sections: Sequence[str],
+    metrics: Mapping[str, Sequence[Mapping[str, Any]]] | None,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Writes the report of an experiment: report.html and, with metrics, training_curves.png.
+
+    Args:
+      out: Folder to write to.
+      title: Heading of the page.
+      sections: HTML that comes first.
+      metrics: By the name of a training, its lines of metrics; no curves are drawn without them.
+      settings: Of the experiment.
+
+    Returns:
+      The path of ``report.html``.
+    """
+    last = []
+    if metrics is not None:
+        curves = figures.png(figures.training_curves(metrics))
+        write_file(out / "training_curves.png", curves)
+        picture = html_figure(curves, "Loss and error during training", CURVES)
+        last.append(section("Training", picture))
+    last.append(section("Settings", tables.settings_table_html(["value"], [settings])))
+    report = out / "report.html"
+    write_file(report, html_page(title, [*sections, *last]).encode())
+    return report
+
+
 def explanation(pictures: Pictures) -> str:
-    """What one sees on the pictures of a run."""
+    """The text under the pictures of a run."""
     if pictures.regions is None:
         return _PLAIN
     return BEFORE_AFTER if pictures.regions.transform.ndim == 2 else _VOLUMES
 
 
 def html_page(title: str, sections: Sequence[str]) -> str:
-    """A whole page, its style in it."""
+    """A page with its style."""
     heading = html.escape(title)
     body = "\n".join(sections)
     return f"""<!DOCTYPE html>
@@ -163,12 +199,12 @@ def html_page(title: str, sections: Sequence[str]) -> str:
 
 
 def section(heading: str, body: str = "") -> str:
-    """A heading and what follows it."""
+    """A heading and its text."""
     return f"<h2>{html.escape(heading)}</h2>\n{body}"
 
 
 def html_figure(image: bytes, alternative: str, explanation: str) -> str:
-    """A picture inside the page, with what one sees on it."""
+    """A picture inside the page, with its explanation."""
     kind = "gif" if image.startswith(b"GIF") else "png"
     data = base64.b64encode(image).decode()
     return (
@@ -178,8 +214,8 @@ def html_figure(image: bytes, alternative: str, explanation: str) -> str:
     )
 
 
-def _protocols(names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> str:
-    """How the runs were made; said once where all were made the same way."""
+def _protocols(names: Sequence[str], results: Sequence[RunResult]) -> str:
+    """How the runs were made; one paragraph where all were made alike."""
     protocols = [html.escape(_protocol(result)) for result in results]
     if len(set(protocols)) == 1:
         return f"<p>{protocols[0]}</p>"
@@ -190,25 +226,24 @@ def _protocols(names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> st
     return "<ul>\n" + "\n".join(items) + "\n</ul>"
 
 
-def _protocol(result: Mapping[str, Any]) -> str:
-    seeds = ", ".join(map(str, result["seeds"]))
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+def _protocol(result: RunResult) -> str:
+    seeds = ", ".join(map(str, result.seeds))
     return (
-        f"Data: {result['dataset']}, distortion {result['distortion']}. Training: "
-        f"{result['steps']:,} steps of {result['batch_size']} images for each of the seeds "
-        f"{seeds}. Test: {result['test_images']:,} images; the error is the percentage of wrong "
-        f"classes, its mean is over the seeds. Interval (95 %): {result['interval_method']}. "
-        f"Run with {versions} on {result['device']}."
+        f"Data: {result.dataset}, distortion {result.distortion}. Training: "
+        f"{result.steps:,} steps of {result.batch_size} images for each of the seeds "
+        f"{seeds}. Test: {result.test_images:,} images; the error is the percentage of wrong "
+        f"classes, its mean is over the seeds. Interval (95 %): {result.interval_method}. "
+        f"Run with {tables.made_with(result.versions, result.device)}."
     )
 
 
 def _file_name(stem: str, run: str, suffix: str, *, alone: bool) -> str:
-    """A picture's file name; the run's name is part of it unless the picture is the only one."""
+    """A picture's file name, with the run's name unless there is only one picture."""
     if alone:
         return stem + suffix
     return f"{stem}_{re.sub(r'[^a-zA-Z0-9-]+', '_', run).strip('_')}{suffix}"
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, also where the program is killed."""
+    """Writes a file whole or not at all, even if the program is killed."""
     write_atomically(path, lambda partial: partial.write_bytes(content))

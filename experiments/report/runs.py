@@ -1,4 +1,4 @@
-"""Reading run folders. Whatever is missing or broken is named by its file and line."""
+"""Reads run folders; errors name the file and the line."""
 
 import dataclasses
 import json
@@ -12,32 +12,15 @@ import numpy as np
 
 import stn_jax
 from experiments.data.tasks import TASKS
+from experiments.report.records import RunResult
 from stn_jax import Transform
 
-_RESULT_KEYS = (
-    "model",
-    "transform",
-    "distortion",
-    "dataset",
-    "num_parameters",
-    "steps",
-    "batch_size",
-    "seeds",
-    "test_errors",
-    "test_images",
-    "mean",
-    "interval",
-    "interval_method",
-    "wall_time_s",
-    "versions",
-    "device",
-)
 _METRIC_KEYS = ("seed", "step", "loss", "train_error")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Regions:
-    """What a spatial transformer of N parallel transforms reads and passes on.
+    """The regions that a spatial transformer of N parallel transforms samples, and its outputs.
 
     Attributes:
       transform: The family of ``theta``.
@@ -53,14 +36,14 @@ class Regions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Pictures:
-    """Test images followed during the training of the first seed.
+    """A few test images, throughout the training of the first seed.
 
     Attributes:
       steps: Step of each snapshot, ``[snapshots]``.
       inputs: Distorted inputs, volumes flattened, uint8 ``[images, height, width, channels]``.
       labels: True classes, ``[images]``.
       predictions: Predicted classes, ``[snapshots, images]``.
-      regions: What the spatial transformer does with them; ``None`` for a model without one.
+      regions: Of the spatial transformer; ``None`` for a model without one.
     """
 
     steps: np.ndarray
@@ -71,8 +54,8 @@ class Pictures:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
-    """One run folder.
+class RunFolder:
+    """The files of one run.
 
     Attributes:
       config: ``config.json``.
@@ -83,11 +66,11 @@ class Run:
 
     config: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
-    result: Mapping[str, Any]
+    result: RunResult
     pictures: Pictures | None
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunFolder:
     """Reads a run folder.
 
     Args:
@@ -101,9 +84,10 @@ def read_run(folder: Path) -> Run:
       ValueError: If a file is missing or broken, or lacks an entry; names the file.
     """
     config = _json_object(folder / "config.json", _read_text(folder / "config.json"))
-    result = _json_object(folder / "result.json", _read_text(folder / "result.json"), _RESULT_KEYS)
+    file = folder / "result.json"
+    result = RunResult.from_json(_json_object(file, _read_text(file)), file)
     pictures = folder / "pictures.npz"
-    return Run(
+    return RunFolder(
         config=config,
         metrics=_read_metrics(folder / "metrics.jsonl"),
         result=result,
@@ -112,7 +96,7 @@ def read_run(folder: Path) -> Run:
 
 
 def transform_named(name: str, ndim: int = 2) -> Transform:
-    """The family that a configuration names, for images or for volumes."""
+    """The family of this name, for images or for volumes."""
     try:
         family = getattr(stn_jax, name)
         transform: Transform = family() if ndim == 2 else family(ndim=ndim)
@@ -122,11 +106,12 @@ def transform_named(name: str, ndim: int = 2) -> Transform:
     return transform
 
 
-def run_names(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for each run: its model, then as much more as tells it from the others."""
+def run_names(results: Sequence[RunResult]) -> list[str]:
+    """A short name for each run: its model, and as many settings as make the names different."""
 
-    def name(result: Mapping[str, Any], keys: Sequence[str]) -> str:
-        return " ".join(str(result[key]) for key in keys if result[key] is not None)
+    def name(result: RunResult, keys: Sequence[str]) -> str:
+        values = (getattr(result, key) for key in keys)
+        return " ".join(str(value) for value in values if value is not None)
 
     keys = ("model", "transform", "distortion", "dataset", "steps")
     for count in range(1, len(keys) + 1):
@@ -212,7 +197,7 @@ def _check(
     shape: tuple[int | None, ...],
     dtype: type[np.generic] = np.generic,
 ) -> None:
-    """Whether an array has a shape, in which ``None`` is any size, and a dtype."""
+    """Checks an array's dtype and shape, in which ``None`` is any size."""
     fits = array.ndim == len(shape) and all(
         size > 0 and want in (None, size) for size, want in zip(array.shape, shape, strict=True)
     )

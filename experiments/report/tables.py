@@ -1,11 +1,13 @@
-"""The table of errors, for the terminal and for the page, and the table of settings."""
+"""Tables as plain text and as HTML: of errors, and of settings."""
 
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.report.records import RunResult
+
 _NONE = "–"
-# Headings of columns that hold no numbers.
+# Headings of columns of words, which are aligned on the left.
 _WORDS = (
     "run",
     "data",
@@ -21,11 +23,11 @@ _WORDS = (
 )
 
 
-def error_table(results: Sequence[Mapping[str, Any]]) -> str:
+def error_table(results: Sequence[RunResult]) -> str:
     """The test errors as plain text, one row a run in the order given.
 
     Args:
-      results: The contents of the runs' ``result.json``.
+      results: Of the runs.
 
     Returns:
       Lines of equal width, the first one the headings.
@@ -34,7 +36,7 @@ def error_table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as plain text, its numbers to the right."""
+    """A table as plain text; numbers are aligned on the right."""
     table = [headings, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
     lines = []
@@ -48,10 +50,8 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def error_table_html(
-    results: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
-) -> str:
-    """The same table as HTML, after a column of names if there are any."""
+def error_table_html(results: Sequence[RunResult], names: Sequence[str] | None = None) -> str:
+    """The same table as HTML, with a first column of names if they are given."""
     headings, rows = _cells(results)
     if names is not None:
         headings = ["run", *headings]
@@ -60,7 +60,7 @@ def error_table_html(
 
 
 def text_table_html(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """What :func:`text_table` writes, as HTML."""
+    """The table of :func:`text_table` as HTML."""
     classes = ["number" if _is_numeric(heading) else "" for heading in headings]
     return html_table(headings, rows, classes)
 
@@ -94,8 +94,13 @@ def html_table(
     )
 
 
+def made_with(versions: Mapping[str, str], device: str) -> str:
+    """The versions and the device of a result, in words."""
+    return f"{', '.join(f'{name} {version}' for name, version in versions.items())} on {device}"
+
+
 def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """Seconds in readable units: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
@@ -104,31 +109,31 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _cells(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def _cells(results: Sequence[RunResult]) -> tuple[list[str], list[list[str]]]:
     """Headings, and one row of text a result."""
     rows = [_row(result) for result in results]
-    # Where all runs share the task, the page says so once, and the table need not repeat it.
-    tasks = {(result["dataset"], result["distortion"]) for result in results}
+    # Where all runs share the task, the page states it once, outside the table.
+    tasks = {(result.dataset, result.distortion) for result in results}
     if len(tasks) > 1:
         rows = [
-            {"data": f"{result['dataset']}, {result['distortion']}", **row}
+            {"data": f"{result.dataset}, {result.distortion}", **row}
             for result, row in zip(results, rows, strict=True)
         ]
     headings = list(rows[0]) if rows else ["model"]
     return headings, [list(row.values()) for row in rows]
 
 
-def _row(result: Mapping[str, Any]) -> dict[str, str]:
-    low, high = result["interval"]
+def _row(result: RunResult) -> dict[str, str]:
+    low, high = result.interval
     return {
-        "model": str(result["model"]),
-        "transform": _NONE if result["transform"] is None else str(result["transform"]),
-        "test error %": f"{result['mean']:.2f}",
+        "model": result.model,
+        "transform": _NONE if result.transform is None else result.transform,
+        "test error %": f"{result.mean:.2f}",
         "95 % interval": f"{low:.2f} to {high:.2f}",
-        "each seed": ", ".join(f"{error:.2f}" for error in result["test_errors"]),
-        "parameters": f"{result['num_parameters']:,}",
-        "steps": f"{result['steps']:,}",
-        "time": format_duration(float(result["wall_time_s"])),
+        "each seed": ", ".join(f"{error:.2f}" for error in result.test_errors),
+        "parameters": f"{result.num_parameters:,}",
+        "steps": f"{result.steps:,}",
+        "time": format_duration(result.wall_time_s),
     }
 
 

@@ -14,7 +14,7 @@ import pytest
 from flax import linen, nnx
 
 import stn_jax as stn
-from experiments.checkpoint import Checkpoints
+from experiments.engine.checkpoint import Checkpoints
 from stn_jax import nn as stnn
 
 T = stn.attention()

@@ -1,0 +1,1 @@
+"""Birds, classified by crops that parallel spatial transformers choose."""

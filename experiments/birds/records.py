@@ -1,0 +1,91 @@
+"""The result of the experiment on birds."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from experiments.engine.records import Record, Result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartRates(Record):
+    """How often parts lie in crops where they are visible, as shares; ``None`` if they never are.
+
+    Attributes:
+      head, body: Means over the parts of the head and of the body.
+      parts: By the name of the part.
+    """
+
+    head: float | None
+    body: float | None
+    parts: Mapping[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneCropRates(PartRates):
+    """The content of one transformer's crops.
+
+    Attributes:
+      overlap: Mean intersection over union of the crop and the bird's box.
+      contained: Mean share of the box's area that lies in the crop.
+    """
+
+    overlap: float
+    contained: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CropRates(Record):
+    """The content of the crops of each transformer, and of all crops of an image together."""
+
+    transformers: tuple[OneCropRates, ...]
+    any: PartRates
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelResult(Record):
+    """The trainings of one model.
+
+    Attributes:
+      model: Its name.
+      num_parameters: Trained numbers.
+      accuracies: In percent, by seed.
+      accuracy, interval: Their mean and its interval.
+      paper: The published accuracy, where the data and sizes are the paper's.
+      held: The content of the crops, by seed; ``None`` for a model without transformers, as are
+        the two baselines.
+      held_by_first_crops: The content of the untrained crops, which tile the image.
+      held_in_the_middle: The content of one crop in the middle of the image.
+    """
+
+    model: str
+    num_parameters: int
+    accuracies: tuple[float, ...]
+    accuracy: float
+    interval: tuple[float, float]
+    paper: float | None
+    held: tuple[CropRates, ...] | None = None
+    held_by_first_crops: CropRates | None = None
+    held_in_the_middle: CropRates | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BirdsResult(Result):
+    """``result.json``.
+
+    Attributes:
+      rows: The models.
+      interval_method: How intervals were computed, in words.
+      on: ``test`` or ``validation``: which images were measured.
+      num_classes, train_images, images: Numbers of classes, of training and of measured images.
+      seeds: One training of each model for each.
+      wall_time_s: Seconds of all trainings.
+    """
+
+    rows: tuple[ModelResult, ...]
+    interval_method: str
+    on: str
+    num_classes: int
+    train_images: int
+    images: int
+    seeds: tuple[int, ...]
+    wall_time_s: float

@@ -1,0 +1,1 @@
+"""What the experiments that predict a label share: settings, step, run, table."""

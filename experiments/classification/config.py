@@ -1,0 +1,204 @@
+"""The settings of a run that predicts labels: frozen, keyword-only records.
+
+The command lines are made from them.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from experiments.data.sources import LOADERS
+from experiments.data.tasks import TASKS, Task, TaskName
+from experiments.engine.options import (
+    Launch,
+    Options,
+    OutputFolder,
+    TrainingOptions,
+    check_at_least,
+)
+from experiments.engine.problem import Schedule
+from experiments.models import ModelName, TransformName
+
+RecipeName = Literal["adam", "paper"]
+# Where data come from; the help lists all sources.
+DataSpec = Annotated[str, tyro.conf.arg(help=" | ".join(LOADERS))]
+# Images in a step, and the rate at the start.
+_RECIPES: dict[str, dict[str, Any]] = {
+    "adam": {"batch_size": 128, "learning_rate": 1e-3},
+    "paper": {"batch_size": 256, "learning_rate": 1e-2},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(TrainingOptions):
+    """The settings of a result, but for the distortion and the model."""
+
+    data: DataSpec = "digits"
+    validation: float = 0.1
+    """Share of the training images held out for the validation curve."""
+    on: Literal["test", "validation"] = "test"
+    """The images to measure at the end. To choose a recipe, measure the held-out images; they then
+    replace the test set, which is not read."""
+    recipe: RecipeName = "adam"
+    """adam, its rate falling to zero along a cosine | paper: SGD, its rate divided by ten after
+    each third of the steps"""
+    steps: int = 3000
+    """Training steps; the paper's are 150000."""
+    batch_size: int | None = None
+    """Images in a training step; by default the recipe's, adam 128, paper 256."""
+    learning_rate: float | None = None
+    """Learning rate at the start; by default the recipe's, adam 0.001, paper 0.01."""
+    localization_rate: float = 1.0
+    """Factor on the learning rate of the localization network."""
+    localization_frozen_steps: int = 0
+    """Number of first steps in which the localization network stands still."""
+    identity_penalty: float = 0.0
+    """Weight in the loss of the mean squared distance of the maps from the identity."""
+    width: float = 1.0
+    """Factor on the filters and units of the classifier; at 1 a model has 400,000 parameters."""
+    test_copies: int = 1
+    """Distorted copies of each test image."""
+    steps_per_dispatch: int = 50
+    """Steps in one compiled call, and between two lines of metrics."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, steps=1, steps_per_dispatch=1, test_copies=1, batch_size=1)
+        self.check_accumulate(self.batch_size or self.accumulate)
+        for name in ("learning_rate", "width"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be positive; got {value}.")
+        for name in ("localization_rate", "localization_frozen_steps", "identity_penalty"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}.")
+        if self.on == "validation" and self.validation == 0:
+            raise ValueError("--on validation needs images to be held out; got --validation 0.")
+
+    def resolved(self, kind: type["Recipe"]) -> dict[str, Any]:
+        """The fields of a kind of recipe; those that were not given are filled in by its name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(kind)}
+        usual = _RECIPES[self.recipe]
+        return {
+            name: usual[name] if value is None and name in usual else value
+            for name, value in values.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(Recipe):
+    """The settings of a result, but for the model."""
+
+    distortion: TaskName = "R"
+    """Distortion of the digits, drawn afresh for every training image."""
+    transform: TransformName = "affine"
+    """Transform of the models that hold a spatial transformer."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run(Training):
+    """One model and how it is trained."""
+
+    model: ModelName
+    batch_size: int = _RECIPES["adam"]["batch_size"]
+    learning_rate: float = _RECIPES["adam"]["learning_rate"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distortion in ("TC", "addition") and self.batch_size < 2:
+            raise ValueError(
+                f"batch_size must be at least 2 for {self.distortion}, which takes more than one "
+                f"image of a batch for each of its own; got {self.batch_size}."
+            )
+
+    @property
+    def task(self) -> Task:
+        """What its models learn."""
+        return TASKS[self.distortion]
+
+    @property
+    def schedule(self) -> Schedule:
+        """The length of its trainings."""
+        return self.schedule_of(self.steps, self.steps_per_dispatch)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(Training, Launch, OutputFolder):
+    """Train classifiers on distorted digits, with and without a spatial transformer.
+
+    Writes config.json, metrics.jsonl, result.json, checkpoints, pictures and report.html to the
+    output folder. Several models get a folder each inside it, and one report.
+    """
+
+    model: tuple[ModelName, ...] = ("cnn", "st-cnn")
+    """One or more models."""
+    out: Path = Path("runs/distorted-mnist")
+    """Output folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_different("model", self.model)
+
+    def runs(self) -> list[tuple[Run, Path]]:
+        """The run of each model, with its folder."""
+        shared = self.resolved(Training)
+        return [
+            (
+                Run(**shared, model=model),
+                self.out / model if len(self.model) > 1 else self.out,
+            )
+            for model in self.model
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableArguments(Recipe, Launch):
+    """Train models on distortions, and compare their errors with the paper's.
+
+    The same command again skips finished runs and goes on with one that was killed. Writes the
+    folder of a run for each cell of the table, and the table as table.txt, table.md, table.json and
+    report.html.
+    """
+
+    models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "st-cnn")
+    """One or more models."""
+    distortions: tuple[TaskName, ...] = ("R", "RTS", "P", "E", "TC")
+    """One or more distortions."""
+    transforms: tuple[TransformName, ...] = ("affine", "projective", "thin_plate_spline")
+    """One or more transforms of the models that hold a spatial transformer."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One training for each seed and cell."""
+    seeds_at_once: int = 3
+    """Seeds that are trained together in one compiled program."""
+    out: Path = Path("runs/table")
+    """Output folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("models", "distortions", "transforms"):
+            _check_different(name, getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PicturesArguments(Options):
+    """Draw some test digits under each distortion, as distortions.png."""
+
+    data: DataSpec = "digits"
+    distortions: tuple[TaskName, ...] = ("none", "R", "RTS", "P", "E", "TC")
+    """One or more distortions."""
+    images: int = 10
+    """Number of digits."""
+    out: Path = Path("runs/pictures")
+    """Output folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_different("distortions", self.distortions)
+        check_at_least(self, images=1)
+
+
+def _check_different(name: str, names: tuple[str, ...]) -> None:
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{name} must be one or more different names; got {names}.")

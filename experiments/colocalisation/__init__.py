@@ -1,0 +1,1 @@
+"""Co-localisation: a spatial transformer finds the digit that many images share."""

@@ -1,0 +1,1 @@
+"""Distorted MNIST: classifiers with and without a spatial transformer."""

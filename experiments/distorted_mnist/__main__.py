@@ -1,0 +1,62 @@
+"""Distorted MNIST: ``python -m experiments.distorted_mnist``.
+
+``--help`` lists the options of a run, ``table --help`` those of a table of models × distortions ×
+seeds beside the paper's errors, and ``pictures --help`` those of a picture of distorted digits. The
+README beside this file has the protocol.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.classification.config import Arguments, PicturesArguments, TableArguments
+from experiments.classification.run import check_model, execute, load_dataset
+from experiments.classification.table import make_pictures, make_table
+from experiments.distorted_mnist.published import PAPER
+from experiments.engine import prepare_folder, run_command
+from experiments.report import build_report, error_table
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
+    words = list(sys.argv[1:] if command_line is None else command_line)
+    command = words.pop(0) if words and words[0] in _COMMANDS else ""
+    return run_command(
+        f"python -m experiments.distorted_mnist {command}".rstrip(),
+        *_COMMANDS[command],
+        words,
+        goes_on="goes on" if command else "with --resume goes on",
+    )
+
+
+def _train(arguments: Arguments) -> None:
+    dataset = load_dataset(arguments)
+    runs = arguments.runs()
+    for run, _ in runs:
+        check_model(run, dataset)
+    for run, folder in runs:
+        prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
+    results = [execute(run, folder, dataset, profile=arguments.profile) for run, folder in runs]
+    print(error_table(results))
+    report = build_report(arguments.out, [folder for _, folder in runs])
+    print(f"report: {report}")
+
+
+def _tabulate(arguments: TableArguments) -> None:
+    print(make_table(arguments, "Distorted MNIST", PAPER))
+    print(f"report: {arguments.out / 'report.html'}")
+
+
+def _draw(arguments: PicturesArguments) -> None:
+    print(f"picture: {make_pictures(arguments)}")
+
+
+_COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
+    "": (Arguments, _train),
+    "table": (TableArguments, _tabulate),
+    "pictures": (PicturesArguments, _draw),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

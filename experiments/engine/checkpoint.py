@@ -1,0 +1,183 @@
+"""Checkpoints; the only file that knows Orbax."""
+
+import hashlib
+import shutil
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from tqdm import tqdm
+
+from experiments.engine.devices import are_several, broadcast_from_0, is_first
+
+State = TypeVar("State")
+# The work that a kill may cost.
+SECONDS_BETWEEN_CHECKPOINTS = 30
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or read: names it, and says what to do."""
+
+
+class Checkpoints:
+    """The last two checkpoints of one training, written while the training goes on.
+
+    A checkpoint is written beside its place and then renamed, so a half-written one is never taken
+    for a whole one. It carries a digest of its numbers, so that damage is noticed. Of several
+    processes only the first writes and reads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._saved_at = time.monotonic()
+        if not is_first():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+        several = {"multiprocessing_options": alone} if are_several() else {}
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, cleanup_tmp_directories=True, create=False, **several
+            ),
+        )
+
+    def are_due(self) -> bool:
+        """Whether the last checkpoint, or the start, is half a minute ago."""
+        return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
+
+    def save(self, step: int, state: State) -> None:
+        """Begins to write the state after ``step`` steps; waits only for the checkpoint before.
+
+        Raises:
+          CheckpointError: If this checkpoint or the one before it cannot be written.
+        """
+        self._saved_at = time.monotonic()
+        if not is_first():
+            return
+        # A copy, since the next step reuses the memory of the state.
+        copied = jax.tree.map(_copy, state)
+        items = {
+            "state": ocp.args.StandardSave(copied),
+            "digest": ocp.args.JsonSave({"sha256": _digest(copied)}),
+        }
+        try:
+            self._manager.wait_until_finished()
+            if step not in self._manager.all_steps():
+                self._manager.save(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # Orbax raises whatever its parts raise.
+            raise self._unwritten(error) from error
+
+    def latest(self) -> int | None:
+        """The step of the last checkpoint."""
+        return self._manager.latest_step()
+
+    def restore(self, step: int, like: State) -> State:
+        """Reads the state after ``step`` steps, shaped like ``like``.
+
+        Raises:
+          CheckpointError: If the checkpoint cannot be read or is damaged; names it.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        items = {"state": ocp.args.StandardRestore(abstract), "digest": ocp.args.JsonRestore()}
+        where = self._folder / str(step)
+        try:
+            read = self._manager.restore(step, args=ocp.args.Composite(**items))
+            whole = _digest(read["state"]) == read["digest"]["sha256"]
+        except Exception as error:
+            raise CheckpointError(f"checkpoint {where} cannot be read: {_brief(error)}.") from error
+        if not whole:
+            raise CheckpointError(f"checkpoint {where} is damaged: its digest is another.")
+        return read["state"]
+
+    def resume(self, like: State) -> tuple[int, State] | None:
+        """The step and the state of the last whole checkpoint; ``None`` if there is no checkpoint.
+
+        Broken checkpoints after it are renamed and reported. All processes get the first one's.
+
+        Raises:
+          CheckpointError: If there are checkpoints and not one of them is whole; names them.
+        """
+        found = self._last_whole(like) if is_first() else None
+        step, state = broadcast_from_0(found or (-1, like))
+        return None if step < 0 else (int(step), state)
+
+    def _last_whole(self, like: State) -> tuple[int, State] | None:
+        broken: list[CheckpointError] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state = self.restore(step, like)
+            except CheckpointError as error:
+                broken.append(error)
+                continue
+            for reason, late in zip(broken, self._later_than(step), strict=True):
+                aside = f"{late}.damaged"
+                shutil.rmtree(self._folder / aside, ignore_errors=True)
+                (self._folder / str(late)).rename(self._folder / aside)
+                tqdm.write(
+                    f"{reason} It is set aside as {aside}; going on from step {step}.",
+                    file=sys.stderr,
+                )
+            self._manager.reload()
+            return step, state
+        if broken:
+            raise CheckpointError(
+                " ".join(map(str, broken)) + f" None before it is whole; delete {self._folder} to "
+                "train again from the start."
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits until the last checkpoint is written, and releases Orbax's resources.
+
+        Raises:
+          CheckpointError: If the last checkpoint cannot be written.
+        """
+        if not is_first():
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._unwritten(error) from error
+        finally:
+            self._manager.close()
+
+    def _later_than(self, step: int) -> list[int]:
+        return sorted((each for each in self._manager.all_steps() if each > step), reverse=True)
+
+    def _unwritten(self, error: Exception) -> CheckpointError:
+        whole = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
+        kept = f"that of step {max(whole)} is whole" if whole else "there is none yet"
+        return CheckpointError(
+            f"a checkpoint cannot be written to {self._folder}: {_brief(error)}. Of those before "
+            f"it {kept}. Make room on the disk, then go on with the run."
+        )
+
+
+def _copy(leaf: Any) -> Any:
+    return jnp.copy(leaf) if _is_key(leaf) else np.array(leaf)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _brief(error: Exception) -> str:
+    """The first line of an error's message, shortened; TensorStore's fill a page."""
+    return textwrap.shorten(str(error).partition("\n")[0], 160)
+
+
+def _digest(state: Any) -> str:
+    """A hash of all numbers, with their dtypes, shapes and places in the tree."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

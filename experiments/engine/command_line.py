@@ -1,0 +1,56 @@
+"""How a command reads its options and ends."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.engine import devices
+from experiments.engine.signals import Interrupted
+
+
+def run_command(
+    program: str,
+    arguments_type: type[Any],
+    body: Callable[[Any], None],
+    words: Sequence[str] | None,
+    *,
+    goes_on: str = "with --resume goes on",
+) -> int:
+    """Runs a command; returns the exit status, 2 for bad input and 130 where it was stopped.
+
+    Args:
+      program: Its name in the help text.
+      arguments_type: The record of its options.
+      body: Called with the options.
+      words: The command line, ``sys.argv`` if ``None``.
+      goes_on: How the same command goes on after it was stopped.
+    """
+    try:
+        arguments = tyro.cli(
+            arguments_type, prog=program, args=words, config=(tyro.conf.FlagCreatePairsOff,)
+        )
+        if getattr(arguments, "distributed", False):
+            devices.start()
+        elif getattr(arguments, "coordinator", None):
+            devices.start(arguments.coordinator, arguments.num_processes, arguments.process)
+        with contextlib.ExitStack() as stack:
+            if not devices.is_first():
+                # All processes do the same work, and only the first prints.
+                silence = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(contextlib.redirect_stdout(silence))
+            body(arguments)
+    except Interrupted as stopped:
+        print(f"stopped at {stopped}; the same command {goes_on}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:  # An OSError may be a full disk.
+        print(f"error: {error}", file=sys.stderr)
+        if devices.are_several():
+            # The other processes may block in a collective; a normal exit would wait for them.
+            os._exit(2)
+        return 2
+    return 0

@@ -1,0 +1,113 @@
+"""The folder of a run: made, checked against its settings, and read back."""
+
+import dataclasses
+import shutil
+from collections.abc import Collection, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from experiments.engine.checkpoint import Checkpoints
+from experiments.engine.devices import broadcast_from_0, is_first, wait_for_all
+from experiments.engine.early_stopping import Progress
+from experiments.engine.files import is_partial, read_json, write_json
+from experiments.engine.problem import Schedule
+
+
+@runtime_checkable
+class Settings(Protocol):
+    """A record that determines the content of a folder."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON values."""
+
+
+def prepare_folder(run: Settings, folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Makes the folder of a run, or checks that it holds this very run.
+
+    Raises:
+      ValueError: If it holds anything and neither option is given, or if it holds something else
+        than this run.
+    """
+    if is_first():
+        _prepare(run, folder, resume=resume, overwrite=overwrite)
+    wait_for_all(str(folder))
+
+
+def _prepare(run: Settings, folder: Path, *, resume: bool, overwrite: bool) -> None:
+    config_file = folder / "config.json"
+    # A kill may have left no more than the beginning of a file.
+    occupied = folder.exists() and (
+        not folder.is_dir() or not all(is_partial(path) for path in folder.iterdir())
+    )
+    if occupied and not config_file.is_file():
+        raise ValueError(f"{folder} exists and is not a run; choose another --out.")
+    if occupied and overwrite:
+        # Renamed first, so that a kill leaves either the whole run or none.
+        doomed = folder.with_name(f".{folder.name}.deleted")
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+    elif occupied and not resume:
+        raise ValueError(
+            f"{folder} holds a run already; --resume goes on with it, --overwrite deletes it, "
+            "another --out leaves it alone."
+        )
+    elif occupied:
+        check_settings(run, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(config_file, run.to_json())
+
+
+def check_settings(run: Settings, folder: Path, *, but: Collection[str] = ()) -> None:
+    """Checks that a folder holds a run of these settings, some of them left out.
+
+    A setting that the folder lacks was introduced later, and had its default.
+
+    Raises:
+      ValueError: If settings differ; names them.
+    """
+    now = run.to_json()
+    fields: Iterable[dataclasses.Field[Any]] = (
+        dataclasses.fields(run) if dataclasses.is_dataclass(run) else ()
+    )
+    usual = {field.name: field.default for field in fields if field.name in now}
+    before = usual | read_json(folder / "config.json")
+    keys = (before.keys() | now.keys()) - set(but)
+    changed = sorted(key for key in keys if before.get(key) != now.get(key))
+    if changed:
+        differences = (f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
+        raise ValueError(
+            f"{folder} holds a run with other settings, so it cannot be resumed: "
+            + "; ".join(differences)
+        )
+
+
+def read_finished(folder: Path, schedule: Schedule, like: Progress) -> Progress:
+    """The last checkpoint of a finished training.
+
+    Args:
+      folder: The folder of its checkpoints.
+      schedule: Of the training.
+      like: A progress of its structure.
+
+    Raises:
+      ValueError: If there is no checkpoint, it cannot be read, or the training is not finished.
+    """
+    return broadcast_from_0(_read_finished(folder, schedule, like) if is_first() else like)
+
+
+def _read_finished(folder: Path, schedule: Schedule, like: Progress) -> Progress:
+    step = None
+    # Checkpoints would make a folder that is missing.
+    if folder.is_dir():
+        with closing(Checkpoints(folder)) as checkpoints:
+            step = checkpoints.latest()
+            if step is not None:
+                progress = checkpoints.restore(step, like)
+                if progress.is_done(schedule, step):
+                    return progress
+    raise ValueError(
+        f"{folder} must hold a checkpoint of step {schedule.steps}; the last is of {step}. Delete "
+        "the run and train it again."
+    )

@@ -1,0 +1,1 @@
+"""Test error against the angle by which the test digits are turned."""

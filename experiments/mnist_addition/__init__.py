@@ -1,0 +1,1 @@
+"""MNIST addition: the sum of two digits, one in each channel."""

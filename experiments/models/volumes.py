@@ -1,0 +1,24 @@
+"""Volumes as images: what lies between a volume and a network of images."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from experiments.data.volumes import THICKNESS
+from stn_jax._loops import apart
+
+
+def flatten(volumes: Float[Array, "*batch d h w c"]) -> Float[Array, "*batch h w c"]:
+    """Volumes seen from the front: the mean along the depth, times a fixed factor.
+
+    With that factor, an upright digit that fills its volume is as bright as its image.
+    """
+    # In a loop of its own: XLA on the CPU would otherwise recompute the volume for each consumer.
+    return apart(lambda volumes: volumes.mean(axis=-4) / THICKNESS, volumes)
+
+
+def three_views(
+    volumes: Float[Array, "batch side side side c"],
+) -> Float[Array, "batch side side 3*c"]:
+    """Cubes flattened along depth, height and width; the three views are channels."""
+    sides = (volumes.mean(axis=axis) / THICKNESS for axis in (2, 3))
+    return jnp.concatenate([flatten(volumes), *sides], axis=-1)

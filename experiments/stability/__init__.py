@@ -1,0 +1,1 @@
+"""The same training with and without the training kit, seed by seed."""

@@ -1,0 +1,85 @@
+"""Stability of training: ``python -m experiments.stability``.
+
+``--help`` lists the options; the README beside this file has the protocol.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.classification.config import Run, Training
+from experiments.classification.run import execute, load_dataset
+from experiments.engine import prepare_folder, run_command
+from experiments.engine.files import environment, write_json
+from experiments.engine.options import Launch, OutputFolder
+from experiments.stability.report import StabilityResult, build_page, findings, summary, table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(Training, Launch, OutputFolder):
+    """Train an ST-CNN seed by seed, plainly and with the training kit.
+
+    Writes the folder of a run for each recipe, report.html, training_stability.png and
+    stability.json.
+    """
+
+    steps: int = 1000
+    """Training steps."""
+    batch_size: int = 64
+    """Images in a training step."""
+    learning_rate: float = 1e-2
+    """Adam's rate at the start; it falls to zero along a cosine."""
+    width: float = 0.25
+    """Factor on the filters and units of the classifier."""
+    validation: float = 0.0
+    """Share of the training images held out for the validation curve."""
+    seeds: tuple[int, ...] = tuple(range(10, 20))
+    """One training for each seed and recipe."""
+    localization_rate: float = 0.1
+    """The kit's factor on the learning rate of the localization network."""
+    localization_frozen_steps: int = 50
+    """The kit's number of first steps in which the localization network stands still."""
+    identity_penalty: float = 0.01
+    """The kit's weight of the distance from the identity in the loss."""
+    out: Path = Path("runs/stability")
+    """Output folder."""
+
+    def runs(self) -> dict[str, Run]:
+        """The run of each recipe."""
+        kit = Run(**self.resolved(Training), model="st-cnn")
+        plain = dataclasses.replace(
+            kit, localization_rate=1.0, localization_frozen_steps=0, identity_penalty=0.0
+        )
+        return {"plain": plain, "kit": kit}
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
+    return run_command("python -m experiments.stability", Arguments, _compare, command_line)
+
+
+def _compare(arguments: Arguments) -> None:
+    """Trains by both recipes, prints the table, writes the report."""
+    dataset = load_dataset(arguments)
+    runs = {recipe: (run, arguments.out / recipe) for recipe, run in arguments.runs().items()}
+    for run, folder in runs.values():
+        prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
+    rows = []
+    for recipe, (run, folder) in runs.items():
+        errors = execute(run, folder, dataset, profile=arguments.profile).test_errors
+        rows.append(summary(recipe, errors, findings(folder, run.seeds)))
+    result = StabilityResult(
+        rows=tuple(rows),
+        dataset=dataset.name,
+        settings={recipe: run.settings for recipe, (run, _) in runs.items()},
+        **environment(),
+    )
+    write_json(arguments.out / "stability.json", result.to_json())
+    print(table(result.rows))
+    report = build_page(arguments.out, {recipe: folder for recipe, (_, folder) in runs.items()})
+    print(f"report: {report}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Traffic signs, with none, one and two spatial transformers."""

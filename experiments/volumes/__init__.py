@@ -1,0 +1,1 @@
+"""Digits in volumes, read by a three-dimensional spatial transformer."""
