@@ -112,6 +112,9 @@ def _from_json(hint: Any, value: Any, where: Path | str) -> Any:
     if origin in (typing.Union, types.UnionType):
         (inner,) = (part for part in parts if part is not types.NoneType)
         return _from_json(inner, value, where)
+    if hint is float and isinstance(value, int):
+        # JSON may write a float without a point.
+        return float(value)
     if isinstance(hint, type) and issubclass(hint, Record):
         return hint.from_json(value, where)
     if origin is tuple:

@@ -56,6 +56,9 @@ def test_older_and_newer_files():
     del data["version"], data["anything"]
     assert Whole.from_json(data) == dataclasses.replace(WHOLE, anything=None)
     assert Whole.from_json(data | {"of another time": 1}).pair == (0.5, 1.5)
+    (first, second) = Whole.from_json(data | {"pair": [1, 2]}).pair
+    assert isinstance(first, float)
+    assert (first, second) == (1, 2)
     with pytest.raises(ValueError, match="the file is of version 4 and this program knows Whole"):
         Whole.from_json(data | {"version": 4}, "the file")
 
