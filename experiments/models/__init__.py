@@ -11,6 +11,7 @@ from experiments.models.classifiers import (
     compute_in,
     crop_of,
     has_transformer,
+    num_transforms,
 )
 from experiments.models.sizes import PARAMETERS, count_parameters, width_for
 
@@ -27,5 +28,6 @@ __all__ = [
     "count_parameters",
     "crop_of",
     "has_transformer",
+    "num_transforms",
     "width_for",
 ]
