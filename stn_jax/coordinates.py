@@ -27,7 +27,7 @@ Size = Any
 
 
 def regular_grid(
-    shape: Sequence[int], *, align_corners: bool = False, dtype: Any = None
+    shape: Sequence[Size], *, align_corners: bool = False, dtype: Any = None
 ) -> Float[Array, "*space n"]:
     """The regular lattice of target points: the normalised centre of every output pixel.
 
@@ -241,7 +241,7 @@ def scale_and_centre(
     return (sizes - 1 if align_corners else sizes) / 2, (sizes - 1) / 2
 
 
-def _along_axes(coordinates: Sequence[Array], shape: Sequence[int]) -> list[Array]:
+def _along_axes(coordinates: Sequence[Array], shape: Sequence[Size]) -> list[Array]:
     """Broadcasts one coordinate per axis, x first, to the whole lattice of ``shape``."""
     last = len(shape) - 1
     return [

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +169,7 @@ def _warp(
     fill: Array | None,
     options: SampleOptions,
     transform: Transform,
-    output_shape: tuple[int, ...],
+    output_shape: tuple[Any, ...],
     antialias: bool,
     return_coverage: bool,
 ) -> Array | tuple[Array, Coverage]:
@@ -189,7 +189,7 @@ def _footprints(
     transform: Transform,
     theta: Array,
     points: Array,
-    shape: tuple[int, ...],
+    shape: tuple[Any, ...],
     align_corners: bool,
 ) -> list[list[Array]]:
     """How far each pixel coordinate of the input moves along each axis of the output, x first."""

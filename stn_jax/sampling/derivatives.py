@@ -390,7 +390,7 @@ def _zeros_for_unknown(operands: Sequence[Any]) -> tuple[list[Array], list[Any]]
     return known, avals
 
 
-def _reduced_to(aval: Any, sizes: Sequence[int]) -> tuple[bool, ...]:
+def _reduced_to(aval: Any, sizes: Sequence[Any]) -> tuple[bool, ...]:
     """Along which batch axes a cotangent is summed to have the shape of its operand."""
     return tuple(aval.shape[axis] == 1 and size != 1 for axis, size in enumerate(sizes))
 

@@ -94,7 +94,9 @@ def test_a_kernels_parameter_leaks_nowhere_and_compiles_once():
         return KERNELS["cubic"].weight(t, a)
 
     def value(a):
-        return stn.warp(image, stn.affine(), theta, kernel=stn.Kernel(2.0, weight, (a,))).sum()
+        return stn.warp(
+            image, stn.affine(), theta, kernel=stn.Kernel(2.0, weight, params=(a,))
+        ).sum()
 
     for a in (-0.5, np.float32(-0.6), jnp.float32(-0.7), np.float64(-0.8)):
         value(a)

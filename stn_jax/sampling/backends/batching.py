@@ -104,7 +104,7 @@ def _mapped(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
 
 
 def _with_more_points(
-    formula: Formula, sizes: Sequence[int], shared: Sequence[int], operands: Sequence[Array]
+    formula: Formula, sizes: Sequence[Any], shared: Sequence[int], operands: Sequence[Array]
 ) -> list[Array]:
     """Operands whose leading axes, along which the image is the same, become axes of points."""
     if not shared:

@@ -27,6 +27,14 @@ class Implementation(NamedTuple):
       name: Its name, for ``implementation=``.
       available: Whether it can be used here.
       reason: Where not, why, and what to do; else an empty string.
+
+    Example:
+      >>> import stn_jax as stn
+      >>> stn.implementations()[1]
+      Implementation(name='xla', available=True, reason='')
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 3.
     """
 
     name: str
