@@ -1,5 +1,6 @@
 """Where a spatial transformer starts: the theta that an untrained head gives."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,6 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
-from stn_jax._records import Opened
 from stn_jax.transforms import Transform
 
 # Called as ``initializer(transform, num_transforms=N, rngs=rngs)``; gives [N, num_params].
@@ -197,14 +197,14 @@ def _fit_crops(
     points = np.stack([axis.ravel() for axis in axes], axis=-1)
     # In double precision, and at once even while a model is made under a trace.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        opened, lattice = Opened(transform), jnp.asarray(points)
+        lattice = jnp.asarray(points)
         for scale in scales:
             thetas = []
             for centre in centres:
                 wanted = (scale * points + centre - points).ravel()
                 theta = _gauss_newton(
-                    lambda theta: _displacement(opened, theta, lattice),
-                    lambda theta: _slope(opened, theta, lattice),
+                    lambda theta: _displacement(transform, theta, lattice),
+                    lambda theta: _slope(transform, theta, lattice),
                     np.asarray(transform.identity),
                     wanted,
                 )
@@ -216,13 +216,13 @@ def _fit_crops(
     return None
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=0)
 def _displacement(transform: Transform, theta: Array, points: Array) -> Array:
     """Of all points, as one vector. Compiled once a family, however many heads are made."""
     return transform.displacement(theta, points).ravel()
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=0)
 def _slope(transform: Transform, theta: Array, points: Array) -> Array:
     """The derivative of that with respect to theta."""
     return jax.jacfwd(_displacement, argnums=1)(transform, theta, points)

@@ -64,7 +64,7 @@ def test_sizes_are_those_of_the_published_networks(name):
         backbone = BACKBONES[name](nnx.Rngs(0))
         return nnx.state(backbone, nnx.Param), backbone.features(images), backbone(images)
 
-    params, maps, described = jax.eval_shape(look)
+    params, maps, described = jax.eval_shape(forward)
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == SIZES[name]
     features = {"resnet50": 2048}.get(name, 1024)
     assert maps.shape == (3, 96 // 32, 64 // 32, features)
