@@ -18,6 +18,7 @@ def run(mode, *members):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["explicit", "shard_map"])
 def test_kinds_of_transforms(mode):
     run(mode, *KINDS)
@@ -29,6 +30,7 @@ def test_every_transform(mode):
     run(mode, *MEMBERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["explicit", "shard_map"])
 def test_localization_networks(mode):
     run(mode, "networks")
