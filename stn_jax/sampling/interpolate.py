@@ -14,7 +14,7 @@ from stn_jax.sampling import derivatives
 from stn_jax.sampling.backends.base import Points, Taps
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
-from stn_jax.sampling.taps import smooth, taps_along
+from stn_jax.sampling.taps import as_operands, smooth, taps_along
 
 
 def sample_pixels(
@@ -61,14 +61,11 @@ def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Ar
             kernel=name, padding=options.padding, align_corners=options.align_corners, **shared
         )
         return derivatives.evaluate(formula, image, value, *pixels)
-    indices, weights = [], []
-    for pixel, size in zip(pixels, image.shape[:-1][::-1], strict=True):
-        taps = taps_along(
-            smooth(pixel), size, options.kernel, options.padding, options.align_corners
-        )
-        index = [t.index if t.inside is None else jnp.where(t.inside, t.index, -1) for t in taps]
-        indices.append(jnp.stack(index))
-        weights.append(jnp.stack([tap.weight for tap in taps]))
+    along = [
+        taps_along(pixel, size, options.kernel, options.padding, options.align_corners)
+        for pixel, size in zip(pixels, image.shape[:-1][::-1], strict=True)
+    ]
+    indices, weights = zip(*map(as_operands, along), strict=True)
     return derivatives.evaluate(Taps(**shared), image, value, *indices, *weights)
 
 

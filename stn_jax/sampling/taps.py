@@ -6,6 +6,7 @@ from the image.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +47,7 @@ def taps_along(
     their derivatives 0.
     """
     rule = PADDINGS[padding]
-    near = _bring_near(pixel, size, kernel, rule, align_corners)
+    near = _bring_near(smooth(pixel), size, kernel, rule, align_corners)
     nan = jnp.isnan(near)
     near = jnp.where(nan, 0, near)
     first = jax.lax.stop_gradient(kernel.first(near))
@@ -58,6 +59,12 @@ def taps_along(
         inside = moved == index if rule.filled else None
         taps.append(Tap(moved, inside, jnp.where(nan, jnp.nan, weight)))
     return taps
+
+
+def as_operands(taps: Sequence[Tap], axis: int = 0) -> tuple[Array, Array]:
+    """The indices, −1 for a tap outside, and the weights of taps, stacked along a new axis."""
+    indices = [t.index if t.inside is None else jnp.where(t.inside, t.index, -1) for t in taps]
+    return jnp.stack(indices, axis), jnp.stack([tap.weight for tap in taps], axis)
 
 
 def smooth(pixel: Float[Array, "*out"]) -> Float[Array, "*out"]:

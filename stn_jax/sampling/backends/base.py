@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from stn_jax.coordinates import Size
 from stn_jax.sampling.kernels import KERNELS
-from stn_jax.sampling.taps import Tap, smooth, taps_along
+from stn_jax.sampling.taps import Tap, taps_along
 
 Lowering = Callable[..., Any]
 ImplementationName = Literal["xla", "native", "dense"]
@@ -67,9 +67,9 @@ class Formula:
     def directions(
         self, axes: Sequence[Sequence[Tap]], axis: int, *operands: Array
     ) -> list[Sequence[Tap]]:
-        """The taps along an axis, their weights exchanged for derivatives.
+        """Lists of taps along an axis, with derivatives of the weights in place of the weights.
 
-        By the coordinate, or by each of the weights.
+        One list for the derivative by the coordinate, or one for that by each weight.
         """
         raise NotImplementedError
 
@@ -117,9 +117,7 @@ class Points(Formula):
 
     def taps_of(self, pixel: Array, size: Size) -> list[Tap]:
         """The taps along an axis of so many pixels."""
-        return taps_along(
-            smooth(pixel), size, KERNELS[self.kernel], self.padding, self.align_corners
-        )
+        return taps_along(pixel, size, KERNELS[self.kernel], self.padding, self.align_corners)
 
     def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
         """As in :class:`Formula`."""
