@@ -217,12 +217,26 @@ class Opened:
     def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
         """The children, and the structure or a record that has none."""
         recipe = self.record._recipe
-        return ((), self.record) if recipe is None else recipe.flat_opened
+        if recipe is None:
+            return (), self.record
+        children, structure = recipe.flat_opened
+        return tuple(map(_canonical, children)), structure
 
     @classmethod
     def tree_unflatten(cls, structure: Any, children: tuple[Any, ...]) -> Any:
         """The record itself."""
         return _unflatten(structure, children)
+
+
+def _canonical(child: Any) -> Any:
+    """A NumPy array in the dtype that JAX gives it now, so that JAX need not convert it.
+
+    JAX 0.10.2 keeps the constant that it made of an array object. Where ``jax_enable_x64`` has
+    changed since, the constant has the wrong dtype and an inner jitted function does not lower.
+    """
+    if not isinstance(child, np.ndarray):
+        return child
+    return np.asarray(child, jax.dtypes.canonicalize_dtype(child.dtype))
 
 
 def maker(make: Callable[Parameters, R]) -> Callable[Parameters, R]:

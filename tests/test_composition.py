@@ -276,3 +276,15 @@ def test_a_chain_of_displacements_is_as_long_a_program_for_more_steps():
         return len(lowered.as_text().splitlines())
 
     assert lines(8) < 1.5 * lines(4)
+
+
+def test_x64_may_change_between_calls():
+    """A record's NumPy arrays are passed in the dtype that holds now."""
+    t = stn.thin_plate_spline(control_points=np.random.default_rng(0).uniform(-1, 1, (6, 2)))
+
+    def program(theta):
+        return stn.warp(jnp.zeros((3, 3, 1)), t, theta)
+
+    for x64, dtype in ((False, jnp.float32), (True, jnp.float64), (False, jnp.float32)):
+        with jax.enable_x64(x64):
+            assert jax.jit(program)(jnp.asarray(t.identity)).dtype == dtype
