@@ -1,28 +1,22 @@
 """The laws of transforms on a mesh of eight devices: ``mesh_laws.py MODE [MEMBERS]``.
 
-``test_mesh.py`` runs it in a process of its own, since the number of devices is settled when JAX
-starts. Prints a line for each member that breaks a law, with the error.
+``test_mesh.py`` runs it in a process of its own, which it tells to have eight
+devices. Prints a line for each member that breaks a law, with the error.
 """
 
 import functools
-import os
 import sys
 import traceback
-from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-os.environ["JAX_PLATFORMS"] = "cpu"
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+import jax
+import jax.numpy as jnp
+import numpy as np
+from families import MEMBERS
+from flax import nnx
+from jax.sharding import AxisType, PartitionSpec
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from families import MEMBERS  # noqa: E402
-from flax import nnx  # noqa: E402
-from jax.sharding import AxisType, PartitionSpec  # noqa: E402
-
-import stn_jax as stn  # noqa: E402
-from stn_jax import nn as stnn  # noqa: E402
+import stn_jax as stn
+from stn_jax import nn as stnn
 
 DEVICES = 8
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from families import MEMBERS
+from processes import environment
 
 LAWS = Path(__file__).with_name("mesh_laws.py")
 # One of each kind of code; all of them with the slow tests.
@@ -14,7 +15,7 @@ KINDS = ("rigid 3-D", "projective", "spline of own points", "flow", "diffeomorph
 
 def run(mode, *members):
     command = [sys.executable, LAWS, mode, *members]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=LAWS.parent.parent)
+    result = subprocess.run(command, env=environment(8), capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

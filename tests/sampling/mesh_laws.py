@@ -1,14 +1,12 @@
-"""The sampler on eight devices beside one: run by ``test_meshes.py`` in a process of its own.
+"""The sampler on eight devices beside one: run by ``test_meshes.py`` in a process of its own,
+which it tells to have eight devices.
 
 ``python mesh_laws.py ENGINE`` prints a line for each case: kernel, function, kind of mesh, the
 collectives of the compiled program, and the largest difference from one device.
 """
 
-import os
 import re
 import sys
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import jax
 import jax.numpy as jnp

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import environment
 
 import stn_jax as stn
 
@@ -16,7 +17,7 @@ ENGINES = [each.name for each in stn.implementations() if each.available and eac
 def test_eight_devices_are_as_one(engine):
     script = Path(__file__).with_name("mesh_laws.py")
     found = subprocess.run(
-        [sys.executable, script, engine], capture_output=True, text=True, check=False
+        [sys.executable, script, engine], env=environment(8), capture_output=True, text=True
     )
     assert found.returncode == 0, found.stderr
     rows = [[cell.strip() for cell in line.split("|")] for line in found.stdout.splitlines()]

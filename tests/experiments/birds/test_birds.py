@@ -1,7 +1,6 @@
 """The command of the birds: what it leaves, going on after a stop, bad input."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import environment
 
 from experiments.birds import __main__ as birds
 from experiments.birds import drawn as drawn_birds
@@ -113,7 +113,7 @@ def test_a_run_that_is_stopped_ends_like_one_that_never_was(finished, drawn, tmp
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.birds", *command],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=environment(),
         stderr=subprocess.PIPE,
         text=True,
     )

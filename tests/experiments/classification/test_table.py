@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 import signal
@@ -11,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
+from processes import environment
 
 from experiments.classification import run, table
 from experiments.classification.config import TableArguments
@@ -160,15 +159,9 @@ def test_killed_it_goes_on_to_the_same_table(finished, data, tmp_path):
     """SIGKILL after so many lines of metrics; the last at a random moment."""
     out = tmp_path / "table"
     command = [sys.executable, "-m", "experiments.distorted_mnist", *arguments(data, out)]
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
     waits = np.random.default_rng().uniform(0, 0.3, size=2)
     for lines, wait in zip((3, 10), waits, strict=True):
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | cache, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 240
         while sum(path.read_text().count("\n") for path in out.rglob("metrics.jsonl")) < lines:
             assert process.poll() is None, "the table was done before it was killed"

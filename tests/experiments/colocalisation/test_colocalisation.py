@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from processes import environment
 
 import stn_jax as stn
 from experiments.colocalisation import __main__ as colocalisation
@@ -211,9 +212,7 @@ def test_what_a_run_leaves(data, finished, capsys):
 def test_killed_and_resumed_is_the_same(data, finished, tmp_path):
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "experiments.colocalisation", *arguments(data, out)]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}
-    environment = os.environ | cache
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
     log = out / "metrics.jsonl"
     deadline = time.monotonic() + 300
     # Somewhere in the training of the first class.
@@ -266,12 +265,10 @@ def test_two_devices_end_as_one(data, tmp_path):
     for number in (1, 2):
         out = tmp_path / str(number)
         words = arguments(data, out, "--digits", "1")
-        environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
-            "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-        }
         command = [sys.executable, "-m", "experiments.colocalisation", *words]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(number), capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         _, *rows = kept(out)
         losses.append({(row["training"], row["step"]): row["loss"] for row in rows})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import environment
 
 from experiments.distorted_mnist import __main__ as distorted_mnist
 from experiments.engine.metrics import MetricsLog
@@ -110,7 +111,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(finished, data, tmp_path):
     """SIGKILL in the midst, without a checkpoint of that moment, and a line cut short."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "experiments.distorted_mnist", *arguments(data, out)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     metrics = out / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_text().count("\n") >= 5):

@@ -2,15 +2,14 @@
 
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from processes import environment
 
 from experiments.engine.metrics import MetricsLog
 
@@ -102,14 +101,8 @@ def test_a_training_stops_early(angles, tmp_path):
 def test_several_devices_end_as_one(form, finished, tmp_path):
     out = tmp_path / "run"
     words = ["--seeds", "0", "1", "--parallel", form, "--out", str(out)]
-    root = str(Path(__file__).parents[3])
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
-        "PYTHONPATH": root,
-    }
     command = [sys.executable, str(SCRIPT), *words]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(4), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(losses(out), losses(finished), rtol=1e-3, atol=1e-6)
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from processes import environment
 
 from experiments.engine import devices
 
@@ -23,15 +23,10 @@ TOLERANCE = 2e-6
 
 def start(number, *words):
     """A process with so many simulated devices, that prints losses."""
-    flags = f"--xla_force_host_platform_device_count={number}"
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
     return subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, words)],
         cwd=ROOT,
-        env=os.environ | cache | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        env=environment(number),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

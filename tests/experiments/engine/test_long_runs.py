@@ -1,7 +1,6 @@
 """What long trainings need: parts of a batch, less precision, an early end, events, processes."""
 
 import json
-import os
 import signal
 import socket
 import struct
@@ -16,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from processes import environment
 from tensorboardX.proto.event_pb2 import Event
 
 from experiments import models
@@ -237,16 +237,12 @@ def start_two(given):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
-    }
     words = [*given, "--coordinator", coordinator, "--num-processes", "2", "--process"]
     return [
         subprocess.Popen(
             [sys.executable, "-m", "experiments.distorted_mnist", *words, str(number)],
             cwd=ROOT,
-            env=environment,
+            env=environment(2),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
