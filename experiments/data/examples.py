@@ -4,7 +4,8 @@ Each source is a sequence of examples with random access, which can be sent to a
 example is a dict of ``image``, uint8 ``[side, side, 3]``, and ``label``, int32. With annotations it
 also has ``box``, float32 ``[4]``: left, top, right and bottom, and ``parts``, float32
 ``[parts, 2]``: ``(x, y)``, NaN where a part is not visible. Both are in normalised coordinates of
-the image, −1 and 1 being its outer edges, and may lie outside it.
+the image, −1 and 1 being its outer edges, and may lie outside it, where the picture goes on: boxes
+are clipped to the whole picture.
 """
 
 import io
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 
+from experiments.data.pictures import as_rgb
 from experiments.data.sources import DataError
 
 FitName = Literal["crop", "whole"]
@@ -59,8 +61,12 @@ class Framing(NamedTuple):
         return left, top, left + side, top + side
 
     def image(self, picture: Image.Image) -> UInt8[np.ndarray, "side side 3"]:
-        """The square, with antialiasing."""
-        resized = picture.convert("RGB").resize(
+        """The square, with antialiasing.
+
+        Raises:
+          ValueError: If the picture has 32 bits a channel.
+        """
+        resized = as_rgb(picture).resize(
             (self.side, self.side), Image.Resampling.BILINEAR, box=self.region(picture.size)
         )
         return np.asarray(resized)
@@ -75,8 +81,9 @@ class Framing(NamedTuple):
         return ((points - middle) / half).astype(np.float32)
 
     def box(self, box: Float[np.ndarray, " 4"], size: tuple[int, int]) -> Float[np.ndarray, " 4"]:
-        """The same for a box: left, top, right and bottom."""
-        return self.points(box.reshape(2, 2), size).reshape(4)
+        """The same for a box: left, top, right and bottom, first clipped to the picture."""
+        clipped = np.clip(box.reshape(2, 2), 0, size)
+        return self.points(clipped, size).reshape(4)
 
 
 class Arrays:
@@ -290,4 +297,5 @@ def _decoding(where: str | os.PathLike[str]) -> Iterator[None]:
     # Pillow raises these, also for pictures that are far too large.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise DataError(f"{where}: expected a readable image; got {got}; fetch it again") from error
+        remedy = "fetch it again, or save it with 8 bits a channel"
+        raise DataError(f"{where}: expected a readable image; got {got}; {remedy}") from error

@@ -25,6 +25,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written or read: names it, and says what to do."""
 
 
+class OtherStateError(CheckpointError):
+    """A checkpoint, perhaps whole, of a state with other leaves, shapes or dtypes."""
+
+
 class Checkpoints:
     """The last two checkpoints of one training, written while the training goes on.
 
@@ -65,7 +69,7 @@ class Checkpoints:
         copied = jax.tree.map(_copy, state)
         items = {
             "state": ocp.args.StandardSave(copied),
-            "digest": ocp.args.JsonSave({"sha256": _digest(copied)}),
+            "digest": ocp.args.JsonSave({"sha256": _digest(copied), "leaves": _described(copied)}),
         }
         try:
             self._manager.wait_until_finished()
@@ -82,19 +86,29 @@ class Checkpoints:
         """Reads the state after ``step`` steps, shaped like ``like``.
 
         Raises:
+          OtherStateError: If the leaves, their shapes or their dtypes are not those of ``like``.
           CheckpointError: If the checkpoint cannot be read or is damaged; names it.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = {"state": ocp.args.StandardRestore(abstract), "digest": ocp.args.JsonRestore()}
         where = self._folder / str(step)
-        try:
-            read = self._manager.restore(step, args=ocp.args.Composite(**items))
-            whole = _digest(read["state"]) == read["digest"]["sha256"]
-        except Exception as error:
-            raise CheckpointError(f"checkpoint {where} cannot be read: {_brief(error)}.") from error
-        if not whole:
+        digest = self._read(step, "digest", ocp.args.JsonRestore())
+        # Compared first: Orbax casts and pads a leaf without a word. Old checkpoints have no list.
+        if "leaves" in digest and (other := _difference(_described(like), digest["leaves"])):
+            raise OtherStateError(
+                f"checkpoint {where} is of another state: {other}. Go on with the settings that it "
+                "was made with, or train in another folder."
+            )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        state: State = self._read(step, "state", ocp.args.StandardRestore(abstract))
+        if _digest(state) != digest["sha256"]:
             raise CheckpointError(f"checkpoint {where} is damaged: its digest is another.")
-        return read["state"]
+        return state
+
+    def _read(self, step: int, item: str, arguments: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: arguments}))[item]
+        except Exception as error:  # Orbax raises whatever its parts raise.
+            where = self._folder / str(step)
+            raise CheckpointError(f"checkpoint {where} cannot be read: {_brief(error)}.") from error
 
     def resume(self, like: State) -> tuple[int, State] | None:
         """The step and the state of the last whole checkpoint; ``None`` if there is no checkpoint.
@@ -102,6 +116,7 @@ class Checkpoints:
         Broken checkpoints after it are renamed and reported. All processes get the first one's.
 
         Raises:
+          OtherStateError: If the leaves, their shapes or their dtypes are not those of ``like``.
           CheckpointError: If there are checkpoints and not one of them is whole; names them.
         """
         found = self._last_whole(like) if is_first() else None
@@ -113,6 +128,8 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 state = self.restore(step, like)
+            except OtherStateError:
+                raise
             except CheckpointError as error:
                 broken.append(error)
                 continue
@@ -173,11 +190,37 @@ def _brief(error: Exception) -> str:
     return textwrap.shorten(str(error).partition("\n")[0], 160)
 
 
+def _leaves(state: Any) -> list[tuple[str, np.ndarray]]:
+    """The numbers of all leaves, with their places in the tree."""
+    return [
+        (
+            jax.tree_util.keystr(path),
+            np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf),
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    ]
+
+
+def _described(state: Any) -> dict[str, str]:
+    """The dtype and the shape of each leaf."""
+    return {place: f"{array.dtype}{list(array.shape)}" for place, array in _leaves(state)}
+
+
+def _difference(expected: dict[str, str], got: dict[str, str]) -> str:
+    """The first leaf in which two states differ, in words; empty if there is none."""
+    for place in expected | got:
+        if expected.get(place) != got.get(place):
+            return (
+                f"at {place} expected {expected.get(place, 'none')}, got {got.get(place, 'none')}"
+            )
+    return ""
+
+
 def _digest(state: Any) -> str:
     """A hash of all numbers, with their dtypes, shapes and places in the tree."""
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for place, array in _leaves(state):
+        digest.update(f"{place} {array.dtype} {array.shape}".encode())
+        # As bytes: bfloat16 has no buffer of its own.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

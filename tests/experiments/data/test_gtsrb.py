@@ -17,12 +17,15 @@ def color(label, track):
 
 
 def write_image(path, inside, size):
-    """A sign of one colour in a black margin of 5 pixels; returns its line without the class."""
+    """A sign of one colour in a black margin of 5 pixels; returns its line without the class.
+
+    X2 and Y2 are the first pixel outside, see ``test_regions_end_before_their_far_corner``.
+    """
     width, height = size
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[5:-5, 5:-5] = inside
     Image.fromarray(pixels).save(path)
-    return f"{path.name};{width};{height};5;5;{width - 6};{height - 6}"
+    return f"{path.name};{width};{height};5;5;{width - 5};{height - 5}"
 
 
 def write_benchmark(root, rng):
@@ -76,6 +79,52 @@ def test_whole_images_keep_their_margin(benchmark):
     # 5 of 40 and of 30 pixels on 48.
     inside = image[..., 2] > 100
     assert (inside.sum(axis=1).max(), inside.sum(axis=0).max()) == (36, 32)
+
+
+def test_edges_of_a_region_are_the_signs(tmp_path):
+    """Not a column or a row less: stripes at the far edges of the region stay."""
+    write_benchmark(tmp_path, np.random.default_rng(0))
+    pixels = np.full((30, 40, 3), 100, np.uint8)
+    # The last column and row inside, and the first outside.
+    pixels[:, 34], pixels[24] = 200, 200
+    pixels[:, 35:], pixels[25:] = 0, 0
+    Image.fromarray(pixels).save(tmp_path / "Final_Test/Images/00000.ppm")
+    image = load(f"gtsrb-roi:{tmp_path}").test.images[0]
+    assert image[:-5, :-5].max() <= 110
+    assert image[:, -1].min() > 190
+    assert image[-1].min() > 190
+
+
+def test_regions_end_before_their_far_corner(data_folder):
+    """The margin is "at least 5 pixels": on the right it is so if X2 is the first pixel outside."""
+    file = data_folder / "gtsrb" / "gtsrb_32x32.npz"
+    if not file.is_file():
+        pytest.skip("STN_JAX_DATA names a folder without gtsrb/gtsrb_32x32.npz")
+    with np.load(file) as arrays:
+        width, height, left, top, right, bottom = arrays["geom_train"].astype(int).T
+    for margin in (left, top, width - right, height - bottom):
+        assert (margin >= 5).mean() > 0.999
+    for margin in (width - 1 - right, height - 1 - bottom):
+        assert (margin >= 5).mean() < 0.5
+
+
+@pytest.mark.parametrize("named", ["", "gtsrb", "gtsrb/GTSRB"])
+def test_folders_of_torchvision(tmp_path, rng, named):
+    """With the corrected archive's ``Training`` in place of ``Final_Training/Images``."""
+    root = tmp_path / "gtsrb" / "GTSRB"
+    write_benchmark(root, rng)
+    (root / "Final_Training" / "Images").rename(root / "Training")
+    (root / "Final_Training").rmdir()
+    (root / "GT-final_test.csv").rename(tmp_path / "gtsrb" / "GT-final_test.csv")
+    dataset = load(f"gtsrb:{tmp_path / named}")
+    assert len(dataset.train.labels) == sum(TRACKS.values()) * FRAMES
+    np.testing.assert_array_equal(dataset.test.labels, [12, 0, 7, 7])
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(benchmark):
+    for file in (benchmark / "GTSRB").rglob("*.csv"):
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+    np.testing.assert_array_equal(load(f"gtsrb:{benchmark}").test.labels, [12, 0, 7, 7])
 
 
 def assert_tracks_are_apart(dataset, train, validation):

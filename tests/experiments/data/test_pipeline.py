@@ -199,6 +199,35 @@ def test_framing_moves_points_with_the_pixels():
     )
 
 
+def test_sixteen_bits_are_scaled_and_more_are_refused(tmp_path):
+    values = np.array([[0, 255, 257, 32768, 65535]], np.uint16).repeat(5, axis=0)
+    wide = tmp_path / "depth.png"
+    Image.fromarray(values).save(wide)
+    framing = Framing(5, "whole")
+    source = Files([wide], np.zeros(1, int), framing)
+    # A 257th, rounded: 65,535 is white, as 255 is.
+    np.testing.assert_array_equal(source[0]["image"][0, :, 0], [0, 1, 1, 128, 255])
+    np.testing.assert_array_equal(
+        source[0]["image"], source[0]["image"][:1, :, :1].repeat(3, 2).repeat(5, 0)
+    )
+    for dtype, mode in ((np.int32, "I"), (np.float32, "F")):
+        Image.fromarray(values.astype(dtype)).save(tmp_path / f"{mode}.tiff")
+        with pytest.raises(DataError, match=f"{mode}.tiff.* mode '{mode}'.*save it with 8 bits"):
+            Files([tmp_path / f"{mode}.tiff"], np.zeros(1, int), framing)[0]
+
+
+def test_boxes_are_clipped_to_the_picture(tmp_path):
+    """TFDS's copy of the birds cuts boxes at the right and bottom edges; so do the folders."""
+    path = tmp_path / "bird.png"
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(path)
+    boxes = np.array([[30.0, 5, 47, 25]])
+    box = Files([path], np.zeros(1, int), Framing(8, "whole"), boxes=boxes)[0]["box"]
+    np.testing.assert_allclose(box, [0.5, -0.5, 1, 1])
+    # Of the crop the picture is twice as wide.
+    box = Files([path], np.zeros(1, int), Framing(8, "crop"), boxes=boxes)[0]["box"]
+    np.testing.assert_allclose(box, [1, -0.5, 2, 1])
+
+
 def test_batches_are_placed_ahead_of_their_use():
     placed = []
 

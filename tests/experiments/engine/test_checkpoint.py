@@ -11,7 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.engine.checkpoint import CheckpointError, Checkpoints  # noqa: F401
+from experiments.engine.checkpoint import (
+    CheckpointError,  # noqa: F401
+    Checkpoints,
+    OtherStateError,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -83,6 +87,41 @@ def test_the_state_may_be_given_away_while_it_is_written(tmp_path):
         np.testing.assert_array_equal(
             checkpoints.resume(state_after(0))[1]["params"], state_after(1)["params"]
         )
+
+
+def test_every_dtype_is_kept_bit_for_bit(tmp_path, rng):
+    state = {
+        name: jnp.asarray(rng.normal(size=(3, 2)) * 50, name)
+        for name in ("bfloat16", "float16", "int8", "uint8", "float8_e4m3fn")
+    }
+    state |= {"number": jnp.asarray(3, jnp.bfloat16), "key": jax.random.key(4)}
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(1, state)
+        _, found = checkpoints.resume(jax.tree.map(jnp.zeros_like, state))
+    for name, expected in state.items():
+        assert found[name].dtype == expected.dtype
+        assert (found[name] == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"params": jnp.zeros((64, 65))}, r"\['params'\] expected float32\[64, 65\], got"),
+        (
+            {"params": jnp.zeros((64, 64), jnp.bfloat16)},
+            r"\['params'\] expected bfloat16\[64, 64\], got float32\[64, 64\]",
+        ),
+        ({"more": jnp.zeros(3)}, r"\['more'\] expected float32\[3\], got none"),
+    ],
+)
+def test_the_state_of_another_training_is_told_apart_from_damage(folder, other, message):
+    with (
+        closing(Checkpoints(folder)) as checkpoints,
+        pytest.raises(OtherStateError, match=f"{folder / '3'} is of another state: at {message}"),
+    ):
+        checkpoints.resume(state_after(0) | other)
+    # Nothing was set aside.
+    assert resume(folder)[0] == 3
 
 
 def in_a_process(program, folder):
