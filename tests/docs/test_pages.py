@@ -52,6 +52,23 @@ def test_recipes_are_followed(name, tmp_path):
     assert "64 images to train on, 32 to test" in finished.stdout
 
 
+@pytest.mark.slow
+def test_devices_agree_with_one(tmp_path):
+    """Eight devices made of a CPU, in a process of their own; the page asserts what it says."""
+    script = tmp_path / "devices.py"
+    script.write_text("\n".join(code_of((ROOT / "docs/tutorials/devices.md").read_text())))
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    finished = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "mean of gradients                   8.00 times as long" in finished.stdout
+
+
 def test_gallery_shows_every_member(monkeypatch):
     names = list(gallery.families())
     assert {"affine", "thin_plate_spline", "flow", "chain", "fixed"} <= set(names)
