@@ -8,7 +8,7 @@ PYTEST ?=
 
 .PHONY: help demo docs readme-assets test test-all native-sanitized conformance bench lint dist setup clean
 help:
-	@echo "make demo   train a CNN and an ST-CNN on rotated digits; runs/demo/report.html"
+	@echo "make demo   train a network without and with a spatial transformer; runs/demo/report.html"
 	@echo "make test   run the tests, but for those that take longest"
 	@echo "make test-all   run all tests"
 	@echo "make conformance   the laws of transforms and of the sampler as a table, members × laws"
@@ -42,9 +42,8 @@ endif
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m experiments.distorted_mnist --model cnn st-cnn --data $(DATA) \
-	    --width 0.25 --steps 2500 --batch-size 64 --learning-rate 3e-3 --validation 0 \
-	    --test-copies 8 --out runs/demo --overwrite
+	$(BIN)/python -m experiments.distorted_mnist --model fcn st-fcn --distortion RTS --data $(DATA) \
+	    --steps 3000 --batch-size 64 --validation 0 --test-copies 8 --out runs/demo --overwrite
 
 docs: setup
 	$(BIN)/python -m docs.build

@@ -1,7 +1,7 @@
 """The README's tables, figures and pictures: ``python -m docs.readme``, or ``make readme-assets``.
 
 What stands between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` in README.md is written from
-the results kept with the code. A picture is drawn again only if what it is drawn from has changed
+results kept with the code. A picture is drawn again only if what it is drawn from has changed
 since; ``docs/images/inputs.json`` holds the hashes. The tests compare both, so that nothing stale
 stays unseen.
 """
@@ -12,21 +12,20 @@ import inspect
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from docs import figures, results
-from experiments.birds.records import BirdsResult
 from experiments.engine.files import read_json, write_atomically, write_json
-from experiments.report.records import TableEntry
+from experiments.report.records import RunResult
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 IMAGES = ROOT / "docs" / "images"
 INPUTS = IMAGES / "inputs.json"
+DEMO = ROOT / "experiments" / "results" / "demo"
+DEMO_MODELS = ("fcn", "st-fcn")
 _EXPONENTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -35,7 +34,8 @@ class Picture(NamedTuple):
 
     Attributes:
       draw: Writes it to a path.
-      inputs: Files, or functions as ``module:name``, whose text it depends on.
+      inputs: Files, functions as ``module:name``, or recipes as ``Makefile:target``, whose text it
+        depends on.
     """
 
     draw: Callable[[Path], object]
@@ -70,13 +70,21 @@ def _left_by(file: str, command: str) -> Callable[[Path], object]:
     return draw
 
 
+def _draw_demo(path: Path) -> None:
+    """Takes the picture of ``make demo``, and keeps the results of that same run."""
+    _left_by("runs/demo/before_after_st-fcn.png", "make demo")(path)
+    DEMO.mkdir(exist_ok=True)
+    for model in DEMO_MODELS:
+        shutil.copyfile(ROOT / "runs" / "demo" / model / "result.json", DEMO / f"{model}.json")
+
+
 PICTURES = {
     "antialias.png": Picture(
         _draw_antialias, ("benchmarks/antialias.py", "stn_jax/sampling/antialias.py")
     ),
     "before_after.png": Picture(
-        _left_by("runs/demo/before_after_st-cnn.png", "make demo"),
-        ("experiments.report.figures:before_after", "stn_jax/visualize/drawing.py"),
+        _draw_demo,
+        ("Makefile:demo", "experiments.report.figures:before_after"),
     ),
     "invariance.png": Picture(
         _draw_invariance,
@@ -85,7 +93,7 @@ PICTURES = {
     "rts_st_cnn.png": Picture(
         _left_by(
             "runs/table/before_after_RTS_st-cnn_affine.png",
-            "python -m experiments.distorted_mnist table, as the README says, with --out "
+            "python -m experiments.distorted_mnist table, as docs/experiments.md says, with --out "
             "runs/table,",
         ),
         ("experiments/results/distorted_mnist.json", "experiments.report.figures:before_after"),
@@ -105,6 +113,9 @@ def _text(name: str) -> bytes:
     module, colon, function = name.partition(":")
     if not colon:
         return (ROOT / name).read_bytes()
+    if module == "Makefile":
+        recipe = (ROOT / "Makefile").read_text().partition(f"\n{function}:")[2]
+        return recipe.partition("\n\n")[0].encode()
     return inspect.getsource(getattr(importlib.import_module(module), function)).encode()
 
 
@@ -118,190 +129,53 @@ def stale_pictures() -> list[str]:
     ]
 
 
-def stability() -> str:
-    """The training kit against one optimizer for all."""
-    return results.stability_table(results.read("stability"))
-
-
-def distorted_mnist() -> str:
-    """Models × sets beside the paper's errors, and their order."""
-    entries = results.read("distorted_mnist")
-    shares = [entry.mean / entry.paper for entry in entries]
-    verdicts = [entry.verdict for entry in entries]
-    return f"{results.matrix_table(entries)}\n\n" + _filled(
-        f"Of the {len(entries)} errors {verdicts.count('at or below')} are at or below the "
-        f"paper's, {verdicts.count('within the interval')} more have the paper's in their "
-        f"interval; they are {min(shares):.1f} to {max(shares):.1f} times the paper's. "
-        f"{results.order_sentence(entries)}"
+def demo() -> str:
+    """The errors of ``make demo``, below its picture."""
+    plain, transformed = (
+        RunResult.from_json(read_json(DEMO / f"{model}.json"), str(DEMO)) for model in DEMO_MODELS
     )
-
-
-def shown() -> str:
-    """What the other experiments have shown, a line each."""
-    clutter, addition = results.read("cluttered_mnist"), results.read("mnist_addition")
-    found, turned = results.read("colocalisation"), results.read("invariance")
-    signs, drawn = results.read("traffic_signs"), results.read("birds_drawn")
-    solid = results.read("volumes")
-    sizes = [entry.num_parameters for entry in clutter]
-    sets = {"T": "of translated digits", "TC": "among clutter"}
-    digits = "; ".join(
-        f"{row.mean:.1f} % ({low:.1f} to {high:.1f}) {sets.get(row.set, row.set)}, "
-        f"{_span(*map(float, row.paper), digits=0)} in the paper"
-        for row in found.sets
-        for low, high in [row.interval]
+    low, high = transformed.interval
+    return _filled(
+        "*Digits that a spatial transformer found, enlarged and turned upright. It learnt that "
+        "from the classes alone: the same number of parameters, "
+        f"{transformed.num_parameters / 1000:.0f},000, misread {plain.mean:.1f} % of these digits "
+        f"({_span(*plain.interval, digits=1)}) without a transformer and {transformed.mean:.1f} % "
+        f"with one ({_span(low, high, digits=1)}). One seed, 95 % intervals; made by `make demo`.*"
     )
-    lines = [
-        f"**Cluttered digits**, set TC, {min(sizes):,} to {max(sizes):,} parameters, "
-        f"{_how(clutter)}: "
-        f"{_errors(clutter)} ([figures](experiments/results/cluttered_mnist.json)).",
-        f"**MNIST addition**, {_how(addition)}: {_errors(addition)} "
-        "([figures](experiments/results/mnist_addition.json)).",
-        f"**Co-localisation**, digits {', '.join(map(str, found.sets[0].digits))} of MNIST, "
-        f"each by itself, {found.steps} steps, {_seeds(found.seeds)}, found on "
-        f"{found.sets[0].canvases:,} test canvases: "
-        f"{digits} "
-        "([figures](experiments/results/colocalisation.json)).",
-        f"**Volumes**, solid digits somewhere in 60³ voxels, {_how(solid)}: {_errors(solid)}, no "
-        "numbers in the paper ([figures](experiments/results/volumes.json)).",
-        f"**Traffic signs** (GTSRB), 32×32 pixels, {_how(signs)}: "
-        f"{_errors(signs, 'published')} ([figures](experiments/results/traffic_signs.json)).",
-        f"**Birds**, drawn ones, {_birds(drawn)} "
-        "([figures](experiments/results/birds_drawn.json)).",
-        "**Max-pooling is no invariance to rotation**: test error in percent, by the angle by "
-        "which all "
-        "test digits are turned ([figures](experiments/results/invariance.json)):",
-    ]
-    bullets = "\n".join(_filled(f"- {line}", "  ") for line in lines)
-    return f"{bullets}\n\n{results.invariance_table(turned)}"
-
-
-def _how(entries: Sequence[TableEntry]) -> str:
-    one = entries[0]
-    return (
-        f"{one.steps:,} steps of {one.batch_size} images, rate "
-        f"{one.settings['learning_rate']:g}, {_seeds(one.seeds)}"
-    )
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-
-
-def _errors(entries: Sequence[TableEntry], source: str = "paper") -> str:
-    return "; ".join(
-        f"{entry.name} {entry.mean:.2f} %" + (f", {source} {entry.paper:g}" if entry.paper else "")
-        for entry in entries
-    )
-
-
-def _birds(record: BirdsResult) -> str:
-    """Accuracies, and how much more often crops contain parts than the untrained crops do."""
-    (plain, parts), number = record.rows, len(record.seeds)
-    accuracies = "; ".join(
-        f"{row.model} {row.accuracy:.1f} % right ({low:.1f} to {high:.1f})"
-        for row in (plain, parts)
-        for low, high in [row.interval]
-    )
-    assert parts.held is not None
-    assert parts.held_by_first_crops is not None
-    first = parts.held_by_first_crops.transformers
-    held = [
-        np.mean([getattr(seed.transformers[k], part) for seed in parts.held])
-        for k, part in enumerate(("head", "body"))
-    ]
-    moved = ", ".join(
-        f"crop {k + 1} holds the {part} in {100 * now:.0f} % of images, at the start in "
-        f"{100 * getattr(first[k], part):.0f}"
-        for k, (part, now) in enumerate(zip(("head", "body"), held, strict=True))
-    )
-    return f"{record.settings['steps']:,} steps, {number} seeds: {accuracies}; {moved}"
 
 
 def accuracy() -> str:
-    """How exact the library is, a line for each table of the benchmark."""
+    """How exact the library is, in a line."""
     tables = read_json(results.BENCHMARKS / "accuracy.json")["tables"]
     same = tables["identity"]["rows"]
     warps, exact = (sum(row[key] for row in same) for key in ("warps", "bit for bit"))
-    fused = sum(row["warps"] for row in same if row["displacement"] == "fused")
     torch = _largest(tables["pytorch"]["rows"], "relative")
     scipy = _largest(tables["scipy"]["rows"], "2-D", "3-D")
-    places = {
-        name: [
-            max(row[name] for row in tables["positions"]["rows"] if row["width"] == width)
-            for width in ("512", "4096")
-        ]
-        for name in ("warp", "PyTorch")
-    }
-    half = max(row["ours"] for row in tables["half"]["rows"])
-    version = {
-        name: tables[name]["title"].partition(name_in_title)[2].split(",")[0].split(" ")[1]
-        for name, name_in_title in (("pytorch", "PyTorch"), ("scipy", "SciPy"))
-    }
-    rows = [
-        (
-            f"the identity's parameters; {tables['identity']['title'].partition(': ')[2]} × 4 "
-            "kernels × "
-            "4 dtypes",
-            f"the same bits in {exact:,} of {warps:,} warps, {fused} of them whole calls with the "
-            "linear "
-            "kernel, the others with the displacement computed beforehand",
-        ),
-        (
-            f"PyTorch {version['pytorch'].partition('+')[0]}, 2-D and 3-D, values, gradients, "
-            "double "
-            "backward, as a share of their size",
-            f"{_power(torch['float64'])} in float64, {_power(torch['float32'])} in float32",
-        ),
-        (
-            f"SciPy {version['scipy']} `map_coordinates`, orders 0 and 1, five modes",
-            f"{_power(scipy['float64'])} in float64, {_power(scipy['float32'])} in float32",
-        ),
-        (
-            "sampled positions in images 512 and 4,096 pixels wide, float32",
-            f"`warp` {_power(places['warp'][0], 1)} and {_power(places['warp'][1], 1)} pixels at "
-            "most, "
-            f"PyTorch {_power(places['PyTorch'][0], 1)} and {_power(places['PyTorch'][1], 1)}",
-        ),
-        ("bfloat16 and float16 images", f"{half:.2f} roundings of the output at most"),
-    ]
-    return results.markdown_table(["", ""], rows)
+    return _filled(
+        f"Exact: the identity returns the same bits in {exact:,} of {warps:,} warps; in float64 "
+        f"values and derivatives differ from PyTorch's by {_power(torch['float64'])} of their "
+        f"size and values from SciPy's by {_power(scipy['float64'])}: "
+        "[how exact](benchmarks/results/accuracy.txt)."
+    )
 
 
 def speed() -> str:
-    """How fast the library is, as the range of PyTorch's time over ours."""
+    """How fast the library is, in a line: the range of PyTorch's time over ours."""
     on_cpu, on_gpu = (
         read_json(results.BENCHMARKS / f"{name}.json") for name in ("sampler", "sampler_h100")
     )
-    steps = {
-        row["model"]: min(ratio["median"] for ratio in row["ratios"].values())
-        for row in read_json(results.BENCHMARKS / "train_step.json")["rows"]
-        if row["steps per dispatch"] == 10
-    }
-    splines = [
-        ratio["median"]
-        for row in read_json(results.BENCHMARKS / "transforms.json")["rows"]
-        for name, ratio in row.get("ratios", {}).items()
-        if name.startswith("Kornia")
-    ]
-    slower = [
-        1 - row["ratios"][row["best_peer"]]["median"]
-        for row in on_gpu["rows"]
-        if row["ratios"][row["best_peer"]]["median"] < 1
-    ]
     return _filled(
-        "How fast, as PyTorch's time over ours, so that above 1 we are faster. Affine warps in "
-        f"float32 on an {_short(on_gpu['environment']['device'])}, beside the best of PyTorch "
-        f"eager and compiled: {_beside_pytorch(on_gpu, 'forward')} forward, "
-        f"{_beside_pytorch(on_gpu, 'forward+backward to θ')} with the gradient to θ, "
-        f"{_beside_pytorch(on_gpu, 'forward+backward to image and θ')} to image and θ; in "
-        f"{len(slower)} of {len(on_gpu['rows'])} rows some peer, mostly `map_coordinates` of JAX, "
-        f"is faster, by {100 * max(slower):.0f} % at most. On two CPU cores, beside PyTorch eager: "
-        f"{_beside_pytorch(on_cpu, 'forward')}, "
-        f"{_beside_pytorch(on_cpu, 'forward+backward to θ')} and "
-        f"{_beside_pytorch(on_cpu, 'forward+backward to image and θ')}; there a training step, ten "
-        f"in a call, of the ST-CNN {steps['st-cnn']:.2f}, of the ST-FCN {steps['st-fcn']:.2f}. "
-        f"Kornia's thin plate splines take {min(splines):.0f} to {max(splines):.0f} times ours. "
-        "Every row, losses included, and how it was measured: [benchmarks](benchmarks/README.md)."
+        f"Fast, as PyTorch's time over ours: on two CPU cores {_in_words(on_cpu)}; on an "
+        f"{_short(on_gpu['environment']['device'])} {_in_words(on_gpu)}. Every row, losses "
+        "included: [benchmarks](benchmarks/README.md)."
+    )
+
+
+def _in_words(record: Any) -> str:
+    return (
+        f"{_beside_pytorch(record, 'forward')} forward, "
+        f"{_beside_pytorch(record, 'forward+backward to θ')} to θ, "
+        f"{_beside_pytorch(record, 'forward+backward to image and θ')} to image and θ"
     )
 
 
@@ -358,9 +232,7 @@ def _power(value: float, digits: int = 0) -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    "stability": stability,
-    "distorted_mnist": distorted_mnist,
-    "shown": shown,
+    "demo": demo,
     "accuracy": accuracy,
     "speed": speed,
 }
@@ -383,8 +255,6 @@ def written(text: str) -> str:
 
 def main() -> int:
     """Writes what is stale; returns the exit status, 2 where a picture needs a training first."""
-    text = written(README.read_text())
-    write_atomically(README, lambda path: path.write_text(text))
     recorded = read_json(INPUTS) if INPUTS.is_file() else {}
     status = 0
     for name in stale_pictures():
@@ -397,6 +267,9 @@ def main() -> int:
         recorded[name] = inputs_of(PICTURES[name])
         print(f"drawn: {name}")
     write_json(INPUTS, dict(sorted(recorded.items())))
+    # Last, since the demo's results are kept when its picture is.
+    text = written(README.read_text())
+    write_atomically(README, lambda path: path.write_text(text))
     return status
 
 

@@ -146,9 +146,9 @@ def test_exported_model_gives_the_same_without_this_library(tmp_path, capsys):
     assert f"{file.stat().st_size:,} bytes" in capsys.readouterr().out
 
 
-def test_every_example_is_in_the_readme_with_its_command():
-    readme = (FOLDER.parent / "README.md").read_text()
+def test_every_example_is_in_the_documentation_with_its_command():
+    page = (FOLDER.parent / "docs" / "experiments.md").read_text()
     names = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
-    assert set(re.findall(r"python -m examples\.(\w+)", readme)) == names
+    assert set(re.findall(r"python -m examples\.(\w+)", page)) == names
     for name in names:
         assert f"``python -m examples.{name}``" in (FOLDER / f"{name}.py").read_text()
