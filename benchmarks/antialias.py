@@ -11,6 +11,7 @@ upright reductions only.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def contenders(
     for probes in (2, 4):
         yield (
             f"{probes}×{probes}",
-            lambda probes=probes: supersampled(image, transform, theta, size, probes),
+            functools.partial(supersampled, image, transform, theta, size, probes),
         )
     if upright:
         zoom = float(theta[0])

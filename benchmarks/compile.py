@@ -21,11 +21,11 @@ import optax
 from jax.experimental.compilation_cache import compilation_cache
 
 import stn_jax as stn
-from benchmarks import records, timing
+from benchmarks.harness import records, timing
+from benchmarks.harness.rows import print_labels
 from benchmarks.peers import in_jax
 from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
-from benchmarks.rows import print_labels
-from benchmarks.train_step import LEARNING_RATE, NAMES, Training
+from benchmarks.train_step import LEARNING_RATE, NAMES, Name, Training
 from experiments.classification.step import make_classifier
 from experiments.data.tasks import TASKS
 from experiments.engine import all_devices, initial_states, make_program
@@ -87,7 +87,7 @@ def warps(case: Case, seed: int) -> Iterator[tuple[str, in_jax.Warp, Operands]]:
     yield "map_coordinates, linear", in_jax.map_coordinates, operands
 
 
-def training_step(name: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def training_step(name: Name) -> tuple[Any, tuple[Any, ...]]:
     """The compiled steps of a classifier, and their arguments."""
     case = Training.create(name)
     problem = make_classifier(
@@ -99,13 +99,13 @@ def training_step(name: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return make_program(problem, all_devices("jit", case.batch_size)).run, operands
 
 
-def compile_anew(function: Callable[..., Any], operands: tuple[Any, ...]) -> None:
+def compile_anew(function: Any, operands: tuple[Any, ...]) -> None:
     """Traces and compiles, whatever was compiled before."""
     jax.clear_caches()
     function.lower(*operands).compile()
 
 
-def trace_anew(function: Callable[..., Any], operands: tuple[Any, ...]) -> None:
+def trace_anew(function: Any, operands: tuple[Any, ...]) -> None:
     """Traces and lowers, whatever was traced before."""
     jax.clear_caches()
     function.lower(*operands)
@@ -164,7 +164,8 @@ def measure_imports(arguments: Arguments) -> list[records.Row]:
 
 def measure(arguments: Arguments) -> list[records.Row]:
     """Compilations, without the cache on disk if there is one, then imports."""
-    folder = jax.config.jax_compilation_cache_dir
+    config: Any = jax.config  # It has the flags as attributes that its type lacks.
+    folder = config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     try:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import records, timing
+from benchmarks.harness import records, timing
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
 from experiments import models
 from experiments.classification.step import make_classifier
@@ -94,10 +94,10 @@ def measure(arguments: Arguments) -> list[records.Row]:
         made = {name: contenders(name, arguments.width * full, arguments) for name in pair}
         sizes = {name: size for name, (size, _) in made.items()}
         for what, units in ((STEP, arguments.steps), (BATCH, 1)):
-            runs = {name: run[what] for name, (_, run) in made.items()}
+            runs: dict[str, timing.Run] = {name: run[what] for name, (_, run) in made.items()}
             seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
             each = {name: values / units for name, values in seconds.items()}
-            row = {"model": plain, "with a transformer": PAIRS[plain], "what": what}
+            row: records.Row = {"model": plain, "with a transformer": PAIRS[plain], "what": what}
             row |= {"batch": arguments.batch_size, "width": arguments.width, "steps": units}
             row |= {"parameters": sizes}
             row |= timing.compare(each, plain)

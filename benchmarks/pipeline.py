@@ -11,14 +11,15 @@ import dataclasses
 import functools
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks import records, timing
+from benchmarks.harness import records, timing
 from experiments.birds.model import PartModel
 from experiments.birds.train import make_classifier, make_optimizer, stored_side
 from experiments.data import pipeline
@@ -79,7 +80,7 @@ def photographs(arguments: Arguments, root: Path) -> Examples:
 
 def contenders(
     examples: Examples, arguments: Arguments
-) -> tuple[dict[str, timing.Run], list[Iterator[object]]]:
+) -> tuple[dict[str, timing.Run], list[Generator[Any, None, None]]]:
     """The three, and what they read from, to be closed; each goes on where its last call ended."""
     batch_size, devices = arguments.batch_size, all_devices("jit", arguments.batch_size)
     problem = make_classifier(
@@ -114,7 +115,7 @@ def contenders(
             states[name], _ = program.step(states[name], constants, (batch,), keys)
         jax.block_until_ready(states[name])
 
-    runs = {
+    runs: dict[str, timing.Run] = {
         PIPELINE: take,
         STEP: lambda: step(STEP, itertools.repeat(ready)),
         TOGETHER: lambda: step(TOGETHER, fed),

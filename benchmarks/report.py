@@ -13,8 +13,8 @@ from typing import Any
 
 import tyro
 
-from benchmarks.records import Row, megabytes, milliseconds, times
-from experiments.engine.files import read_json, write_atomically
+from benchmarks.harness.files import read_json, write_text
+from benchmarks.harness.records import Row, megabytes, milliseconds, times
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 EAGER = ("PyTorch, channels first", "PyTorch, channels last")
@@ -199,7 +199,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
         raise ValueError(f"{arguments.into} must hold the lines {BEGIN} and {END}.")
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     page = f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-    write_atomically(arguments.into, lambda path: path.write_text(page))
+    write_text(arguments.into, page)
 
 
 def _cells(row: Row, labels: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
-from benchmarks import records
+from benchmarks.harness import records
+from benchmarks.harness.rows import Candidate, measured_beside, name_of
 from benchmarks.peers import in_jax, in_opencv, in_torch
 from benchmarks.peers.cases import (
     PASSES,
@@ -22,7 +23,6 @@ from benchmarks.peers.cases import (
     cases,
     missing,
 )
-from benchmarks.rows import Candidate, measured_beside, name_of
 from stn_jax.sampling.backends.base import ImplementationName
 
 SHAPES = ("256x28x28x1", "32x56x56x64", "16x224x224x3", "4x512x512x3", "4x64x64x64x1")

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import stn_jax as stn
-from benchmarks import records, timing
+from benchmarks.harness import records, timing
 from benchmarks.peers import in_jax
 from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
 
@@ -119,7 +119,7 @@ def contender(work: Work, which: Pass, seed: int) -> timing.Run:
     images, _, cotangent = affine_operands(case, seed)
     count = work.num_transforms
     parameters = (work.shape[0], count, work.transform.num_params)
-    theta = work.transform.identity + 0.05 * rng.normal(size=parameters)
+    theta = np.asarray(work.transform.identity) + 0.05 * rng.normal(size=parameters)
     cotangent = np.repeat(cotangent[:, None], count, axis=1)
 
     def warp(image: jax.Array, theta: jax.Array) -> jax.Array:

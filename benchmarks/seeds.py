@@ -8,19 +8,20 @@ random images turned as in set R by what ``python -m experiments.distorted_mnist
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import records, timing
+from benchmarks.harness import records, timing
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
 from experiments import models
 from experiments.classification.step import make_classifier
 from experiments.data.tasks import TASKS
 from experiments.engine import State, all_devices, initial_states, make_program
-from experiments.models import ModelName
+from experiments.models import ModelName, TransformName
 
 _IN_SHAPE = (28, 28, 1)
 APART, AT_ONCE = "one after the other", "at once"
@@ -49,6 +50,7 @@ class Arguments(records.Options):
 
 def contenders(name: ModelName, arguments: Arguments) -> dict[str, timing.Run]:
     """Both ways to train all seeds for some steps; each goes on where its last call ended."""
+    kind: tuple[ModelName, TransformName, tuple[int, ...], int]
     kind = name, "affine", _IN_SHAPE, NUM_CLASSES
     width = arguments.width * models.width_for(models.PARAMETERS, *kind)
     batch_size, seeds = arguments.batch_size, range(arguments.seeds)
@@ -85,11 +87,11 @@ def measure(arguments: Arguments) -> list[records.Row]:
     rows = []
     for name in arguments.models:
         runs = contenders(name, arguments)
-        losses = {way: run() for way, run in runs.items()}
+        losses: dict[str, Any] = {way: run() for way, run in runs.items()}
         np.testing.assert_allclose(losses[AT_ONCE], losses[APART], rtol=_TOLERANCE)
         seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
         steps = {way: values / arguments.steps for way, values in seconds.items()}
-        row = {"model": name, "seeds": arguments.seeds, "batch": arguments.batch_size}
+        row: records.Row = {"model": name, "seeds": arguments.seeds, "batch": arguments.batch_size}
         row |= {"width": arguments.width} | timing.compare(steps, AT_ONCE)
         rows.append(row)
         spread = {way: records.milliseconds(each) for way, each in row["seconds"].items()}

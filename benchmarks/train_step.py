@@ -9,7 +9,7 @@ agrees in logits, loss and gradients of all biases on one batch is timed.
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,17 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks import memory, records
+from benchmarks.harness import memory, records
+from benchmarks.harness.contenders import Contender
+from benchmarks.harness.rows import Candidate, measured_beside
 from benchmarks.peers import in_jax, in_torch, torch_models
-from benchmarks.peers.cases import Contender
-from benchmarks.rows import Candidate, measured_beside
 from experiments import models
 from experiments.classification.step import make_classifier
 from experiments.data.tasks import TASKS
 from experiments.engine import all_devices, initial_states, make_program
 
-NAMES = ("st-cnn", "st-fcn")
+Name = Literal["st-cnn", "st-fcn"]
+NAMES: tuple[Name, ...] = get_args(Name)
 NUM_CLASSES = 10
 LEARNING_RATE = 1e-3
 # Of logits, loss and gradients, all computed without the reduced precision that accelerators take
@@ -48,7 +49,7 @@ class Arguments(records.Options):
       torch_compile: Whether PyTorch is measured compiled, too; the small form leaves it out.
     """
 
-    models: tuple[Literal["st-cnn", "st-fcn"], ...] = NAMES
+    models: tuple[Name, ...] = NAMES
     batch_size: int = 256
     side: int = 28
     width: float = 1.0
@@ -70,7 +71,7 @@ class Training(NamedTuple):
     @classmethod
     def create(
         cls,
-        name: str,
+        name: Name,
         *,
         side: int = 28,
         width: float = 1.0,
@@ -93,7 +94,7 @@ class Training(NamedTuple):
 
     def model_off_the_identity(self) -> models.Model:
         """One whose localization network has been trained a little: its maps are not on kinks."""
-        model = self.create_model(nnx.Rngs(0))
+        model: Any = self.create_model(nnx.Rngs(0))
         kernel = model.transformer.localization.head.linear.kernel
         noise = jax.random.normal(jax.random.key(1), kernel[...].shape)
         kernel[...] = 0.05 * noise
@@ -114,7 +115,7 @@ def ours(case: Training) -> Contender:
     data = jnp.asarray(case.images), jnp.asarray(case.labels)
     keys = jnp.stack([jax.random.key(0)])
     states, constants = initial_states(problem, [0])
-    compiled = program.run.lower(states, constants, data, keys, case.steps).compile()
+    compiled = cast(Any, program.run).lower(states, constants, data, keys, case.steps).compile()
 
     def run() -> object:
         nonlocal states

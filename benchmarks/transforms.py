@@ -14,20 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 
 import stn_jax as stn
-from benchmarks import records, timing
+from benchmarks.harness import records, timing
+from benchmarks.harness.contenders import Contender
+from benchmarks.harness.rows import Candidate, measured_beside, print_labels
 from benchmarks.peers import in_jax, in_torch
 from benchmarks.peers.cases import (
     PASSES,
     TOLERANCE,
     Case,
-    Contender,
     Operands,
     Pass,
     affine_operands,
     cases,
     optional,
 )
-from benchmarks.rows import Candidate, measured_beside, print_labels
 
 SHAPES = ("256x28x28x1", "16x224x224x3")
 SMALL_SHAPES = ("4x12x16x3",)
@@ -71,7 +71,9 @@ def near_identity(
     """Parameters around the identity, and a cotangent of so many channels."""
     images, _, _ = affine_operands(case, seed)
     rng = np.random.default_rng(seed)
-    theta = transform.identity + spread * rng.normal(size=(case.shape[0], transform.num_params))
+    theta = np.asarray(transform.identity) + spread * rng.normal(
+        size=(case.shape[0], transform.num_params)
+    )
     cotangent = rng.normal(size=(*case.shape[:-1], out_channels))
     return Operands(images, theta.astype(np.float32), cotangent.astype(np.float32))
 
@@ -87,7 +89,7 @@ def multiples_of_affine(case: Case, arguments: Arguments) -> records.Row:
     print_labels(labels)
     runs = {name: each.run for name, each in contenders.items()}
     seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
-    row = labels | {
+    row: records.Row = labels | {
         "seconds": {name: timing.Spread.of(each)._asdict() for name, each in seconds.items()},
         "multiples": {
             name: timing.ratio(each, seconds[AFFINE])._asdict() for name, each in seconds.items()

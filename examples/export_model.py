@@ -79,7 +79,7 @@ def train(model: Classifier, data: sources.Dataset, arguments: Arguments) -> Non
     images, labels = jnp.asarray(data.train.images), jnp.asarray(data.train.labels)
 
     @nnx.jit
-    def step(model: Classifier, optimizer: nnx.Optimizer, key: Array) -> Array:
+    def step(model: Classifier, optimizer: nnx.Optimizer[Classifier], key: Array) -> Array:
         batch_key, distortion_key = jax.random.split(key)
         chosen = jax.random.randint(batch_key, (arguments.batch_size,), 0, len(images))
         batch = distortions.distort_batch(distortions.rotate, distortion_key, images[chosen])

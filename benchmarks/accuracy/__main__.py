@@ -8,7 +8,6 @@ numbers, with versions and the device.
 """
 
 import dataclasses
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from benchmarks.accuracy import (
 )
 from benchmarks.accuracy.geometry import pytorch
 from benchmarks.accuracy.tables import Table
+from benchmarks.harness.files import write_json
 
 TableName = Literal["identity", "pytorch", "opencv", "scipy", "positions", "half"]
 TABLES: dict[TableName, Callable[[int], Table]] = {
@@ -93,8 +93,7 @@ def main(command_line: list[str] | None = None) -> None:
     print(f"{seconds:.0f} s")
     if arguments.save:
         record = {"environment": setting, "trials": arguments.trials, "seconds": seconds}
-        arguments.save.parent.mkdir(parents=True, exist_ok=True)
-        arguments.save.write_text(json.dumps(record | {"tables": shown}, indent=1))
+        write_json(arguments.save, record | {"tables": shown})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ the same numbers. The cubic kernel is the one with a = −0.75.
 
 import functools
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -78,8 +78,9 @@ class Map(NamedTuple):
         spread[2] = (0.08, 0.08, 0) if function == "warpPerspective" else 0
         theta = (np.eye(3) + spread * rng.uniform(-1, 1, (3, 3))).astype(dtype).astype(np.float64)
         with jax.enable_x64(True):
-            matrix = conversions.to_opencv(theta, SHAPE, OUT_SHAPE, align_corners=align_corners)
-        matrix = np.asarray(matrix)
+            matrix = np.asarray(
+                conversions.to_opencv(theta, SHAPE, OUT_SHAPE, align_corners=align_corners)
+            )
         rows, columns = np.indices(OUT_SHAPE)
         points = np.stack([columns, rows, np.ones(OUT_SHAPE)], axis=-1) @ matrix.T
         pixels = points[..., :2] / points[..., 2:]
@@ -98,9 +99,10 @@ class Map(NamedTuple):
 
     def their_warp(self, image: np.ndarray, interpolation: int, border: int) -> np.ndarray:
         """The image, warped by OpenCV."""
-        options = {"borderMode": border, "borderValue": FILL}
+        options: dict[str, Any] = {"borderMode": border, "borderValue": FILL}
         if self.function == "remap":
-            return cv2.remap(image, *np.moveaxis(self.pixels, -1, 0), interpolation, **options)
+            along_x, along_y = np.moveaxis(self.pixels, -1, 0)
+            return cv2.remap(image, along_x, along_y, interpolation, **options)
         rows = 2 if self.function == "warpAffine" else 3
         warp, flags = getattr(cv2, self.function), interpolation | cv2.WARP_INVERSE_MAP
         return warp(image, self.matrix[:rows], OUT_SHAPE[::-1], flags=flags, **options)
@@ -116,7 +118,7 @@ class Map(NamedTuple):
 
 def is_inside(pixels: np.ndarray) -> np.ndarray:
     """Whether all pixels under a cubic kernel are inside the image."""
-    return ((pixels >= 1) & (pixels <= np.array(SHAPE[::-1]) - 3)).all(axis=-1)
+    return np.all((pixels >= 1) & (pixels <= np.array(SHAPE[::-1]) - 3), axis=-1)
 
 
 def our_samples(image: jax.Array, pixels: np.ndarray, options: Row) -> jax.Array:

@@ -36,6 +36,7 @@ from benchmarks.accuracy.tables import (
     largest_by_dtype,
     largest_difference,
 )
+from stn_jax.sampling.padding import PaddingName
 
 Cases = dict[str, list[tuple[tuple[int, ...], tuple[int, ...], bool]]]
 # Shapes of input and output, and the alignment.
@@ -62,7 +63,7 @@ class Mode(NamedTuple):
     """How to sample; static under ``jax.jit``."""
 
     kernel: str
-    padding: str
+    padding: PaddingName
     out_shape: tuple[int, ...]
     align_corners: bool
 
@@ -147,7 +148,7 @@ def _array(tensor: Any, column: str) -> np.ndarray:
 
 
 def differences(
-    image: str, dtype: str, kernel: str, padding: str, trials: int, cases: Cases = CASES
+    image: str, dtype: str, kernel: str, padding: PaddingName, trials: int, cases: Cases = CASES
 ) -> Row:
     """The largest differences over random operands, and the share of points clear of kinks."""
     rng = np.random.default_rng(1)

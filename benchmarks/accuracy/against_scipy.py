@@ -6,6 +6,7 @@ kernel's rows.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,11 @@ def differences_in(shapes: str, dtype: str, kernel: str, mode: str, trials: int)
         for _ in range(trials):
             image = rng.normal(size=shape).astype(dtype)
             grid = rng.uniform(-3, 3, (*out_shape, len(shape))).astype(dtype)
-            options = {"kernel": kernel, "padding": padding, "align_corners": align_corners}
+            options: dict[str, Any] = {
+                "kernel": kernel,
+                "padding": padding,
+                "align_corners": align_corners,
+            }
             with jax.enable_x64(dtype == "float64"):
                 ours = stn.grid_sample(
                     jnp.asarray(image)[..., None], jnp.asarray(grid), fill_value=FILL, **options

@@ -1,15 +1,21 @@
 """Where pixels come from, in plain NumPy and float64: what the measurements are held against."""
 
 import types
+from typing import Any
 
 import numpy as np
 
 import stn_jax as stn
+from stn_jax.sampling.padding import PaddingName
 
 # PyTorch's names of kernels and paddings, and our kernel for each.
 PYTORCH_KERNEL = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}
-OUR_KERNEL = {"nearest": "nearest", "linear": "linear", "cubic": stn.cubic(a=-0.75)}
-PYTORCH_PADDING = {"constant": "zeros", "border": "border", "reflection": "reflection"}
+OUR_KERNEL: dict[str, Any] = {"nearest": "nearest", "linear": "linear", "cubic": stn.cubic(a=-0.75)}
+PYTORCH_PADDING: dict[PaddingName, str] = {
+    "constant": "zeros",
+    "border": "border",
+    "reflection": "reflection",
+}
 
 
 def pytorch() -> types.ModuleType | None:
@@ -69,4 +75,4 @@ def is_clear(pixels: np.ndarray, kernel: str, margin: float = 1e-3) -> np.ndarra
     At a kink rounding alone decides between two sub-gradients, or between two pixels.
     """
     kink = 0.5 if kernel == "nearest" else 0.0
-    return (np.abs((pixels - kink + 0.5) % 1 - 0.5) > margin).all(axis=-1)
+    return np.all(np.abs((pixels - kink + 0.5) % 1 - 0.5) > margin, axis=-1)

@@ -32,6 +32,7 @@ from benchmarks.accuracy.geometry import (
     pytorch,
 )
 from benchmarks.accuracy.tables import Row, Table, combinations, largest_by_column
+from stn_jax.sampling.padding import PaddingName
 
 SHAPE = (24, 32)
 SMALLEST = 1 / 16
@@ -64,7 +65,7 @@ def their_samples(
 
 
 def errors_of_one(
-    rng: np.random.Generator, dtype: str, grid_dtype: str, kernel: str, padding: str
+    rng: np.random.Generator, dtype: str, grid_dtype: str, kernel: str, padding: PaddingName
 ) -> Row:
     """The largest errors for a random image and a random affine grid."""
     theta = np.eye(2, 3) + 0.3 * rng.normal(size=(2, 3))

@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,11 @@ def _given_warps(
     for padding, align_corners, family in itertools.product(PADDINGS, ALIGNMENTS, families):
         image = _image(family.ndim, dtype)
         displacement = _displacement(family, align_corners, coordinates)
-        options = {"kernel": kernel, "padding": padding, "align_corners": align_corners}
+        options: dict[str, Any] = {
+            "kernel": kernel,
+            "padding": padding,
+            "align_corners": align_corners,
+        }
         yield image, stn.warp(image, _given(family.ndim), jnp.ravel(displacement), **options)
 
 
@@ -83,7 +88,11 @@ def _fused_warps(
     turns = itertools.cycle(itertools.product(PADDINGS, ALIGNMENTS))
     for family, (padding, align_corners) in zip(families, turns, strict=False):
         image, theta = _image(family.ndim, dtype), jnp.asarray(family.identity)
-        options = {"kernel": kernel, "padding": padding, "align_corners": align_corners}
+        options: dict[str, Any] = {
+            "kernel": kernel,
+            "padding": padding,
+            "align_corners": align_corners,
+        }
         yield image, stn.warp(image, family, theta, **options)
 
 

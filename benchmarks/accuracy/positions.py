@@ -57,7 +57,7 @@ def read_positions(values: Any) -> np.ndarray:
 
 def our_samples(image: jax.Array, theta: jax.Array, align_corners: bool) -> tuple[jax.Array, ...]:
     """By one call of ``warp``, and by ``affine_grid`` and ``grid_sample``."""
-    options = {"padding": "border", "align_corners": align_corners}
+    options: dict[str, Any] = {"padding": "border", "align_corners": align_corners}
     grid = stn.affine_grid(theta, image.shape[:2], align_corners=align_corners)
     warped = stn.warp(image, stn.affine(), theta.ravel(), **options)
     return warped, stn.grid_sample(image, grid, **options)

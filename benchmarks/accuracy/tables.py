@@ -4,7 +4,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,9 @@ class Table:
     def show(self) -> dict[str, Any]:
         """Measures and prints row by row; returns title, rows and verdict."""
         print(self.title)
-        self._print_cells(dict.fromkeys(self.cases[0]), {name: name for name in self.columns})
+        self._print_cells(
+            {name: None for name in self.cases[0]}, {name: name for name in self.columns}
+        )
         rows = []
         # Most of the time is spent compiling, which leaves Python to other threads.
         pool = concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1))
@@ -52,7 +54,7 @@ class Table:
         print(f"→ {verdict}\n", flush=True)
         return {"title": self.title, "rows": rows, "verdict": verdict}
 
-    def _print_cells(self, labels: dict[str, str | None], cells: dict[str, str]) -> None:
+    def _print_cells(self, labels: Mapping[str, str | None], cells: dict[str, str]) -> None:
         """One line: labels to the left, a column's own name where there is none; numbers right."""
         line = "  "
         for name, label in labels.items():

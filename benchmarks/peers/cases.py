@@ -1,15 +1,13 @@
-"""What is warped, by which parameters, what is differentiated; and what a contender is."""
+"""What is warped, by which parameters, and what is differentiated."""
 
 import importlib
 import itertools
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-
-from benchmarks.timing import Run
 
 Pass = Literal["forward", "theta", "image"]
 DTypeName = Literal["float32", "bfloat16"]
@@ -26,9 +24,6 @@ RESULTS: dict[Pass, tuple[str, ...]] = {
 }
 # Norm of the difference from ours over the norm of ours.
 TOLERANCE: dict[DTypeName, float] = {"float32": 1e-3, "bfloat16": 1e-2}
-# Where a point lies between two cells, rounding chooses between two slopes; and θ's gradient is a
-# sum whose terms cancel.
-TOLERANCE_OF_SLOPES = 2e-2
 
 
 class Case(NamedTuple):
@@ -87,37 +82,6 @@ class Operands(NamedTuple):
     cotangent: np.ndarray
 
 
-class Contender(NamedTuple):
-    """One way to compute a case.
-
-    Attributes:
-      name: In tables.
-      run: Blocks until the result is there.
-      results: Runs it and gives NumPy arrays: ``value`` and, if differentiated, ``d theta`` and
-        ``d image``, laid out as the operands.
-      memory: Bytes at the peak; ``None`` where they cannot be told.
-      tolerance: Factor on the tolerance of what its results may differ.
-      units: Units of work in one call, such as training steps; times are for one.
-      expected: What it is held against, where that is not what the first contender gives: ours
-        with a padding that it knows.
-    """
-
-    name: str
-    run: Run
-    results: Callable[[], dict[str, np.ndarray]]
-    memory: Callable[[], int | None]
-    tolerance: float = 1.0
-    units: int = 1
-    expected: Callable[[], dict[str, np.ndarray]] | None = None
-
-
-class Skipped(NamedTuple):
-    """A way that cannot compute a case, or does not compute the same."""
-
-    name: str
-    reason: str
-
-
 def affine_operands(case: Case, seed: int) -> Operands:
     """Smooth images, and maps near the identity that turn, scale and shift."""
     rng = np.random.default_rng(seed)
@@ -132,20 +96,6 @@ def affine_operands(case: Case, seed: int) -> Operands:
 def as_dtype(values: np.ndarray, dtype: str) -> np.ndarray:
     """Float32 with the digits of another dtype."""
     return values.astype(jnp.dtype(dtype)).astype(np.float32)
-
-
-def disagreement(
-    found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float
-) -> str | None:
-    """What differs by too much, as a norm over that of ``expected``; or ``None``."""
-    for name, theirs in expected.items():
-        if found[name].shape != theirs.shape:
-            return f"{name} has shape {found[name].shape}, ours {theirs.shape}"
-        allowed = max(tolerance, TOLERANCE_OF_SLOPES) if name == "d theta" else tolerance
-        difference = np.linalg.norm(found[name] - theirs) / np.linalg.norm(theirs)
-        if not difference <= allowed:
-            return f"{name} differs from ours by {difference:.1e} of its norm"
-    return None
 
 
 def optional(name: str) -> types.ModuleType | None:
@@ -166,7 +116,8 @@ def _waves(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     batch, *space, channels = shape
     values = np.ones((), np.float32)
     for axis, size in enumerate(space, start=1):
-        period, phase = rng.uniform([[[8]], [[0]]], [[[16]], [[2 * np.pi]]], (2, batch, channels))
+        period = rng.uniform(8, 16, (batch, channels))
+        phase = rng.uniform(0, 2 * np.pi, (batch, channels))
         angle = 2 * np.pi * np.arange(size)[:, None] / period[:, None] + phase[:, None]
         along = [batch, *(size if k == axis else 1 for k in range(1, len(space) + 1)), channels]
         values = values * np.sin(angle).astype(np.float32).reshape(along)

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,12 @@ import numpy as np
 from jax.scipy import ndimage
 
 import stn_jax as stn
-from benchmarks import memory
-from benchmarks.peers.cases import RESULTS, Case, Contender, Operands, Skipped, optional
+from benchmarks.harness import memory
+from benchmarks.harness.contenders import Contender, Skipped
+from benchmarks.peers.cases import RESULTS, Case, Operands, optional
 from stn_jax import conversions
+from stn_jax.sampling.backends.base import ImplementationName
+from stn_jax.sampling.padding import PaddingName
 
 # From one image and its theta to the warped image.
 Warp = Callable[[jax.Array, jax.Array], jax.Array]
@@ -21,7 +23,7 @@ Arrays = tuple[jax.Array, jax.Array, jax.Array]
 OURS = "stn_jax"
 
 
-def jitted(warp: Warp, case: Case, operands: Operands) -> tuple[Callable[..., Any], Arrays]:
+def jitted(warp: Warp, case: Case, operands: Operands) -> tuple[jax.stages.Wrapped, Arrays]:
     """A warp of one image, mapped over the batch and differentiated as the case asks.
 
     Returns:
@@ -66,12 +68,12 @@ def contender(name: str, warp: Warp, case: Case, operands: Operands) -> Contende
 
 
 def affine_warps(
-    case: Case, operands: Operands, implementation: str | None = None
+    case: Case, operands: Operands, implementation: ImplementationName | None = None
 ) -> Iterator[Contender | Skipped]:
     """Ours first, by the engine named."""
     ndim = len(case.space)
 
-    def ours(image: jax.Array, theta: jax.Array, padding: str = "constant") -> jax.Array:
+    def ours(image: jax.Array, theta: jax.Array, padding: PaddingName = "constant") -> jax.Array:
         transform = stn.affine(ndim=ndim)
         return stn.warp(image, transform, theta, padding=padding, implementation=implementation)
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from benchmarks.peers.cases import TOLERANCE, Case, Contender, Operands, Skipped, optional
-from benchmarks.records import threads
+from benchmarks.harness.contenders import Contender, Skipped
+from benchmarks.harness.environment import threads
+from benchmarks.peers.cases import TOLERANCE, Case, Operands, optional
 from stn_jax import conversions
 
 NAME = "OpenCV"

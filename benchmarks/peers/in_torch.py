@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import memory
-from benchmarks.peers.cases import RESULTS, Case, Contender, Operands, optional
-from benchmarks.records import threads
+from benchmarks.harness import memory
+from benchmarks.harness.contenders import Contender
+from benchmarks.harness.environment import threads
+from benchmarks.peers.cases import RESULTS, Case, Operands, optional
 from stn_jax import conversions
 
 # From a batch of images and its parameters to the warped images, channels first.

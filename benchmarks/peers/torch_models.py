@@ -14,13 +14,13 @@ from stn_jax import nn as stnn
 
 def layers_of(model: Model) -> list[nnx.Conv | nnx.Linear]:
     """The layers that hold parameters, in the order in which the images pass them."""
-    localization, classifier = model.transformer.localization, model.classifier
+    localization, classifier = _parts(model)
     return [*_body(localization), localization.head.linear, *_body(classifier), classifier.logits]
 
 
 def biases(model: Model) -> np.ndarray:
     """All biases in one vector; of a model that holds gradients, theirs."""
-    return np.concatenate([np.ravel(layer.bias[...]) for layer in layers_of(model)])
+    return np.concatenate([np.ravel(_bias(layer)) for layer in layers_of(model)])
 
 
 def from_flax(model: Model, in_shape: Sequence[int]) -> Any:
@@ -37,7 +37,7 @@ def from_flax(model: Model, in_shape: Sequence[int]) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            localization, classifier = model.transformer.localization, model.classifier
+            localization, classifier = _parts(model)
             self.localize = _sequential(
                 [*_body(localization), localization.head.linear],
                 in_shape,
@@ -63,7 +63,12 @@ def biases_of_torch(module: Any) -> np.ndarray:
     return np.concatenate(gradients)
 
 
-def _body(part: nnx.Module) -> list[nnx.Conv | nnx.Linear]:
+def _parts(model: Any) -> tuple[Any, Any]:
+    """The localization network and the classifier, of which this file knows the attributes."""
+    return model.transformer.localization, model.classifier
+
+
+def _body(part: Any) -> list[nnx.Conv | nnx.Linear]:
     """The layers before the last."""
     if isinstance(part, ConvolutionalClassifier):
         return list(part.convolutions)
@@ -101,11 +106,11 @@ def _convolution(layer: nnx.Conv) -> Any:
 
     kernel = np.array(layer.kernel[...])
     convolution = torch.nn.Conv2d(*kernel.shape[2:], kernel.shape[:2])
-    _set(convolution, kernel.transpose(3, 2, 0, 1), layer.bias[...])
+    _set(convolution, kernel.transpose(3, 2, 0, 1), _bias(layer))
     return convolution
 
 
-def _linear(layer: nnx.Linear, maps_shape: tuple[int, ...] | None) -> Any:
+def _linear(layer: Any, maps_shape: tuple[int, ...] | None) -> Any:
     """A fully connected layer; after maps, its rows in the order of channels, height, width."""
     import torch
 
@@ -115,8 +120,12 @@ def _linear(layer: nnx.Linear, maps_shape: tuple[int, ...] | None) -> Any:
         channels, height, width = maps_shape
         in_flax = kernel.reshape(height, width, channels, -1)
         kernel = in_flax.transpose(2, 0, 1, 3).reshape(kernel.shape)
-    _set(linear, kernel.T, layer.bias[...])
+    _set(linear, kernel.T, _bias(layer))
     return linear
+
+
+def _bias(layer: Any) -> jax.Array:
+    return layer.bias[...]
 
 
 def _set(module: Any, weight: np.ndarray, bias: jax.Array) -> None:

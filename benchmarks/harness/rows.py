@@ -4,8 +4,8 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks import records, timing
-from benchmarks.peers.cases import Contender, Skipped, disagreement
+from benchmarks.harness import records, timing
+from benchmarks.harness.contenders import Contender, Skipped, disagreement
 
 # Making and first running a contender may fail, so it may come as a function that makes it.
 Candidate = Contender | Skipped | functools.partial[Contender]

@@ -2,37 +2,18 @@
 
 import dataclasses
 import os
-import platform
-import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import tyro
 
-from benchmarks.peers import openmp
-from benchmarks.timing import Budget
-from experiments.engine.files import write_json
+from benchmarks.harness import openmp
+from benchmarks.harness.environment import environment, threads
+from benchmarks.harness.files import write_json
+from benchmarks.harness.timing import Budget
 
 Row = dict[str, Any]
-
-_PACKAGES = (
-    "stn-jax-native",
-    "stn-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "numpy",
-    "scipy",
-    "torch",
-    "kornia",
-    "dm_pix",
-    "opencv-python-headless",
-    "opencv-python",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,31 +45,6 @@ class Options:
 SomeOptions = TypeVar("SomeOptions", bound=Options)
 
 
-def threads() -> int:
-    """CPU cores that this process may use; every library is given as many threads."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def environment() -> dict[str, Any]:
-    """Versions and device."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "versions": versions,
-        "device": jax.devices()[0].device_kind,
-        "backend": jax.default_backend(),
-        "processor": _processor(),
-        "threads": threads(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
 def run_command(
     benchmark: str,
     arguments_type: type[SomeOptions],
@@ -105,7 +61,6 @@ def run_command(
     policy = openmp.choose_policy(threads(), try_both=not arguments.small)
     rows = measure(arguments)
     if arguments.save is not None:
-        arguments.save.parent.mkdir(parents=True, exist_ok=True)
         record = {"benchmark": benchmark, "small": arguments.small, "seed": arguments.seed}
         where = environment() | {"load_at_start": load, "omp_wait_policy": policy}
         write_json(arguments.save, record | {"environment": where, "rows": rows})
@@ -142,11 +97,3 @@ def _digits(value: float) -> str:
     """Three digits or so, never with an exponent."""
     places = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:.{places}f}"
-
-
-def _processor() -> str:
-    """The CPU's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
