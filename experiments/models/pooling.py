@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from stn_jax._loops import apart
+from stn_jax.sampling.backends.cpu_loops import isolate_loop
 
 # Output columns of a convolution in one matrix product.
 _COLUMNS_AT_ONCE = 10
@@ -36,7 +36,7 @@ def _max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
         return jnp.where(here, _in_windows(tangent), 0).sum(axis=(2, 4))
 
     # In a loop of its own: XLA would otherwise recompute the transpose for both its consumers.
-    tangent = apart(chosen, tangents[0], first.astype(jnp.int8))
+    tangent = isolate_loop(chosen, tangents[0], first.astype(jnp.int8))
     return jnp.maximum(upper, lower), tangent
 
 
@@ -60,8 +60,15 @@ def convolve(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
     read every pixel as often as the kernel is wide; a product for several neighbouring columns
     multiplies by some zeros instead, which is faster. Only for plain convolutions without padding.
     """
-    if jax.default_backend() != "cpu":
+
+    def plain(inputs: Array, kernel: Array) -> Array:
         return jax.lax.conv_general_dilated(inputs, kernel, *args, **options)
+
+    return jax.lax.platform_dependent(inputs, kernel, cpu=_by_products, default=plain)
+
+
+def _by_products(inputs: Array, kernel: Array) -> Array:
+    """The convolution as a matrix product for each few columns of the output."""
     size_y, size_x, channels, filters = kernel.shape
     batch, *space, _ = inputs.shape
     height, width = space[0] - size_y + 1, space[1] - size_x + 1

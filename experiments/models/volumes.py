@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from experiments.data.volumes import THICKNESS
-from stn_jax._loops import apart
+from stn_jax.sampling.backends.cpu_loops import isolate_loop
 
 
 def flatten(volumes: Float[Array, "*batch d h w c"]) -> Float[Array, "*batch h w c"]:
@@ -13,7 +13,7 @@ def flatten(volumes: Float[Array, "*batch d h w c"]) -> Float[Array, "*batch h w
     With that factor, an upright digit that fills its volume is as bright as its image.
     """
     # In a loop of its own: XLA on the CPU would otherwise recompute the volume for each consumer.
-    return apart(lambda volumes: volumes.mean(axis=-4) / THICKNESS, volumes)
+    return isolate_loop(lambda volumes: volumes.mean(axis=-4) / THICKNESS, volumes)
 
 
 def three_views(

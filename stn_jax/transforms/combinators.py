@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
+from stn_jax.sampling.backends.cpu_loops import isolate_loop
 from stn_jax.transforms.base import Transform, family
 from stn_jax.transforms.linear import inverse_homogeneous
 
@@ -67,33 +68,18 @@ def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array 
         return total + t.displacement(part, points + total)
 
     is_linear = t.homogeneous is not None
-    # XLA on the CPU fuses a step with the next, and computes it again for each of its uses there:
-    # the work would grow exponentially. It does not fuse through a loop or a conditional.
+    # A step uses the points of the last one more than once. XLA on the CPU would fuse both and
+    # compute the last one again for each use: the work would grow exponentially with the steps.
     if total is None or is_linear:
         total = step(total, parts[0])
     else:
-        total = _in_its_own_loop(step, total, parts[0])
+        total = isolate_loop(step, total, parts[0])
     if is_linear:
         return functools.reduce(step, parts[1:], total)
     if len(parts) == 1:
         return total
     rest = jnp.stack(parts[1:])
     return jax.lax.scan(lambda total, part: (step(total, part), None), total, rest)[0]
-
-
-def _in_its_own_loop(step: Callable[[Array, Array], Array], total: Array, part: Array) -> Array:
-    """``step(total, part)``, which XLA on the CPU does not fuse with what uses it."""
-    varies = jax.typeof(jax.eval_shape(step, total, part)).manual_axis_type.varying
-
-    def on_cpu(total: Array, part: Array) -> Array:
-        # XLA cannot tell that the condition always holds, for it does not see through the barrier.
-        always = jax.lax.optimization_barrier(jnp.ones((), bool))
-        # In shard_map both branches must vary over the same axes of the mesh.
-        missing = tuple(varies - jax.typeof(total).manual_axis_type.varying)
-        unchanged = jax.lax.pcast(total, missing, to="varying") if missing else total
-        return jax.lax.cond(always, step, lambda *_: unchanged, total, part)
-
-    return jax.lax.platform_dependent(total, part, cpu=on_cpu, default=step)
 
 
 @family

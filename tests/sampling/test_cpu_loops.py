@@ -5,12 +5,14 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import stn_jax as stn
 from stn_jax.sampling.backends import xla
 from stn_jax.sampling.backends.base import Points
-from stn_jax.sampling.backends.cpu_loops import CPU, PLAIN
+from stn_jax.sampling.backends.cpu_loops import CPU, PLAIN, isolate_loop
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu",
@@ -61,6 +63,38 @@ def test_channels_are_summed_without_an_inner_loop():
         assert " reduce(" not in program(CPU, channels)[0]
         plain = CPU._replace(sum_over_channels=PLAIN.sum_over_channels)
         assert " reduce(" in program(plain, channels)[0]
+
+
+def floors(isolate, steps=6):
+    """How often a chain of steps is computed, each of which uses its points more than once."""
+    table = jnp.arange(16.0)
+
+    def step(points):
+        whole = jnp.floor(points)
+        return points + table[whole.astype(int)] * (points - whole)
+
+    def chain(points):
+        return functools.reduce(lambda points, _: isolate(step, points), range(steps), points)
+
+    return len(re.findall(r" floor\(", jax.jit(chain).lower(jnp.ones(64)).compile().as_text()))
+
+
+def test_an_isolated_loop_is_computed_once():
+    assert floors(isolate_loop) == 6
+    assert floors(lambda function, *operands: function(*operands)) > 6
+
+
+def test_an_isolated_loop_has_its_derivatives_and_runs_in_shard_map():
+    square = lambda x, y: isolate_loop(lambda x, y: x**2 * y, x, y)  # noqa: E731
+    x = jnp.arange(4.0)
+    np.testing.assert_allclose(jax.vmap(jax.grad(square))(x, x), 2 * x * x)
+    np.testing.assert_allclose(jax.jvp(square, (x, x), (x, 0 * x))[1], 2 * x * x * x)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    for specs in ((P("data"), P()), (P(), P("data"))):
+        mapped = jax.shard_map(square, mesh=mesh, in_specs=specs, out_specs=P("data"))
+        np.testing.assert_allclose(jax.jit(mapped)(x, x), x**3)
+    with jax.set_mesh(jax.make_mesh((1,), ("data",))):
+        np.testing.assert_allclose(jax.jit(square)(jax.device_put(x, P("data")), x), x**3)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

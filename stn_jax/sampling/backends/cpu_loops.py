@@ -1,4 +1,4 @@
-"""Tricks against what XLA makes of the plain engine on a CPU; none reaches another platform.
+"""Tricks against what XLA fuses on a CPU; none reaches another platform.
 
 XLA on the CPU compiles each fusion to one loop with one result, and decides by itself what it
 fuses. Each function here says what goes wrong without it; ``tests/sampling/test_cpu_loops.py``
@@ -8,12 +8,13 @@ All were needed on jaxlib 0.10.2.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from stn_jax.sampling import meshes
 from stn_jax.sampling.taps import Tap
 
 # Channels up to which a sum over them is written out.
@@ -71,6 +72,23 @@ def sum_over_channels(terms: Callable[[int | None], Array], channels: int) -> Ar
     every = terms(None)
     ones = jnp.ones((channels,), every.dtype)
     return jnp.matmul(every, ones, precision=jax.lax.Precision.HIGHEST)
+
+
+def isolate_loop(function: Callable[..., Array], *operands: Any) -> Array:
+    """``function(*operands)``, which XLA on a CPU does not fuse with what uses it.
+
+    Symptom: XLA computes the array anew for each of its uses. A chain of n steps that each use the
+    last one twice takes 2ⁿ of the work, and a reduction is not vectorized inside a longer loop.
+    Means: a ``cond`` whose predicate XLA cannot evaluate; it does not fuse across one.
+    """
+
+    def isolated(*operands: Any) -> Array:
+        always = jax.lax.optimization_barrier(jnp.ones((), bool))
+        # On a mesh both branches must have one sharding, and vary over the same axes.
+        value = jax.typeof(jax.eval_shape(function, *operands))
+        return jax.lax.cond(always, function, lambda *_: meshes.zeros(value), *operands)
+
+    return jax.lax.platform_dependent(*operands, cpu=isolated, default=function)
 
 
 CPU = Loops(compute_once, block_cse, sum_over_channels)
