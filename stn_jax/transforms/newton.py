@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from stn_jax.sampling.meshes import alike
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import PointFunction
 
@@ -54,8 +55,14 @@ def newton_inverse(
     """
 
     def inverse(theta: Array, points: Array) -> Array:
+        # The points found vary over every axis of a mesh that an operand varies over, so inside
+        # shard_map the map is traced for points and theta that do.
+        theta, points = alike([theta, points])
         # Traced arrays that the map closes over, such as control points, become arguments.
         function, constants = jax.closure_convert(displacement, theta, points)
+        if constants:
+            theta, points, *_ = alike([theta, points, *constants])
+            function, constants = jax.closure_convert(displacement, theta, points)
         target = _root(function, theta, points, *constants)
         slopes = _slopes(
             lambda p: p + function(theta, p, *constants), jax.lax.stop_gradient(target)

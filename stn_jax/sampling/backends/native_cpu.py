@@ -81,7 +81,10 @@ def _refuses(call: Call) -> str | None:
         return f"it takes no images of {image.dtype}."
     if call.partitioned:
         sizes = full_sizes(call.batch, arrays)
-        if any(each.shape[: call.batch] != sizes for each in arrays):
+        shapes = [each.shape[: call.batch] for each in arrays]
+        # The fill value is small, and is repeated for each image of the batch.
+        del shapes[FILL]
+        if any(shape != sizes for shape in shapes):
             return "XLA cannot divide a call whose images are shared by a batch among devices."
         if len(_factors(call)) > len(_FACTORS):
             return "the arrays have too many axes for a rule of XLA's partitioner."
@@ -89,6 +92,9 @@ def _refuses(call: Call) -> str | None:
 
 
 def _sample(call: Call, ctx: Any, *operands: Any, formula: Formula, batch: int) -> Sequence[Any]:
+    if _shares_fill(call):
+        again = functools.partial(_repeat_fill, ctx.primitive, formula=formula, batch=batch)
+        return mlir.lower_fun(again, multiple_results=False)(ctx, *operands)
     if not isinstance(formula, Points):
         return _custom_call("stn_jax_taps", call, ctx, operands, batch)
     floating = jnp.issubdtype(ctx.avals_in[IMAGE].dtype, jnp.floating)
@@ -105,6 +111,10 @@ def _pull(
     wrt: tuple[int, ...],
     reduced: tuple[tuple[bool, ...], ...],
 ) -> Sequence[Any]:
+    if _shares_fill(call) and FILL not in wrt:
+        parameters = {"formula": formula, "batch": batch, "wrt": wrt, "reduced": reduced}
+        again = functools.partial(_repeat_fill, ctx.primitive, **parameters)
+        return mlir.lower_fun(again, multiple_results=True)(ctx, *operands)
     if FILL in wrt:
         split = functools.partial(
             _with_fill, ctx.primitive, formula=formula, batch=batch, wrt=wrt, reduced=reduced
@@ -152,6 +162,20 @@ def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
         )
         results |= zip(named, others, strict=True)
     return [results[operand] for operand in wrt]
+
+
+def _shares_fill(call: Call) -> bool:
+    """Whether a batch that is divided among devices has one fill value for all its images."""
+    sizes = full_sizes(call.batch, call.operands)
+    return call.partitioned and call.operands[FILL].shape[: call.batch] != sizes
+
+
+def _repeat_fill(primitive: Any, *operands: Any, **parameters: Any) -> Any:
+    """The same call with a fill value for each image: XLA divides all operands alike."""
+    batch, given = parameters["batch"], list(operands)
+    sizes = full_sizes(batch, given)
+    given[FILL] = jnp.broadcast_to(given[FILL], (*sizes, *given[FILL].shape[batch:]))
+    return primitive.bind(*given, **parameters)
 
 
 def _options(formula: Points) -> dict[str, int]:
