@@ -10,8 +10,11 @@
 namespace stn {
 namespace {
 
-// A job of fewer numbers than this runs on the calling thread, and a task has about as many.
+// A job of fewer numbers than this runs on the calling thread; a task has at least about as many.
 constexpr int64_t kNumbersOfTask = 20000;
+
+// Enough that the threads end at about the same time. Large tasks read less of the image twice.
+constexpr int64_t kTasksOfThread = 8;
 
 // Accumulators that are not the result itself take no more memory than this at once.
 constexpr int64_t kMostBytesOfAccumulators = int64_t{256} << 20;
@@ -44,9 +47,10 @@ Item ItemOf(const Job& job, int64_t i) {
 // `body(item, points)`.
 class PointTasks {
  public:
-  explicit PointTasks(const Job& job) : items_(job.items), points_(job.geometry.points) {
+  PointTasks(const Job& job, int64_t threads) : items_(job.items), points_(job.geometry.points) {
     const int64_t numbers = std::max<int64_t>(job.geometry.channels, 1);
-    const int64_t points = std::max<int64_t>(CeilDiv(kNumbersOfTask, numbers), 1);
+    const int64_t points = std::max(CeilDiv(kNumbersOfTask, numbers),
+                                    CeilDiv(items_ * points_, kTasksOfThread * threads));
     points_of_task_ = CeilDiv(points, kBlock) * kBlock;
     items_of_task_ = std::max<int64_t>(points / std::max<int64_t>(points_, 1), 1);
     tasks_of_item_ = std::max<int64_t>(CeilDiv(points_, points_of_task_), 1);
@@ -158,7 +162,7 @@ class ImageGradient {
   void Prepare(xla::ffi::ThreadPool& pool, int64_t threads) {
     if (!is_cut()) return;
     touched_.resize(static_cast<size_t>(job_.items * blocks_));
-    PointTasks tasks(job_);
+    PointTasks tasks(job_, threads);
     ParallelFor(pool, threads, tasks.count(), [&](int64_t task) {
       tasks.run(task, [&](int64_t i, Range points) {
         Range blocks = {points.first / kBlock, CeilDiv(points.last, kBlock)};
@@ -228,8 +232,9 @@ class ImageGradient {
 void RunForward(const Job& job, xla::ffi::ThreadPool& pool) {
   const Geometry& geometry = job.geometry;
   if (job.items * geometry.points * geometry.channels == 0) return;
-  PointTasks tasks(job);
-  ParallelFor(pool, Threads(job, pool), tasks.count(), [&](int64_t task) {
+  const int64_t threads = Threads(job, pool);
+  PointTasks tasks(job, threads);
+  ParallelFor(pool, threads, tasks.count(), [&](int64_t task) {
     tasks.run(task, [&](int64_t i, Range points) {
       Item item = ItemOf(job, i);
       item.out = job.out.part(i);
@@ -250,7 +255,7 @@ void RunPull(const Job& job, xla::ffi::ThreadPool& pool) {
     sources.SetIn(item, i);
     job.kernels->pull(job.geometry, item, points, Range{0, 0});
   };
-  PointTasks points(job);
+  PointTasks points(job, threads);
   if (!job.d_image) {
     ParallelFor(pool, threads, points.count(),
                 [&](int64_t task) { points.run(task, write_sources); });

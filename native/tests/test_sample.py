@@ -87,6 +87,25 @@ def test_values_and_gradients(kernel, padding, ndim, dtype, channels):
         check(image, fill, cs, cotangent, (kernel, padding, align_corners))
 
 
+@pytest.mark.parametrize("dtype", calls.DTYPES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("space", [(90,), (12, 14), (5, 7, 6)])
+def test_points_well_inside(space, channels, dtype):
+    """They are read in a way of their own, unless one near them is not like them."""
+    rng = np.random.default_rng(7)
+    dtype = calls.DTYPES[dtype]
+    image, fill = numbers(rng, (*space, channels), dtype), numbers(rng, channels, dtype)
+    cs = [
+        ((2 * rng.integers(0, 64 * (n - 1), 219) + 1) / 128).astype(calls.coordinate_dtype(dtype))
+        for n in space[::-1]
+    ]
+    for c, n in zip(cs, space[::-1], strict=True):
+        c[40] = n - 1.25  # Reads the last pixel of all.
+    cs[0][[17, 50, 100]] = [-0.5, space[-1] - 0.75, np.nan]
+    cs[-1][72:80] = 2
+    check(image, fill, cs, numbers(rng, (219, channels), dtype), ("linear", "constant", False))
+
+
 @pytest.mark.parametrize("padding", oracle.PADDINGS)
 @pytest.mark.parametrize("kernel", oracle.KERNELS)
 @pytest.mark.parametrize("align_corners", [False, True])

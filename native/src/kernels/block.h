@@ -22,6 +22,12 @@ constexpr int32_t kFill = -1;  // The value outside.
 constexpr int32_t kZero = -2;  // Stands for a pixel that is left out.
 constexpr int32_t kLast = -3;  // A copy of the image's last pixel, behind which one may read on.
 
+// Points of a block, a whole number of vectors. Half-open.
+struct Span {
+  int first;
+  int last;
+};
+
 // Memory that belongs to one running task.
 class Memory {
  public:
@@ -51,6 +57,10 @@ struct Block {
   int filled;   // The same up to a multiple of kLanes.
   int64_t taps;  // Pixels of each point: the product of those along the axes.
 
+  // Vectors of points that are plain: the linear kernel reads pixels which all lie inside, and each
+  // has a weight. Of their pixels, the first alone is numbered.
+  bool plain[kBlock / kLanes] = {};
+
   // Along each axis, [taps of the axis][kBlock]. An index is the number of pixels from the axis's
   // first to the tap's, or kFill.
   int32_t* index[kMaxNdim];
@@ -79,6 +89,17 @@ struct Block {
     filled = (count + kLanes - 1) / kLanes * kLanes;
   }
 
+  // Calls `body(span)` for each longest run of vectors that are plain, or that are not.
+  template <class Body>
+  STN_INLINE void ForRuns(bool wanted, const Body& body) const {
+    for (int i = 0; i < filled;) {
+      const int first = i;
+      while (i < filled && plain[i / kLanes] == wanted) i += kLanes;
+      if (first < i) body(Span{first, i});
+      if (i < filled) i += kLanes;
+    }
+  }
+
  private:
   static int64_t Size(const Geometry& geometry) {
     int64_t all = 1, along = 0;
@@ -103,12 +124,12 @@ inline int32_t StrideOf(const Geometry& geometry, int axis) {
 struct PixelRules {
   bool leave_out_weightless;  // Reads of weight 0 go to zeros: a NaN or infinity is not seen there.
   bool redirect_last;         // Reads of the last pixel go to its copy.
+  bool may_be_plain;          // Plain points are found.
 };
 
 // Combines the taps along the axes.
 template <int ndim, bool leave_out_weightless, bool redirect_last, class U>
-void CombineAxes(const Geometry& geometry, Block<U>& block) {
-  const int filled = block.filled;
+void CombineAxes(const Geometry& geometry, Span span, Block<U>& block) {
   const auto last = static_cast<int32_t>(geometry.pixels - 1);
   int64_t taps[kMaxNdim] = {1, 1, 1};
   for (int axis = 0; axis < ndim; ++axis) taps[axis] = geometry.taps[axis];
@@ -123,7 +144,7 @@ void CombineAxes(const Geometry& geometry, Block<U>& block) {
       for (int64_t c = 0; c < taps[2]; ++c) {
         const int32_t* __restrict index2 = ndim > 2 ? block.index[2] + c * kBlock : nullptr;
         const U* __restrict weight2 = ndim > 2 ? block.axis_weight[2] + c * kBlock : nullptr;
-        for (int i = 0; i < filled; ++i) {
+        for (int i = span.first; i < span.last; ++i) {
           int32_t flat = index0[i], signs = index0[i];
           U product = weight0[i];
           if constexpr (ndim > 1) {
@@ -150,13 +171,25 @@ void CombineAxes(const Geometry& geometry, Block<U>& block) {
 }
 
 template <int ndim, class U>
-void CombineAxes(const Geometry& geometry, PixelRules rules, Block<U>& block) {
+void CombineAxes(const Geometry& geometry, PixelRules rules, Span span, Block<U>& block) {
   if (rules.leave_out_weightless) {
-    rules.redirect_last ? CombineAxes<ndim, true, true>(geometry, block)
-                        : CombineAxes<ndim, true, false>(geometry, block);
+    rules.redirect_last ? CombineAxes<ndim, true, true>(geometry, span, block)
+                        : CombineAxes<ndim, true, false>(geometry, span, block);
   } else {
-    rules.redirect_last ? CombineAxes<ndim, false, true>(geometry, block)
-                        : CombineAxes<ndim, false, false>(geometry, block);
+    rules.redirect_last ? CombineAxes<ndim, false, true>(geometry, span, block)
+                        : CombineAxes<ndim, false, false>(geometry, span, block);
+  }
+}
+
+template <class U>
+void CombineAxes(const Geometry& geometry, PixelRules rules, Span span, Block<U>& block) {
+  switch (geometry.ndim) {
+    case 1:
+      return CombineAxes<1>(geometry, rules, span, block);
+    case 2:
+      return CombineAxes<2>(geometry, rules, span, block);
+    default:
+      return CombineAxes<3>(geometry, rules, span, block);
   }
 }
 

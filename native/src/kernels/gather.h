@@ -3,7 +3,7 @@
 #ifndef STN_JAX_NATIVE_KERNELS_GATHER_H_
 #define STN_JAX_NATIVE_KERNELS_GATHER_H_
 
-#include "pixels.h"
+#include "plain.h"
 
 namespace stn::STN_VARIANT {
 
@@ -47,12 +47,6 @@ STN_INLINE bool AreNeighbours(const int32_t* left, const int32_t* right) {
   const __m256i bad = _mm256_or_si256(differ, _mm256_srai_epi32(l, 31));
   return _mm256_testz_si256(bad, bad) != 0;
 }
-
-// Two neighbouring numbers at each of two places.
-STN_INLINE __m128 TwoPairs(const float* image, int32_t first, int32_t second) {
-  const __m128 low = _mm_loadl_pi(_mm_setzero_ps(), reinterpret_cast<const __m64*>(image + first));
-  return _mm_loadh_pi(low, reinterpret_cast<const __m64*>(image + second));
-}
 #endif
 
 // The same for two taps: two pixels side by side are read by one load.
@@ -63,12 +57,7 @@ STN_INLINE void TwoTaps(const T* image, const T* others, const int32_t* pixel,
 #if defined(__AVX2__)
   if constexpr (std::is_same_v<T, float>) {
     if (AreNeighbours(pixel, pixel + kBlock)) {
-      const __m256 even = _mm256_set_m128(TwoPairs(image, pixel[4], pixel[5]),
-                                          TwoPairs(image, pixel[0], pixel[1]));
-      const __m256 odd = _mm256_set_m128(TwoPairs(image, pixel[6], pixel[7]),
-                                         TwoPairs(image, pixel[2], pixel[3]));
-      left = (Vector<float, kLanes>)_mm256_shuffle_ps(even, odd, _MM_SHUFFLE(2, 0, 2, 0));
-      right = (Vector<float, kLanes>)_mm256_shuffle_ps(even, odd, _MM_SHUFFLE(3, 1, 3, 1));
+      EightPairs(image, pixel, left, right);
       return;
     }
   }
@@ -79,15 +68,16 @@ STN_INLINE void TwoTaps(const T* image, const T* others, const int32_t* pixel,
 
 // One channel: a vector holds points.
 template <int fixed_taps, class T>
-void GatherOne(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* __restrict out) {
+void GatherOne(const Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixels,
+               T* __restrict out) {
   using U = Accumulator<T>;
-  const int count = block.count, filled = block.filled;
+  const int count = block.count;
   const int64_t taps = Taps<fixed_taps>(block);
   const int32_t* __restrict pixel = block.pixel;
   const U* __restrict weight = block.weight;
   const T* __restrict image = pixels.image();
   const T* __restrict others = pixels.others();
-  for (int i = 0; i < filled; i += kLanes) {
+  for (int i = span.first; i < span.last; i += kLanes) {
     Vector<U, kLanes> sum = {};
     int64_t tap = 0;
     for (; tap + 2 <= taps; tap += 2) {
@@ -111,14 +101,15 @@ void GatherOne(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* _
 
 // Two to four channels: a vector holds the channels of a point, and its neighbour's first.
 template <int channels, int fixed_taps, class T>
-void GatherFew(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* __restrict out) {
+void GatherFew(const Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixels,
+               T* __restrict out) {
   using U = Accumulator<T>;
-  const int count = block.count;
+  const int count = block.count, last = span.last < count ? span.last : count;
   const int64_t taps = Taps<fixed_taps>(block);
   const int32_t* __restrict pixel = block.pixel;
   const U* __restrict weight = block.weight;
   const Pixels<T> at = pixels;
-  for (int i = 0; i < count; ++i) {
+  for (int i = span.first; i < last; ++i) {
     Vector<U, 4> sum = {};
     for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t k = tap * kBlock + i;
@@ -134,16 +125,16 @@ void GatherFew(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, T* _
 
 // Any number of channels: vectors hold channels of a point.
 template <int fixed_taps, class T>
-void GatherMany(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, int64_t channels,
-                T* __restrict out) {
+void GatherMany(const Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixels,
+                int64_t channels, T* __restrict out) {
   using U = Accumulator<T>;
   constexpr int kWide = 4 * kLanes;
-  const int count = block.count;
+  const int last = span.last < block.count ? span.last : block.count;
   const int64_t taps = Taps<fixed_taps>(block);
   const int32_t* __restrict pixel = block.pixel;
   const U* __restrict weight = block.weight;
   const Pixels<T> at = pixels;
-  for (int i = 0; i < count; ++i) {
+  for (int i = span.first; i < last; ++i) {
     T* __restrict to = out + i * channels;
     int64_t c = 0;
     for (; c + kWide <= channels; c += kWide) {
@@ -174,21 +165,72 @@ void GatherMany(const Block<Accumulator<T>>& block, const Pixels<T>& pixels, int
   }
 }
 
-// Needs a block that leaves out what has no weight.
+// Needs points that leave out what has no weight.
 template <int fixed_taps, class T>
-void Gather(const Geometry& geometry, const Block<Accumulator<T>>& block, const Pixels<T>& pixels,
-            T* out) {
+void Gather(const Geometry& geometry, const Block<Accumulator<T>>& block, Span span,
+            const Pixels<T>& pixels, T* out) {
   switch (geometry.channels) {
     case 1:
-      return GatherOne<fixed_taps>(block, pixels, out);
+      return GatherOne<fixed_taps>(block, span, pixels, out);
     case 2:
-      return GatherFew<2, fixed_taps>(block, pixels, out);
+      return GatherFew<2, fixed_taps>(block, span, pixels, out);
     case 3:
-      return GatherFew<3, fixed_taps>(block, pixels, out);
+      return GatherFew<3, fixed_taps>(block, span, pixels, out);
     case 4:
-      return GatherFew<4, fixed_taps>(block, pixels, out);
+      return GatherFew<4, fixed_taps>(block, span, pixels, out);
     default:
-      return GatherMany<fixed_taps>(block, pixels, geometry.channels, out);
+      return GatherMany<fixed_taps>(block, span, pixels, geometry.channels, out);
+  }
+}
+
+// The same for plain points.
+
+template <int ndim, class T>
+void GatherPlainOne(const Block<Accumulator<T>>& block, Span span, const PlainRows<ndim>& rows,
+                    const T* image, T* __restrict out) {
+  using U = Accumulator<T>;
+  for (int i = span.first; i < span.last; i += kLanes) {
+    Vector<U, kLanes> values[rows.taps], sum = {};
+    PlainPixels(image, block.pixel + i, rows, values);
+    for (int tap = 0; tap < rows.taps; ++tap) {
+      sum += Load<kLanes>(block.weight + tap * kBlock + i) * values[tap];
+    }
+    Store<kLanes>(out + i, sum);
+  }
+}
+
+template <int ndim, int channels, class T>
+void GatherPlainFew(const Block<Accumulator<T>>& block, Span span, const PlainRows<ndim>& rows,
+                    const T* image, T* __restrict out) {
+  using U = Accumulator<T>;
+  const U* __restrict weight = block.weight;
+  auto value = [&](int i) STN_INLINE_LAMBDA {
+    const T* from = image + static_cast<int64_t>(block.pixel[i]) * channels;
+    Vector<U, 4> sum = {};
+    for (int tap = 0; tap < rows.taps; ++tap) {
+      sum += weight[tap * kBlock + i] * Load<4>(from + rows.of(tap));
+    }
+    return sum;
+  };
+  // What is written behind the last point's channels might belong to another task.
+  const int last = span.last < block.count || channels == 4 ? span.last : span.last - 1;
+  for (int i = span.first; i < last; ++i) Store<4>(out + i * channels, value(i));
+  if (last < span.last) StoreFirst<4>(out + last * channels, value(last), channels);
+}
+
+template <int ndim, class T>
+void GatherPlain(const Geometry& geometry, const Block<Accumulator<T>>& block, Span span,
+                 const Pixels<T>& pixels, T* out) {
+  const PlainRows<ndim> rows(geometry, geometry.channels);
+  switch (geometry.channels) {
+    case 1:
+      return GatherPlainOne(block, span, rows, pixels.image(), out);
+    case 2:
+      return GatherPlainFew<ndim, 2>(block, span, rows, pixels.image(), out);
+    case 3:
+      return GatherPlainFew<ndim, 3>(block, span, rows, pixels.image(), out);
+    case 4:
+      return GatherPlainFew<ndim, 4>(block, span, rows, pixels.image(), out);
   }
 }
 

@@ -1,5 +1,6 @@
 // The kernels of one variant. The build compiles this file once for each.
 
+#include "ahead.h"
 #include "locate.h"
 #include "slopes.h"
 
@@ -23,20 +24,99 @@ namespace {
       CALL(0);                          \
   }
 
+// Does `CALL` with the number of axes as a compile-time constant.
+#define STN_WITH_NDIM(NDIM, CALL) \
+  switch (NDIM) {                 \
+    case 1:                       \
+      CALL(1);                    \
+      break;                      \
+    case 2:                       \
+      CALL(2);                    \
+      break;                      \
+    default:                      \
+      CALL(3);                    \
+  }
+
+PixelRules RulesOf(const Geometry& geometry, bool leave_out_weightless) {
+  const bool linear = geometry.from_coordinates && geometry.kernel == Kernel::kLinear;
+  return {leave_out_weightless, ReadsPastLast(geometry),
+          linear && geometry.channels > 0 && geometry.channels <= kFewChannels};
+}
+
 template <class T>
 void Forward(const Geometry& geometry, const Item& item, Range points) {
   using U = Accumulator<T>;
   Block<U> block(geometry);
   const PixelsOfItem<T> all_pixels(geometry, item);
   const Pixels<T> pixels = all_pixels.pixels();
-  const PixelRules rules = {true, ReadsPastLast(geometry)};
-  T* out = static_cast<T*>(item.out);
+  const PixelRules rules = RulesOf(geometry, true);
+  RowsAhead<T> ahead(geometry, item);
+  T* all_out = static_cast<T*>(item.out);
   for (int64_t first = points.first; first < points.last; first += kBlock) {
+    ahead.Bring(first, points);
     FillBlock(geometry, item, first, points.last, rules, block);
-#define STN_GATHER(FIXED) Gather<FIXED>(geometry, block, pixels, out + first * geometry.channels)
-    STN_WITH_FIXED_TAPS(block.taps, STN_GATHER)
+    T* out = all_out + first * geometry.channels;
+    block.ForRuns(true, [&](Span span) {
+#define STN_GATHER(NDIM) GatherPlain<NDIM>(geometry, block, span, pixels, out)
+      STN_WITH_NDIM(geometry.ndim, STN_GATHER)
 #undef STN_GATHER
+    });
+    block.ForRuns(false, [&](Span span) {
+#define STN_GATHER(FIXED) Gather<FIXED>(geometry, block, span, pixels, out)
+      STN_WITH_FIXED_TAPS(block.taps, STN_GATHER)
+#undef STN_GATHER
+    });
   }
+}
+
+// Adds a block's contributions to the image's gradient.
+template <class T, class U>
+void ScatterBlock(const Geometry& geometry, const Block<U>& block, const T* cotangent, Range band,
+                  U* d_image) {
+  U terms[kBlock * kFewChannels];
+  WidenCotangent(geometry, block, cotangent, terms);
+  block.ForRuns(true, [&](Span span) {
+#define STN_SCATTER(NDIM) ScatterPlain<NDIM>(geometry, block, span, terms, band, d_image)
+    STN_WITH_NDIM(geometry.ndim, STN_SCATTER)
+#undef STN_SCATTER
+  });
+  block.ForRuns(false, [&](Span span) {
+#define STN_SCATTER(FIXED) Scatter<FIXED>(geometry, block, span, cotangent, terms, band, d_image)
+    STN_WITH_FIXED_TAPS(block.taps, STN_SCATTER)
+#undef STN_SCATTER
+  });
+}
+
+// Fills the products of a block's points that are not plain.
+template <class T, class U>
+void MultiplyBlock(const Geometry& geometry, Block<U>& block, const Pixels<T>& pixels,
+                   const T* cotangent) {
+  block.ForRuns(false, [&](Span span) {
+#define STN_MULTIPLY(FIXED) Multiply<FIXED>(geometry, block, span, pixels, cotangent)
+    STN_WITH_FIXED_TAPS(block.taps, STN_MULTIPLY)
+#undef STN_MULTIPLY
+  });
+}
+
+// The gradients to the coordinates of a block, [axes][kBlock].
+template <class T, class U>
+void SlopesOfBlock(const Geometry& geometry, Block<U>& block, const Pixels<T>& pixels,
+                   const T* cotangent, U* slopes) {
+  if (geometry.kernel != Kernel::kLinear) {
+    std::memset(slopes, 0, static_cast<size_t>(geometry.ndim * kBlock) * sizeof(U));
+    return;
+  }
+  MultiplyBlock(geometry, block, pixels, cotangent);
+  block.ForRuns(false, [&](Span span) {
+    for (int axis = 0; axis < geometry.ndim; ++axis) {
+      LinearSlopes(geometry.ndim, axis, block, span, slopes + axis * kBlock);
+    }
+  });
+  block.ForRuns(true, [&](Span span) {
+#define STN_SLOPES(NDIM) SlopesPlain<NDIM>(geometry, block, span, pixels, cotangent, slopes)
+    STN_WITH_NDIM(geometry.ndim, STN_SLOPES)
+#undef STN_SLOPES
+  });
 }
 
 template <class T>
@@ -46,36 +126,43 @@ void Pull(const Geometry& geometry, const Item& item, Range points, Range band) 
   Block<U> block(geometry);
   const PixelsOfItem<T> all_pixels(geometry, item);
   const Pixels<T> pixels = all_pixels.pixels();
-  const PixelRules rules = {false, ReadsPastLast(geometry)};
-  int64_t most_taps = 1;
+  const PixelRules rules = RulesOf(geometry, false);
+  int64_t most = geometry.ndim;
   bool wrt_source = false;
   for (int axis = 0; axis < geometry.ndim; ++axis) {
-    if (geometry.taps[axis] > most_taps) most_taps = geometry.taps[axis];
+    if (geometry.taps[axis] > most) most = geometry.taps[axis];
     wrt_source = wrt_source || item.d_source[axis] != nullptr;
   }
-  const bool constant = geometry.from_coordinates && geometry.kernel == Kernel::kNearest;
-  Memory memory(most_taps * kBlock * static_cast<int64_t>(sizeof(U)));
-  U* sums = memory.take<U>(most_taps * kBlock);
+  Memory memory(most * kBlock * static_cast<int64_t>(sizeof(U)));
+  U* sums = memory.take<U>(most * kBlock);
+  RowsAhead<T> ahead(geometry, item);
   const T* all_cotangents = static_cast<const T*>(item.cotangent);
   U* d_image = static_cast<U*>(item.d_image);
   for (int64_t first = points.first; first < points.last; first += kBlock) {
+    if (wrt_source) ahead.Bring(first, points);
     FillBlock(geometry, item, first, points.last, rules, block);
     const T* cotangent = all_cotangents + first * geometry.channels;
-    if (d_image != nullptr) {
-#define STN_SCATTER(FIXED) Scatter<FIXED>(geometry, block, cotangent, band, d_image)
-      STN_WITH_FIXED_TAPS(block.taps, STN_SCATTER)
-#undef STN_SCATTER
-    }
+    if (d_image != nullptr) ScatterBlock(geometry, block, cotangent, band, d_image);
     if (!wrt_source) continue;
-    if (!constant) {
-#define STN_MULTIPLY(FIXED) Multiply<FIXED>(geometry, block, pixels, cotangent)
-      STN_WITH_FIXED_TAPS(block.taps, STN_MULTIPLY)
-#undef STN_MULTIPLY
+    if (geometry.from_coordinates) {
+      SlopesOfBlock(geometry, block, pixels, cotangent, sums);
+    } else {
+      MultiplyBlock(geometry, block, pixels, cotangent);
     }
     for (int axis = 0; axis < geometry.ndim; ++axis) {
-      if (item.d_source[axis] == nullptr) continue;
-      WriteSourceGradient(geometry, block, axis, first, sums,
-                          static_cast<U*>(item.d_source[axis]));
+      U* out = static_cast<U*>(item.d_source[axis]);
+      if (out == nullptr) continue;
+      const U* from = sums + axis * kBlock;
+      int64_t rows = 1;
+      if (!geometry.from_coordinates) {
+        WeightGradient(geometry, block, axis, sums);
+        from = sums;
+        rows = geometry.taps[axis];
+      }
+      for (int64_t row = 0; row < rows; ++row) {
+        std::memcpy(out + row * geometry.points + first, from + row * kBlock,
+                    static_cast<size_t>(block.count) * sizeof(U));
+      }
     }
   }
 }
@@ -128,7 +215,7 @@ void Add(const void* terms, int64_t count, void* sums) {
 template <class E, class U>
 void Bytes(const Geometry& geometry, const Item& item, Range points) {
   Block<U> block(geometry);
-  const PixelRules rules = {false, false};
+  const PixelRules rules = {false, false, false};
   const E* image = static_cast<const E*>(item.image);
   const E* fill = static_cast<const E*>(item.fill);
   const int64_t channels = geometry.channels;

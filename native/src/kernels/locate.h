@@ -3,7 +3,7 @@
 #ifndef STN_JAX_NATIVE_KERNELS_LOCATE_H_
 #define STN_JAX_NATIVE_KERNELS_LOCATE_H_
 
-#include "block.h"
+#include "plain.h"
 
 namespace stn::STN_VARIANT {
 
@@ -127,21 +127,22 @@ STN_INLINE void CopyFilled(const V* __restrict from, int count, int filled, V* _
   for (int i = count; i < filled; ++i) to[i] = from[0];
 }
 
-// Fills a block's axes from coordinates.
+// Fills a block's axis from coordinates.
 template <class U>
 void LocateCoordinates(const Geometry& geometry, const Item& item, int64_t first, int axis,
-                       int32_t stride, Block<U>& block) {
-  const U* coordinates = static_cast<const U*>(item.source[axis]) + first;
+                       int32_t stride, Span span, Block<U>& block) {
+  const U* coordinates = static_cast<const U*>(item.source[axis]) + first + span.first;
   U copy[kBlock];
-  if (block.filled != block.count) {
-    CopyFilled(coordinates, block.count, block.filled, copy);
+  if (span.last > block.count) {
+    CopyFilled(coordinates, block.count - span.first, span.last - span.first, copy);
     coordinates = copy;
   }
   Axis<U> rule(geometry.size[axis], stride, geometry.padding, geometry.align_corners);
   auto locate = geometry.kernel == Kernel::kLinear ? LocateAlong<Kernel::kLinear, U>
                                                    : LocateAlong<Kernel::kNearest, U>;
-  locate(rule, geometry.padding, coordinates, block.filled, block.index[axis],
-         block.axis_weight[axis], block.moves[axis]);
+  locate(rule, geometry.padding, coordinates, span.last - span.first,
+         block.index[axis] + span.first, block.axis_weight[axis] + span.first,
+         block.moves[axis] + span.first);
 }
 
 // Fills a block's axes from given indices and weights. Indices outside count as the fill.
@@ -161,12 +162,12 @@ void CopyTaps(const Geometry& geometry, const Item& item, int64_t first, int axi
   }
 }
 
-// The same, from whatever is given; indices are multiples of the stride.
+// Fills one axis from whatever is given; indices are multiples of the stride.
 template <class U>
 void FillAxis(const Geometry& geometry, const Item& item, int64_t first, int axis, int32_t stride,
               Block<U>& block) {
   if (geometry.from_coordinates) {
-    LocateCoordinates(geometry, item, first, axis, stride, block);
+    LocateCoordinates(geometry, item, first, axis, stride, {0, block.filled}, block);
   } else {
     CopyTaps(geometry, item, first, axis, stride, block);
   }
@@ -177,17 +178,19 @@ template <class U>
 void FillBlock(const Geometry& geometry, const Item& item, int64_t first, int64_t last,
                PixelRules rules, Block<U>& block) {
   block.resize(last - first < kBlock ? last - first : kBlock);
-  for (int axis = 0; axis < geometry.ndim; ++axis) {
-    FillAxis(geometry, item, first, axis, StrideOf(geometry, axis), block);
+  if (!geometry.from_coordinates) {
+    for (int axis = 0; axis < geometry.ndim; ++axis) {
+      CopyTaps(geometry, item, first, axis, StrideOf(geometry, axis), block);
+    }
+    return CombineAxes(geometry, rules, {0, block.filled}, block);
   }
-  switch (geometry.ndim) {
-    case 1:
-      return CombineAxes<1>(geometry, rules, block);
-    case 2:
-      return CombineAxes<2>(geometry, rules, block);
-    default:
-      return CombineAxes<3>(geometry, rules, block);
-  }
+  if (rules.may_be_plain) FillPlain(geometry, item, first, rules, block);
+  block.ForRuns(false, [&](Span span) {
+    for (int axis = 0; axis < geometry.ndim; ++axis) {
+      LocateCoordinates(geometry, item, first, axis, StrideOf(geometry, axis), span, block);
+    }
+    CombineAxes(geometry, rules, span, block);
+  });
 }
 
 }  // namespace stn::STN_VARIANT

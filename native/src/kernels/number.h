@@ -18,6 +18,7 @@
 #error "The build defines STN_VARIANT: baseline, avx2 or avx512."
 #endif
 #define STN_INLINE inline __attribute__((always_inline))
+#define STN_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace stn::STN_VARIANT {
 

@@ -59,6 +59,24 @@ class PixelsOfItem {
   const T* image_;
 };
 
+#if defined(__AVX2__)
+// Two neighbouring numbers at each of two places.
+STN_INLINE __m128 TwoPairs(const float* image, int32_t first, int32_t second) {
+  const __m128 low = _mm_loadl_pi(_mm_setzero_ps(), reinterpret_cast<const __m64*>(image + first));
+  return _mm_loadh_pi(low, reinterpret_cast<const __m64*>(image + second));
+}
+
+// The numbers at each of eight places, and their right neighbours.
+STN_INLINE void EightPairs(const float* image, const int32_t* at, Vector<float, 8>& left,
+                           Vector<float, 8>& right) {
+  const __m256 even =
+      _mm256_set_m128(TwoPairs(image, at[4], at[5]), TwoPairs(image, at[0], at[1]));
+  const __m256 odd = _mm256_set_m128(TwoPairs(image, at[6], at[7]), TwoPairs(image, at[2], at[3]));
+  left = (Vector<float, 8>)_mm256_shuffle_ps(even, odd, _MM_SHUFFLE(2, 0, 2, 0));
+  right = (Vector<float, 8>)_mm256_shuffle_ps(even, odd, _MM_SHUFFLE(3, 1, 3, 1));
+}
+#endif
+
 // Whether vectors of four may read past the end of the image.
 inline bool ReadsPastLast(const Geometry& geometry) {
   return geometry.channels == 2 || geometry.channels == 3;

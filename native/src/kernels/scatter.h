@@ -1,7 +1,7 @@
 // The image's gradient: adds weight × cotangent to each pixel that a point has read.
 //
-// Points are added in their order, and the taps of a point in theirs. So a pixel's sum does not
-// depend on how the image is cut into bands.
+// Points are added block by block, in an order that only the block decides, and the taps of a point
+// in theirs. So a pixel's sum does not depend on how the image is cut into bands.
 
 #ifndef STN_JAX_NATIVE_KERNELS_SCATTER_H_
 #define STN_JAX_NATIVE_KERNELS_SCATTER_H_
@@ -50,10 +50,11 @@ class Places {
 
 // `width` numbers at each pixel; the cotangent is given as numbers of the accumulators' type.
 template <int fixed_taps, int width, class U>
-void ScatterFew(const Block<U>& block, Places<U> places, const U* cotangent, U* __restrict sums) {
-  const int count = block.count;
+void ScatterFew(const Block<U>& block, Span span, Places<U> places, const U* cotangent,
+                U* __restrict sums) {
   const int64_t taps = Taps<fixed_taps>(block);
-  for (int i = 0; i < count; ++i) {
+  const int last = span.last < block.count ? span.last : block.count;
+  for (int i = span.first; i < last; ++i) {
     for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t k = tap * kBlock + i;
       const int64_t place = places(k);
@@ -69,11 +70,11 @@ void ScatterFew(const Block<U>& block, Places<U> places, const U* cotangent, U* 
 }
 
 template <int fixed_taps, class T, class U = Accumulator<T>>
-void ScatterMany(const Block<U>& block, Places<U> places, const T* cotangent, int64_t channels,
-                 U* sums) {
-  const int count = block.count;
+void ScatterMany(const Block<U>& block, Span span, Places<U> places, const T* cotangent,
+                 int64_t channels, U* sums) {
+  const int last = span.last < block.count ? span.last : block.count;
   const int64_t taps = Taps<fixed_taps>(block);
-  for (int i = 0; i < count; ++i) {
+  for (int i = span.first; i < last; ++i) {
     const T* __restrict from = cotangent + i * channels;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t k = tap * kBlock + i;
@@ -100,26 +101,81 @@ void WidenCotangent(const Block<Accumulator<T>>& block, const T* from, Accumulat
   }
 }
 
+template <class T>
+void WidenCotangent(const Geometry& geometry, const Block<Accumulator<T>>& block, const T* from,
+                    Accumulator<T>* to) {
+  switch (geometry.channels) {
+    case 1:
+      return WidenCotangent<1>(block, from, to);
+    case 2:
+      return WidenCotangent<2>(block, from, to);
+    case 3:
+      return WidenCotangent<3>(block, from, to);
+    case 4:
+      return WidenCotangent<4>(block, from, to);
+  }
+}
+
+// `terms` is the cotangent widened, if the channels are few.
 template <int fixed_taps, class T, class U = Accumulator<T>>
-void Scatter(const Geometry& geometry, const Block<U>& block, const T* cotangent, Range band,
-             U* sums) {
-  U terms[kBlock * kFewChannels];
+void Scatter(const Geometry& geometry, const Block<U>& block, Span span, const T* cotangent,
+             const U* terms, Range band, U* sums) {
   const Places<U> places(geometry, block, band);
   switch (geometry.channels) {
     case 1:
-      WidenCotangent<1>(block, cotangent, terms);
-      return ScatterFew<fixed_taps, 1>(block, places, terms, sums);
+      return ScatterFew<fixed_taps, 1>(block, span, places, terms, sums);
     case 2:
-      WidenCotangent<2>(block, cotangent, terms);
-      return ScatterFew<fixed_taps, 2>(block, places, terms, sums);
+      return ScatterFew<fixed_taps, 2>(block, span, places, terms, sums);
     case 3:
-      WidenCotangent<3>(block, cotangent, terms);
-      return ScatterFew<fixed_taps, 4>(block, places, terms, sums);
     case 4:
-      WidenCotangent<4>(block, cotangent, terms);
-      return ScatterFew<fixed_taps, 4>(block, places, terms, sums);
+      return ScatterFew<fixed_taps, 4>(block, span, places, terms, sums);
     default:
-      return ScatterMany<fixed_taps>(block, places, cotangent, geometry.channels, sums);
+      return ScatterMany<fixed_taps>(block, span, places, cotangent, geometry.channels, sums);
+  }
+}
+
+// The same for plain points. Points side by side add to the same pixels, and each would wait for
+// the one before; so they are taken a vector's width apart.
+template <int ndim, int width, class U>
+void ScatterPlain(const Geometry& geometry, const Block<U>& block, Span span, const U* terms,
+                  Range band, U* __restrict sums) {
+  const PlainRows<ndim> rows(geometry, width);
+  const int64_t reach = rows.of(rows.taps - 1) / width;
+  const int64_t size = band.last - band.first;
+  const U* __restrict weight = block.weight;
+  auto add = [&](U* to, int64_t k, int i) STN_INLINE_LAMBDA {
+    if constexpr (width == 1) {
+      *to += weight[k] * terms[i];
+    } else {
+      Store<width>(to, Load<width>(to) + weight[k] * Load<width>(terms + i * width));
+    }
+  };
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int i = span.first + lane; i < span.last; i += kLanes) {
+      const int64_t first = block.pixel[i] - band.first;
+      U* to = sums + first * width;
+      if (__builtin_expect(first >= 0 && first + reach < size, 1)) {
+        for (int tap = 0; tap < rows.taps; ++tap) add(to + rows.of(tap), tap * kBlock + i, i);
+        continue;
+      }
+      for (int tap = 0; tap < rows.taps; ++tap) {
+        const int64_t place = first + rows.of(tap) / width;
+        if (place >= 0 && place < size) add(to + rows.of(tap), tap * kBlock + i, i);
+      }
+    }
+  }
+}
+
+template <int ndim, class U>
+void ScatterPlain(const Geometry& geometry, const Block<U>& block, Span span, const U* terms,
+                  Range band, U* sums) {
+  switch (geometry.channels) {
+    case 1:
+      return ScatterPlain<ndim, 1>(geometry, block, span, terms, band, sums);
+    case 2:
+      return ScatterPlain<ndim, 2>(geometry, block, span, terms, band, sums);
+    default:
+      return ScatterPlain<ndim, 4>(geometry, block, span, terms, band, sums);
   }
 }
 

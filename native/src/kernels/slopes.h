@@ -13,19 +13,20 @@ namespace stn::STN_VARIANT {
 // Pixel × cotangent, and 0 where the cotangent is, be the pixel NaN or infinite.
 template <class V>
 STN_INLINE V Product(V cotangent, V pixel) {
-  return cotangent == 0 ? V{} : cotangent * pixel;
+  return cotangent * (cotangent == 0 ? V{} : pixel);
 }
 
 template <int fixed_taps, class T>
-void MultiplyOne(Block<Accumulator<T>>& block, const Pixels<T>& pixels, const T* cotangent) {
+void MultiplyOne(Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixels,
+                 const T* cotangent) {
   using U = Accumulator<T>;
-  const int count = block.count, filled = block.filled;
+  const int count = block.count;
   const int64_t taps = Taps<fixed_taps>(block);
   const int32_t* __restrict pixel = block.pixel;
   U* __restrict product = block.product;
   const T* __restrict image = pixels.image();
   const T* __restrict others = pixels.others();
-  for (int i = 0; i < filled; i += kLanes) {
+  for (int i = span.first; i < span.last; i += kLanes) {
     const auto factor = i + kLanes <= count ? Load<kLanes>(cotangent + i)
                                             : LoadFirst<kLanes>(cotangent + i, count - i);
     int64_t tap = 0;
@@ -44,15 +45,16 @@ void MultiplyOne(Block<Accumulator<T>>& block, const Pixels<T>& pixels, const T*
 }
 
 template <int channels, int fixed_taps, class T>
-void MultiplyFew(Block<Accumulator<T>>& block, const Pixels<T>& pixels, const T* cotangent) {
+void MultiplyFew(Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixels,
+                 const T* cotangent) {
   using U = Accumulator<T>;
-  const int count = block.count, filled = block.filled;
+  const int count = block.count;
   const int64_t taps = Taps<fixed_taps>(block);
   const int32_t* __restrict pixel = block.pixel;
   U* __restrict product = block.product;
   const Pixels<T> at = pixels;
   Vector<U, 4> channel = {0, 1, 2, 3};
-  for (int i = 0; i < filled; i += 4) {
+  for (int i = span.first; i < span.last; i += 4) {
     Vector<U, 4> factor[4];
     for (int j = 0; j < 4; ++j) {
       const T* from = cotangent + (i + j) * channels;
@@ -73,15 +75,15 @@ void MultiplyFew(Block<Accumulator<T>>& block, const Pixels<T>& pixels, const T*
 
 // Four taps share each load of the cotangent.
 template <int fixed_taps, class T>
-void MultiplyMany(Block<Accumulator<T>>& block, const Pixels<T>& pixels, int64_t channels,
-                  const T* cotangent) {
+void MultiplyMany(Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixels,
+                  int64_t channels, const T* cotangent) {
   using U = Accumulator<T>;
-  const int count = block.count;
+  const int last = span.last < block.count ? span.last : block.count;
   const int64_t taps = Taps<fixed_taps>(block);
   const int32_t* __restrict pixel = block.pixel;
   U* __restrict product = block.product;
   const Pixels<T> at = pixels;
-  for (int i = 0; i < count; ++i) {
+  for (int i = span.first; i < last; ++i) {
     const T* __restrict factor = cotangent + i * channels;
     for (int64_t first = 0; first < taps; first += 4) {
       const int64_t k = first * kBlock + i;
@@ -112,19 +114,19 @@ void MultiplyMany(Block<Accumulator<T>>& block, const Pixels<T>& pixels, int64_t
 
 // Fills the block's products.
 template <int fixed_taps, class T>
-void Multiply(const Geometry& geometry, Block<Accumulator<T>>& block, const Pixels<T>& pixels,
-              const T* cotangent) {
+void Multiply(const Geometry& geometry, Block<Accumulator<T>>& block, Span span,
+              const Pixels<T>& pixels, const T* cotangent) {
   switch (geometry.channels) {
     case 1:
-      return MultiplyOne<fixed_taps>(block, pixels, cotangent);
+      return MultiplyOne<fixed_taps>(block, span, pixels, cotangent);
     case 2:
-      return MultiplyFew<2, fixed_taps>(block, pixels, cotangent);
+      return MultiplyFew<2, fixed_taps>(block, span, pixels, cotangent);
     case 3:
-      return MultiplyFew<3, fixed_taps>(block, pixels, cotangent);
+      return MultiplyFew<3, fixed_taps>(block, span, pixels, cotangent);
     case 4:
-      return MultiplyFew<4, fixed_taps>(block, pixels, cotangent);
+      return MultiplyFew<4, fixed_taps>(block, span, pixels, cotangent);
     default:
-      return MultiplyMany<fixed_taps>(block, pixels, geometry.channels, cotangent);
+      return MultiplyMany<fixed_taps>(block, span, pixels, geometry.channels, cotangent);
   }
 }
 
@@ -182,15 +184,14 @@ void WeightGradient(const Geometry& geometry, const Block<U>& block, int axis, U
 // The gradient to one axis's coordinates under the linear kernel: the products at the upper taps
 // less those at the lower, weighted by the other axes. Left out as above.
 template <int axis, int ndim, class U>
-void LinearSlopes(const Block<U>& block, U* __restrict slopes) {
+void LinearSlopes(const Block<U>& block, Span span, U* __restrict slopes) {
   constexpr int taps = 1 << ndim;
   constexpr int step = 1 << (ndim - 1 - axis);  // From a combination to that with the upper tap.
-  const int filled = block.filled;
   const U* __restrict product = block.product;
   const U* __restrict moves = block.moves[axis];
   const U* __restrict weight[kMaxNdim];
   for (int a = 0; a < ndim; ++a) weight[a] = block.axis_weight[a];
-  for (int i = 0; i < filled; ++i) {
+  for (int i = span.first; i < span.last; ++i) {
     U slope = 0;
     for (int tap = 0; tap < taps; ++tap) {
       if ((tap & step) != 0) continue;
@@ -208,39 +209,107 @@ void LinearSlopes(const Block<U>& block, U* __restrict slopes) {
 }
 
 template <class U>
-void LinearSlopes(int ndim, int axis, const Block<U>& block, U* slopes) {
+void LinearSlopes(int ndim, int axis, const Block<U>& block, Span span, U* slopes) {
   switch (ndim * kMaxNdim + axis) {
     case 1 * kMaxNdim:
-      return LinearSlopes<0, 1>(block, slopes);
+      return LinearSlopes<0, 1>(block, span, slopes);
     case 2 * kMaxNdim:
-      return LinearSlopes<0, 2>(block, slopes);
+      return LinearSlopes<0, 2>(block, span, slopes);
     case 2 * kMaxNdim + 1:
-      return LinearSlopes<1, 2>(block, slopes);
+      return LinearSlopes<1, 2>(block, span, slopes);
     case 3 * kMaxNdim:
-      return LinearSlopes<0, 3>(block, slopes);
+      return LinearSlopes<0, 3>(block, span, slopes);
     case 3 * kMaxNdim + 1:
-      return LinearSlopes<1, 3>(block, slopes);
+      return LinearSlopes<1, 3>(block, span, slopes);
     default:
-      return LinearSlopes<2, 3>(block, slopes);
+      return LinearSlopes<2, 3>(block, span, slopes);
   }
 }
 
-// Writes the gradient to one axis's coordinates or weights at the points from `first` on.
-template <class U>
-void WriteSourceGradient(const Geometry& geometry, const Block<U>& block, int axis, int64_t first,
-                         U* sums, U* out) {
-  int64_t rows = 1;
-  if (!geometry.from_coordinates) {
-    WeightGradient(geometry, block, axis, sums);
-    rows = geometry.taps[axis];
-  } else if (geometry.kernel == Kernel::kLinear) {
-    LinearSlopes(geometry.ndim, axis, block, sums);
-  } else {
-    for (int i = 0; i < block.count; ++i) sums[i] = 0;
+// The same of plain points, for all axes: the products are not needed one by one. `slopes` is
+// [axes][kBlock].
+
+// Pixels at the upper taps of an axis less those at the lower, weighted by the other axes.
+template <int axis, int ndim, class V, class Pixel, class Weight>
+STN_INLINE V Slope(const Pixel& pixel, const Weight& weight) {
+  constexpr int step = 1 << (ndim - 1 - axis);
+  V slope = {};
+  for (int tap = 0; tap < 1 << ndim; ++tap) {
+    if ((tap & step) != 0) continue;
+    V term = pixel(tap + step) - pixel(tap);
+    if constexpr (ndim == 1) return term;
+    for (int a = 0; a < ndim; ++a) {
+      if (a != axis) term *= weight(a, tap >> (ndim - 1 - a) & 1);
+    }
+    slope += term;
   }
-  for (int64_t row = 0; row < rows; ++row) {
-    std::memcpy(out + row * geometry.points + first, sums + row * kBlock,
-                static_cast<size_t>(block.count) * sizeof(U));
+  return slope;
+}
+
+// Calls `body` with each axis as a compile-time constant.
+template <int ndim, class Body>
+STN_INLINE void ForAxes(const Body& body) {
+  body(std::integral_constant<int, 0>());
+  if constexpr (ndim > 1) body(std::integral_constant<int, 1>());
+  if constexpr (ndim > 2) body(std::integral_constant<int, 2>());
+}
+
+template <int ndim, class T, class U = Accumulator<T>>
+void SlopesPlainOne(const Block<U>& block, Span span, const PlainRows<ndim>& rows, const T* image,
+                    const T* cotangent, U* __restrict slopes) {
+  using V = Vector<U, kLanes>;
+  for (int i = span.first; i < span.last; i += kLanes) {
+    V values[rows.taps];
+    PlainPixels(image, block.pixel + i, rows, values);
+    const V factor = Load<kLanes>(cotangent + i);
+    ForAxes<ndim>([&](auto axis) {
+      const V slope = Slope<axis, ndim, V>(
+          [&](int tap) { return values[tap]; },
+          [&](int a, int tap) { return Load<kLanes>(block.axis_weight[a] + tap * kBlock + i); });
+      Store<kLanes>(slopes + axis * kBlock + i, Product(factor, slope));
+    });
+  }
+}
+
+template <int ndim, int channels, class T, class U = Accumulator<T>>
+void SlopesPlainFew(const Block<U>& block, Span span, const PlainRows<ndim>& rows, const T* image,
+                    const T* cotangent, U* __restrict slopes) {
+  using V = Vector<U, 4>;
+  const V channel = {0, 1, 2, 3};
+  for (int i = span.first; i < span.last; i += 4) {
+    V terms[ndim][4];
+    for (int j = 0; j < 4; ++j) {
+      const int k = i + j;
+      const T* from = image + static_cast<int64_t>(block.pixel[k]) * channels;
+      const V all = Load<4>(cotangent + k * channels);
+      const V factor = channel < channels ? all : V{};
+      ForAxes<ndim>([&](auto axis) {
+        const V slope = Slope<axis, ndim, V>(
+            [&](int tap) { return Load<4>(from + rows.of(tap)); },
+            [&](int a, int tap) { return block.axis_weight[a][tap * kBlock + k]; });
+        terms[axis][j] = Product(factor, slope);
+      });
+    }
+    for (int axis = 0; axis < ndim; ++axis) {
+      const V* t = terms[axis];
+      Store<4>(slopes + axis * kBlock + i, Sums<U>(t[0], t[1], t[2], t[3]));
+    }
+  }
+}
+
+template <int ndim, class T, class U = Accumulator<T>>
+void SlopesPlain(const Geometry& geometry, const Block<U>& block, Span span,
+                 const Pixels<T>& pixels, const T* cotangent, U* slopes) {
+  const PlainRows<ndim> rows(geometry, geometry.channels);
+  switch (geometry.channels) {
+    case 1:
+      return SlopesPlainOne(block, span, rows, pixels.image(), cotangent, slopes);
+    case 2:
+      return SlopesPlainFew<ndim, 2>(block, span, rows, pixels.image(), cotangent, slopes);
+    case 3:
+      return SlopesPlainFew<ndim, 3>(block, span, rows, pixels.image(), cotangent, slopes);
+    case 4:
+      return SlopesPlainFew<ndim, 4>(block, span, rows, pixels.image(), cotangent, slopes);
   }
 }
 

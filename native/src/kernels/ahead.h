@@ -1,0 +1,86 @@
+// Brings the pixels of an image near, row by row, before points read them here and there.
+//
+// The points of a turned or sheared row lie on many rows of the image, and each first read of a row
+// would wait for the memory. When rows are read from end to end, the processor fetches ahead by
+// itself.
+
+#ifndef STN_JAX_NATIVE_KERNELS_AHEAD_H_
+#define STN_JAX_NATIVE_KERNELS_AHEAD_H_
+
+#include "block.h"
+
+namespace stn::STN_VARIANT {
+
+// Smaller images are in the nearest cache at once.
+constexpr int64_t kBytesOfSmallImage = int64_t{64} << 10;
+
+// Rows, indices along the first axis, are brought for this many points at a time.
+constexpr int64_t kPointsAhead = 8 * kBlock;
+
+template <class T>
+class RowsAhead {
+ public:
+  RowsAhead(const Geometry& geometry, const Item& item)
+      : image_(static_cast<const char*>(item.image)),
+        coordinates_(static_cast<const U*>(item.source[0])),
+        rows_(geometry.size[0]),
+        bytes_(geometry.pixels * geometry.channels * static_cast<int64_t>(sizeof(T))),
+        first_(0),
+        last_(0) {
+    if (!geometry.from_coordinates || bytes_ < kBytesOfSmallImage) coordinates_ = nullptr;
+  }
+
+  // Called with each block of a range of points: brings the rows for some blocks at a time, unless
+  // they were brought for earlier ones.
+  STN_INLINE void Bring(int64_t first, Range points) {
+    if (coordinates_ == nullptr || (first - points.first) % kPointsAhead != 0) return;
+    const int64_t left = points.last - first;
+    BringFor({first, first + (left < kPointsAhead ? left : kPointsAhead)});
+  }
+
+ private:
+  using U = Accumulator<T>;
+
+  void BringFor(Range points) {
+    Vector<U, kLanes> low = {}, high = {};
+    low += static_cast<U>(rows_);
+    int64_t i = points.first;
+    for (; i + kLanes <= points.last; i += kLanes) {
+      const auto at = Load<kLanes>(coordinates_ + i);
+      low = at < low ? at : low;
+      high = at > high ? at : high;
+    }
+    U lowest = low[0], highest = high[0];
+    for (int lane = 1; lane < kLanes; ++lane) {
+      lowest = low[lane] < lowest ? low[lane] : lowest;
+      highest = high[lane] > highest ? high[lane] : highest;
+    }
+    const U end = static_cast<U>(rows_ - 2);
+    const auto first = static_cast<int64_t>(lowest > 0 ? lowest : 0);
+    const auto last = highest < end ? static_cast<int64_t>(highest) + 2 : rows_;
+    if (first >= last) return;
+    if (first_ == last_) first_ = last_ = first;
+    if (first < first_) {
+      Read(first, first_);
+      first_ = first;
+    }
+    if (last > last_) {
+      Read(last_, last);
+      last_ = last;
+    }
+  }
+
+  void Read(int64_t first, int64_t last) const {
+    const int64_t row = bytes_ / rows_;
+    for (int64_t i = first * row; i < last * row; i += 64) __builtin_prefetch(image_ + i);
+  }
+
+  const char* image_;
+  const U* coordinates_;
+  int64_t rows_, bytes_;
+  int64_t first_, last_;  // Rows brought.
+};
+
+}  // namespace stn::STN_VARIANT
+
+#endif  // STN_JAX_NATIVE_KERNELS_AHEAD_H_
