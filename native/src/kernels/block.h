@@ -28,6 +28,14 @@ struct Span {
   int last;
 };
 
+// Calls `body(i)` for each point, a vector of them at a time: compilers make one of the inner loop.
+template <class Body>
+STN_INLINE void ForPoints(Span span, const Body& body) {
+  for (int first = span.first; first < span.last; first += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) body(first + lane);
+  }
+}
+
 // Memory that belongs to one running task.
 class Memory {
  public:
@@ -89,14 +97,15 @@ struct Block {
     filled = (count + kLanes - 1) / kLanes * kLanes;
   }
 
-  // Calls `body(span)` for each longest run of vectors that are plain, or that are not.
+  // Calls `body(span, plain)` for each longest run of vectors that are plain, or that are not.
+  // They come in their order, for one may write behind its end.
   template <class Body>
-  STN_INLINE void ForRuns(bool wanted, const Body& body) const {
+  STN_INLINE void ForRuns(const Body& body) const {
     for (int i = 0; i < filled;) {
       const int first = i;
-      while (i < filled && plain[i / kLanes] == wanted) i += kLanes;
-      if (first < i) body(Span{first, i});
-      if (i < filled) i += kLanes;
+      const bool is_plain = plain[i / kLanes];
+      while (i < filled && plain[i / kLanes] == is_plain) i += kLanes;
+      body(Span{first, i}, is_plain);
     }
   }
 
@@ -144,7 +153,7 @@ void CombineAxes(const Geometry& geometry, Span span, Block<U>& block) {
       for (int64_t c = 0; c < taps[2]; ++c) {
         const int32_t* __restrict index2 = ndim > 2 ? block.index[2] + c * kBlock : nullptr;
         const U* __restrict weight2 = ndim > 2 ? block.axis_weight[2] + c * kBlock : nullptr;
-        for (int i = span.first; i < span.last; ++i) {
+        ForPoints(span, [&](int i) STN_INLINE_LAMBDA {
           int32_t flat = index0[i], signs = index0[i];
           U product = weight0[i];
           if constexpr (ndim > 1) {
@@ -162,7 +171,7 @@ void CombineAxes(const Geometry& geometry, Span span, Block<U>& block) {
           if constexpr (leave_out_weightless) flat = product == 0 ? kZero : flat;
           pixel[i] = flat;
           weight[i] = product;
-        }
+        });
         pixel += kBlock;
         weight += kBlock;
       }

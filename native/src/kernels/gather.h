@@ -190,7 +190,7 @@ void GatherPlainOne(const Block<Accumulator<T>>& block, Span span, const PlainRo
                     const T* image, T* __restrict out) {
   using U = Accumulator<T>;
   for (int i = span.first; i < span.last; i += kLanes) {
-    Vector<U, kLanes> values[rows.taps], sum = {};
+    Vector<U, kLanes> values[rows.taps] = {}, sum = {};
     PlainPixels(image, block.pixel + i, rows, values);
     for (int tap = 0; tap < rows.taps; ++tap) {
       sum += Load<kLanes>(block.weight + tap * kBlock + i) * values[tap];

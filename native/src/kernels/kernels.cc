@@ -37,6 +37,15 @@ namespace {
       CALL(3);                    \
   }
 
+// Does what the macro STN_PLAIN says of plain points, by the number of axes, or else what STN_OTHER
+// says, by the number of taps.
+#define STN_BY_KIND(IS_PLAIN)                        \
+  if (IS_PLAIN) {                                    \
+    STN_WITH_NDIM(geometry.ndim, STN_PLAIN)          \
+  } else {                                           \
+    STN_WITH_FIXED_TAPS(block.taps, STN_OTHER)       \
+  }
+
 PixelRules RulesOf(const Geometry& geometry, bool leave_out_weightless) {
   const bool linear = geometry.from_coordinates && geometry.kernel == Kernel::kLinear;
   return {leave_out_weightless, ReadsPastLast(geometry),
@@ -56,15 +65,12 @@ void Forward(const Geometry& geometry, const Item& item, Range points) {
     ahead.Bring(first, points);
     FillBlock(geometry, item, first, points.last, rules, block);
     T* out = all_out + first * geometry.channels;
-    block.ForRuns(true, [&](Span span) {
-#define STN_GATHER(NDIM) GatherPlain<NDIM>(geometry, block, span, pixels, out)
-      STN_WITH_NDIM(geometry.ndim, STN_GATHER)
-#undef STN_GATHER
-    });
-    block.ForRuns(false, [&](Span span) {
-#define STN_GATHER(FIXED) Gather<FIXED>(geometry, block, span, pixels, out)
-      STN_WITH_FIXED_TAPS(block.taps, STN_GATHER)
-#undef STN_GATHER
+    block.ForRuns([&](Span span, bool plain) {
+#define STN_PLAIN(NDIM) GatherPlain<NDIM>(geometry, block, span, pixels, out)
+#define STN_OTHER(FIXED) Gather<FIXED>(geometry, block, span, pixels, out)
+      STN_BY_KIND(plain)
+#undef STN_PLAIN
+#undef STN_OTHER
     });
   }
 }
@@ -75,27 +81,22 @@ void ScatterBlock(const Geometry& geometry, const Block<U>& block, const T* cota
                   U* d_image) {
   U terms[kBlock * kFewChannels];
   WidenCotangent(geometry, block, cotangent, terms);
-  block.ForRuns(true, [&](Span span) {
-#define STN_SCATTER(NDIM) ScatterPlain<NDIM>(geometry, block, span, terms, band, d_image)
-    STN_WITH_NDIM(geometry.ndim, STN_SCATTER)
-#undef STN_SCATTER
-  });
-  block.ForRuns(false, [&](Span span) {
-#define STN_SCATTER(FIXED) Scatter<FIXED>(geometry, block, span, cotangent, terms, band, d_image)
-    STN_WITH_FIXED_TAPS(block.taps, STN_SCATTER)
-#undef STN_SCATTER
+  block.ForRuns([&](Span span, bool plain) {
+#define STN_PLAIN(NDIM) ScatterPlain<NDIM>(geometry, block, span, terms, band, d_image)
+#define STN_OTHER(FIXED) Scatter<FIXED>(geometry, block, span, cotangent, terms, band, d_image)
+    STN_BY_KIND(plain)
+#undef STN_PLAIN
+#undef STN_OTHER
   });
 }
 
-// Fills the products of a block's points that are not plain.
+// Fills the products of some points of a block.
 template <class T, class U>
-void MultiplyBlock(const Geometry& geometry, Block<U>& block, const Pixels<T>& pixels,
-                   const T* cotangent) {
-  block.ForRuns(false, [&](Span span) {
+void Multiply(const Geometry& geometry, Block<U>& block, Span span, const Pixels<T>& pixels,
+              const T* cotangent) {
 #define STN_MULTIPLY(FIXED) Multiply<FIXED>(geometry, block, span, pixels, cotangent)
-    STN_WITH_FIXED_TAPS(block.taps, STN_MULTIPLY)
+  STN_WITH_FIXED_TAPS(block.taps, STN_MULTIPLY)
 #undef STN_MULTIPLY
-  });
 }
 
 // The gradients to the coordinates of a block, [axes][kBlock].
@@ -106,16 +107,17 @@ void SlopesOfBlock(const Geometry& geometry, Block<U>& block, const Pixels<T>& p
     std::memset(slopes, 0, static_cast<size_t>(geometry.ndim * kBlock) * sizeof(U));
     return;
   }
-  MultiplyBlock(geometry, block, pixels, cotangent);
-  block.ForRuns(false, [&](Span span) {
+  block.ForRuns([&](Span span, bool plain) {
+    if (plain) {
+#define STN_SLOPES(NDIM) SlopesPlain<NDIM>(geometry, block, span, pixels, cotangent, slopes)
+      STN_WITH_NDIM(geometry.ndim, STN_SLOPES)
+#undef STN_SLOPES
+      return;
+    }
+    Multiply(geometry, block, span, pixels, cotangent);
     for (int axis = 0; axis < geometry.ndim; ++axis) {
       LinearSlopes(geometry.ndim, axis, block, span, slopes + axis * kBlock);
     }
-  });
-  block.ForRuns(true, [&](Span span) {
-#define STN_SLOPES(NDIM) SlopesPlain<NDIM>(geometry, block, span, pixels, cotangent, slopes)
-    STN_WITH_NDIM(geometry.ndim, STN_SLOPES)
-#undef STN_SLOPES
   });
 }
 
@@ -147,7 +149,7 @@ void Pull(const Geometry& geometry, const Item& item, Range points, Range band) 
     if (geometry.from_coordinates) {
       SlopesOfBlock(geometry, block, pixels, cotangent, sums);
     } else {
-      MultiplyBlock(geometry, block, pixels, cotangent);
+      Multiply(geometry, block, {0, block.filled}, pixels, cotangent);
     }
     for (int axis = 0; axis < geometry.ndim; ++axis) {
       U* out = static_cast<U*>(item.d_source[axis]);

@@ -74,7 +74,7 @@ void LocateAlong(const Axis<U> axis, const U* __restrict coordinates, int filled
   constexpr bool periodic = padding == Padding::kReflection || padding == Padding::kWrap;
   const U nan = static_cast<U>(__builtin_nanf(""));
   const U period = static_cast<U>(axis.period);
-  for (int i = 0; i < filled; ++i) {
+  ForPoints({0, filled}, [&](int i) STN_INLINE_LAMBDA {
     const U coordinate = coordinates[i];
     U near = coordinate;
     if constexpr (periodic) near = near - period * Floor(near / period);
@@ -97,7 +97,7 @@ void LocateAlong(const Axis<U> axis, const U* __restrict coordinates, int filled
     }
     const U distance = coordinate < 0 ? -coordinate : coordinate;
     moves[i] = distance < static_cast<U>(kNoFractions) ? 1 : 0;
-  }
+  });
 }
 
 template <Kernel kernel, class U>
@@ -185,7 +185,8 @@ void FillBlock(const Geometry& geometry, const Item& item, int64_t first, int64_
     return CombineAxes(geometry, rules, {0, block.filled}, block);
   }
   if (rules.may_be_plain) FillPlain(geometry, item, first, rules, block);
-  block.ForRuns(false, [&](Span span) {
+  block.ForRuns([&](Span span, bool plain) {
+    if (plain) return;
     for (int axis = 0; axis < geometry.ndim; ++axis) {
       LocateCoordinates(geometry, item, first, axis, StrideOf(geometry, axis), span, block);
     }

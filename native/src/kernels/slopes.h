@@ -191,7 +191,7 @@ void LinearSlopes(const Block<U>& block, Span span, U* __restrict slopes) {
   const U* __restrict moves = block.moves[axis];
   const U* __restrict weight[kMaxNdim];
   for (int a = 0; a < ndim; ++a) weight[a] = block.axis_weight[a];
-  for (int i = span.first; i < span.last; ++i) {
+  ForPoints(span, [&](int i) STN_INLINE_LAMBDA {
     U slope = 0;
     for (int tap = 0; tap < taps; ++tap) {
       if ((tap & step) != 0) continue;
@@ -205,7 +205,7 @@ void LinearSlopes(const Block<U>& block, Span span, U* __restrict slopes) {
       slope += others > 0 ? term : 0;
     }
     slopes[i] = moves[i] != 0 ? slope : 0;
-  }
+  });
 }
 
 template <class U>
@@ -259,7 +259,7 @@ void SlopesPlainOne(const Block<U>& block, Span span, const PlainRows<ndim>& row
                     const T* cotangent, U* __restrict slopes) {
   using V = Vector<U, kLanes>;
   for (int i = span.first; i < span.last; i += kLanes) {
-    V values[rows.taps];
+    V values[rows.taps] = {};
     PlainPixels(image, block.pixel + i, rows, values);
     const V factor = Load<kLanes>(cotangent + i);
     ForAxes<ndim>([&](auto axis) {
