@@ -21,6 +21,8 @@ ARGUMENTS = {
     "transforms": "stn.rigid(), stn.thin_plate_spline()",
     "radius": "0.2",
     "values": "{0: 0.7}",
+    "aspect": "1.5",
+    "group": '"projective"',
 }
 
 _HEAD = '''\

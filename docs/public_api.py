@@ -20,6 +20,8 @@ MODULES = (
     "stn_jax.nn.linen",
     "stn_jax.conversions",
     "stn_jax.diagnostics",
+    "stn_jax.estimation",
+    "stn_jax.geometry",
     "stn_jax.visualize",
 )
 _HEAD = "# The public names of stn_jax; written by python -m docs.public_api."

@@ -98,8 +98,9 @@ TRANSLATIONS = (
     ),
     Translation(
         "scikit-image",
-        'transform.rotate(image[:W], 30, mode="edge")',
-        'stn.warp(image[:W], stn.rigid(), jnp.array([jnp.deg2rad(30), 0, 0]), padding="border")',
+        'transform.rotate(image, 30, mode="edge")',
+        "stn.warp(image, stn.isotropic(stn.rigid(), aspect=W / H), "
+        'jnp.array([jnp.deg2rad(30), 0, 0]), padding="border")',
     ),
     Translation(
         "SciPy",

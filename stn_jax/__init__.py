@@ -19,13 +19,18 @@ from stn_jax.transforms import (
     attention,
     bounded,
     chain,
+    cpab,
     diffeomorphic,
     displacement,
+    exponential,
     family,
     fixed,
     flow,
     inverse,
+    isotropic,
+    log_polar,
     newton_inverse,
+    polar,
     projective,
     rigid,
     similarity,
@@ -47,18 +52,23 @@ __all__ = [
     "attention",
     "bounded",
     "chain",
+    "cpab",
     "cubic",
     "diffeomorphic",
     "displacement",
+    "exponential",
     "family",
     "fixed",
     "flow",
     "grid_sample",
     "implementations",
     "inverse",
+    "isotropic",
+    "log_polar",
     "newton_inverse",
     "normalized_from_pixels",
     "pixels_from_normalized",
+    "polar",
     "projective",
     "regular_grid",
     "rigid",
@@ -72,7 +82,7 @@ __all__ = [
 ]
 
 
-_MODULES = ("conversions", "diagnostics", "nn", "visualize")
+_MODULES = ("conversions", "diagnostics", "estimation", "geometry", "nn", "visualize")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -7,6 +7,7 @@ from typing import Any, SupportsIndex, TypeVar
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 T = TypeVar("T")
@@ -115,6 +116,24 @@ def widest(*dtypes: Any) -> Any:
     """The widest of some floating dtypes, float32 at least; also where JAX must not promote."""
     bits = max(jnp.finfo(dtype).bits for dtype in dtypes)
     return jnp.dtype("float64") if bits > 32 else jnp.dtype("float32")
+
+
+def aspect(value: Any, ndim: int) -> Any:
+    """How long the sides of an image are along ``(x, y)`` or ``(x, y, z)``, the last being 1.
+
+    NumPy's in float64, JAX's in float32 at least.
+    """
+    given = as_float(value) if isinstance(value, jax.Array) else np.asarray(value, np.float64)
+    given = given.reshape(1) if given.ndim == 0 else given
+    known = not isinstance(given, jax.core.Tracer)
+    if given.shape != (ndim - 1,) or (known and not (np.isfinite(given) & (given > 0)).all()):
+        meaning = {1: "empty", 2: "width over height"}.get(ndim, "(width / depth, height / depth)")
+        raise ValueError(
+            f"aspect must be positive and finite, {meaning} of an image in pixels; got {value!r}."
+        )
+    if isinstance(given, jax.Array):
+        return jnp.concatenate([given, jnp.ones((1,), given.dtype)])
+    return np.append(given, 1.0)
 
 
 def common_dtype(*arrays: Array) -> list[Array]:

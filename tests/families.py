@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import reference
-from scipy import integrate, interpolate, ndimage, optimize
+from scipy import integrate, interpolate, linalg, ndimage, optimize
 
 import stn_jax as stn
 from stn_jax import Transform
@@ -21,7 +21,8 @@ class Member(NamedTuple):
 
     ``oracle`` maps ``(theta, points)`` to points, and is itself as exact as ``tolerance``.
     ``spread`` is how far the laws' parameters lie from the identity, and ``step`` that of its
-    difference quotients.
+    difference quotients. The laws of what is ``slow`` run with the slow tests. Without
+    ``has_identity`` no theta leaves points where they are.
     """
 
     make: Callable[[], Transform]
@@ -29,6 +30,8 @@ class Member(NamedTuple):
     spread: float = 0.3
     tolerance: float = 1e-13
     step: float = 1e-6
+    slow: bool = False
+    has_identity: bool = True
 
     @property
     def transform(self):
@@ -48,13 +51,37 @@ def linear_oracle(name, ndim):
     return lambda theta, points: reference.act(reference.matrix(name, theta, ndim), points)
 
 
+def generator(group, theta, ndim):
+    """The generator of an exponential family, from the definition of theta."""
+    result = np.zeros((ndim + 1, ndim + 1))
+    if group == "projective":
+        result.ravel()[:-1] = theta
+        result[2, 2] = -result[0, 0] - result[1, 1]
+    elif group == "affine":
+        result[:ndim] = theta.reshape(ndim, ndim + 1)
+    else:
+        if group == "similarity":
+            result[:ndim, :ndim] = theta[0] * np.eye(ndim)
+            theta = theta[1:]
+        turn = theta[:-ndim] if ndim == 3 else np.array([0, 0, theta[0]])
+        result[:ndim, :ndim] += np.cross(turn, -np.eye(3))[:ndim, :ndim]
+        result[:ndim, ndim] = theta[-ndim:]
+    return result
+
+
+def exponential_oracle(group, ndim):
+    return lambda theta, points: reference.act(linalg.expm(generator(group, theta, ndim)), points)
+
+
 def spline_oracle(control, smoothing=0.0):
-    """SciPy's kernel is r² log r, half of ours."""
+    """SciPy's kernel in 2-D is r² log r, half of ours; the others are the same."""
+    name = {1: "cubic", 2: "thin_plate_spline", 3: "linear"}[control.shape[1]]
+    weight = smoothing / 2 if name == "thin_plate_spline" else smoothing
 
     @by_rows
     def apply(theta, points):
-        places = theta.reshape(-1, 2)
-        kernel = {"kernel": "thin_plate_spline", "degree": 1, "smoothing": smoothing / 2}
+        places = theta.reshape(control.shape)
+        kernel = {"kernel": name, "degree": 1, "smoothing": weight}
         return interpolate.RBFInterpolator(control, places, **kernel)(points)
 
     return apply
@@ -144,6 +171,33 @@ def diffeomorphic_oracle(shape):
     return apply
 
 
+def cpab_oracle(shape):
+    """SciPy's integration of the velocity, interpolated by Kuhn's triangulation."""
+    last = np.array(shape[::-1]) - 1
+
+    def velocity(field, points):
+        places = np.clip((points + 1) * last / 2, 0, last)
+        corner = np.minimum(np.floor(places), last - 1).astype(int)
+        inside = places - corner
+        value = before = field[tuple(corner.T[::-1])]
+        for axis in np.argsort(-inside, axis=1).T:
+            rows = np.arange(len(points))
+            corner[rows, axis] += 1
+            here = field[tuple(corner.T[::-1])]
+            value, before = value + inside[rows, axis][:, None] * (here - before), here
+        return value
+
+    @by_rows
+    def apply(theta, points):
+        field = theta.reshape(*shape, len(shape))
+        rate = lambda _, p: velocity(field, p.reshape(points.shape)).ravel()  # noqa: E731
+        options = {"method": "DOP853", "rtol": 1e-11, "atol": 1e-12}
+        end = integrate.solve_ivp(rate, (0, 1), points.ravel(), **options).y[:, -1]
+        return end.reshape(points.shape)
+
+    return apply
+
+
 def chain_oracle(*members):
     def apply(theta, points):
         start = 0
@@ -179,6 +233,11 @@ def bounded_oracle(member, radius):
     return apply
 
 
+def isotropic_oracle(member, *aspect):
+    lengths = np.array([*aspect, 1.0])
+    return lambda theta, points: member.oracle(theta, points * lengths) / lengths
+
+
 def fixed_oracle(member, held):
     size = member.make().num_params
     free = [index for index in range(size) if index not in held]
@@ -191,13 +250,38 @@ def fixed_oracle(member, held):
     return apply
 
 
-def lattice_points(rows, columns):
-    return reference.regular_grid((rows, columns), True).reshape(-1, 2)
+def lattice_points(*shape):
+    return reference.regular_grid(shape, True).reshape(-1, len(shape))
+
+
+def polar_oracle(radius, aspect, inner=None):
+    def apply(theta, points):
+        share, angle = (points[..., 0] + 1) / 2, np.pi * (points[..., 1] + 1)
+        distance = radius * share if inner is None else inner * (radius / inner) ** share
+        x, y = distance * np.cos(angle) / aspect, distance * np.sin(angle)
+        return np.stack([theta[0] + x, theta[1] + y], axis=-1)
+
+    return apply
+
+
+def _polar(radius, aspect):
+    make = functools.partial(stn.polar, radius=radius, aspect=aspect)
+    return Member(make, polar_oracle(radius, aspect), has_identity=False)
+
+
+def _log_polar(inner, radius, aspect):
+    make = functools.partial(stn.log_polar, inner=inner, radius=radius, aspect=aspect)
+    return Member(make, polar_oracle(radius, aspect, inner), has_identity=False)
 
 
 def _linear(name, ndim=2):
     make = functools.partial(getattr(stn, name), ndim=ndim)
     return Member(make, linear_oracle(name, ndim), 0.1 if name == "projective" else 0.3)
+
+
+def _exponential(group, ndim=2):
+    make = functools.partial(stn.exponential, group, ndim=ndim)
+    return Member(make, exponential_oracle(group, ndim), 0.1 if group == "projective" else 0.3)
 
 
 def _spline(oracle, *args, **options):
@@ -229,6 +313,10 @@ def _diffeomorphic(*shape):
     return Member(make, diffeomorphic_oracle(shape), 0.3, 1e-6, 1e-3)
 
 
+def _cpab(*shape):
+    return Member(functools.partial(stn.cpab, shape), cpab_oracle(shape), 0.3, 1e-7, 1e-4)
+
+
 def _chain(*names):
     members = [MEMBERS[name] for name in names]
     spread, tolerance = min(m.spread for m in members), max(m.tolerance for m in members)
@@ -246,6 +334,13 @@ def _bounded(name, radius):
     member = MEMBERS[name]
     make = lambda: stn.bounded(member.make(), radius=radius)  # noqa: E731
     return member._replace(make=make, oracle=bounded_oracle(member, radius))
+
+
+def _isotropic(name, *aspect):
+    member = MEMBERS[name]
+    made = aspect[0] if len(aspect) == 1 else aspect
+    make = lambda: stn.isotropic(member.make(), aspect=made)  # noqa: E731
+    return member._replace(make=make, oracle=isotropic_oracle(member, *aspect))
 
 
 def _fixed(name, held):
@@ -267,9 +362,22 @@ LINEAR = {
 }
 MEMBERS = {
     **LINEAR,
+    "exponential rigid": _exponential("rigid"),
+    "exponential similarity": _exponential("similarity")._replace(slow=True),
+    "exponential affine": _exponential("affine")._replace(slow=True),
+    "exponential projective": _exponential("projective"),
+    "exponential rigid 3-D": _exponential("rigid", 3)._replace(slow=True),
+    "exponential similarity 3-D": _exponential("similarity", 3),
+    "exponential affine 3-D": _exponential("affine", 3)._replace(slow=True),
     "thin plate spline": _spline(spline_oracle(lattice_points(4, 4)), (4, 4)),
     "smoothed spline": _spline(spline_oracle(lattice_points(3, 4), 0.3), (3, 4), smoothing=0.3),
     "spline of own points": _spline(spline_oracle(CONTROL), control_points=CONTROL),
+    "spline of signals": _spline(spline_oracle(lattice_points(5)), (5,)),
+    "spline of volumes": _spline(
+        spline_oracle(lattice_points(2, 3, 2), 0.3), (2, 3, 2), smoothing=0.3
+    ),
+    "polar": _polar(0.8, 1.5),
+    "log-polar": _log_polar(0.2, 1.3, 1.0),
     "displacement": _displacement(4, 5),
     "displacement 3-D": _displacement(2, 4, 3),
     "flow": _flow(0.06, 5, 6),
@@ -281,6 +389,9 @@ MEMBERS = {
     ),
     "diffeomorphic": _diffeomorphic(4, 5),
     "diffeomorphic 3-D": _diffeomorphic(3, 2, 4),
+    "cpab": _cpab(3, 4),
+    "cpab of signals": _cpab(5)._replace(slow=True),
+    "cpab 3-D": _cpab(2, 3, 2)._replace(slow=True),
 }
 MEMBERS |= {
     "chain of linear": _chain("projective", "attention", "rigid"),
@@ -291,6 +402,9 @@ MEMBERS |= {
     "inverse of displacement": _inverse("displacement"),
     "bounded projective": _bounded("projective", 0.1),
     "bounded spline": _bounded("thin plate spline", 0.3),
+    "isotropic rigid": _isotropic("rigid", 4 / 3),
+    "isotropic similarity 3-D": _isotropic("similarity 3-D", 0.7, 1.6),
+    "isotropic displacement": _isotropic("displacement", 1.4)._replace(slow=True),
     "fixed similarity": _fixed("similarity", {0: 1.0, 2: 0.0}),
 }
 MEMBERS |= {

@@ -8,6 +8,7 @@ import reference
 from families import LINEAR, MEMBERS
 
 import stn_jax as stn
+from stn_jax import conversions
 from stn_jax.transforms.newton import newton_inverse
 
 
@@ -134,6 +135,12 @@ BAD = {
     "radius of zero": (lambda: stn.bounded(stn.affine(), radius=0.0), r"positive.*0\.0"),
     "radius too long": (lambda: stn.bounded(stn.rigid(), radius=[1, 2]), r"3 parameters of rigid"),
     "index out of range": (lambda: stn.fixed(stn.rigid(), {3: 0.0}), r"0 to 2 of rigid.*3"),
+    "aspect of zero": (lambda: stn.isotropic(stn.rigid(), aspect=0), r"width over height.*got 0"),
+    "aspect of a shape": (lambda: stn.isotropic(stn.rigid(), aspect=(96, 128)), r"96, 128"),
+    "aspect of a volume": (
+        lambda: stn.isotropic(stn.rigid(ndim=3), aspect=1.0),
+        r"width / depth, height / depth.*1\.0",
+    ),
     "all held": (lambda: stn.fixed(stn.translation(), {0: 0, 1: 0}), r"not all"),
     "output shape alone": (
         lambda: stn.warp_points(jnp.zeros(2), stn.rigid(), jnp.zeros(3), output_shape=(2, 2)),
@@ -156,3 +163,25 @@ def test_error(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=f"(?s){message}"):
         call()
+
+
+def test_isotropic_keeps_right_angles_between_pixels():
+    t = stn.isotropic(stn.similarity(), aspect=128 / 96)
+    theta = jnp.array([1.2, 0.5, 0.1, -0.2])
+    matrix = conversions.pixel_matrix(t.matrix(theta)[:2], (96, 128), (96, 128))
+    np.testing.assert_allclose(matrix[:, :2], 1.2 * reference.rotation([0.5]), atol=1e-6)
+    np.testing.assert_allclose(
+        matrix @ jnp.array([63.5, 47.5, 1]), [63.5 + 0.1 * 48, 47.5 - 0.2 * 48], atol=1e-4
+    )
+
+
+def test_the_aspect_of_each_image_of_a_batch_may_be_traced():
+    def moved(aspect):
+        turn = stn.isotropic(stn.rigid(), aspect=aspect)
+        return turn.apply(jnp.array([0.5, 0.0, 0.0]), jnp.array([0.5, 0.25]))
+
+    aspects = jnp.array([0.5, 1.0, 2.0])
+    expected = [moved(float(aspect)) for aspect in aspects]
+    np.testing.assert_allclose(jax.jit(jax.vmap(moved))(aspects), expected, rtol=1e-6)
+    slope = (moved(1.01) - moved(0.99)) / 0.02
+    np.testing.assert_allclose(jax.jacfwd(moved)(1.0), slope, atol=1e-4)

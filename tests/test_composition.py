@@ -13,11 +13,11 @@ import pytest
 from families import CONTROL, MEMBERS
 from jax import export
 from scipy import interpolate
+from test_transforms import every_member
 
 import stn_jax as stn
 
 pytestmark = pytest.mark.conformance("member")
-every_member = pytest.mark.parametrize("member", MEMBERS)
 COPIES = {
     "pickle": lambda t: pickle.loads(pickle.dumps(t)),
     "cloudpickle": lambda t: cloudpickle.loads(cloudpickle.dumps(t)),

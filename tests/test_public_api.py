@@ -21,7 +21,7 @@ POSITIONAL = {
     "shape", "ndim", "radius", "weight", "transform", "localization", "in_shape", "in_features",
     "image", "grid", "theta", "points", "pixels", "matrix", "boxes", "transforms", "values",
     "features", "make", "displacement", "output_shape", "mean", "std", "prior_mean", "prior_std",
-    "model", "grads", "labels", "history",
+    "model", "grads", "labels", "history", "group",
 }  # fmt: skip
 
 
@@ -132,7 +132,9 @@ def test_flax_is_imported_only_when_nn_is_used():
     )
 
 
-@pytest.mark.parametrize("module", ["conversions", "diagnostics", "nn", "visualize"])
+@pytest.mark.parametrize(
+    "module", ["conversions", "diagnostics", "estimation", "geometry", "nn", "visualize"]
+)
 def test_modules_are_there_when_they_are_used(module):
     run_python(
         f"import sys, stn_jax as stn\n"

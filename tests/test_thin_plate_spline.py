@@ -71,7 +71,15 @@ def test_a_mirror_is_no_fold(rng):
 
 
 ERRORS = {
-    "spline of a volume": (lambda: stn.thin_plate_spline((3, 3, 3)), r"rows, columns.*\(3, 3, 3\)"),
+    "spline of films": (lambda: stn.thin_plate_spline((2,) * 4), r"rows, columns.*\(2, 2, 2, 2\)"),
+    "points in a plane": (
+        lambda: stn.thin_plate_spline(control_points=np.pad(CONTROL, [(0, 0), (0, 1)])),
+        r"one plane.*6 coplanar.*Add",
+    ),
+    "aspect of a volume": (
+        lambda: stn.thin_plate_spline((2, 2, 2), aspect=1.5),
+        r"width / depth, height / depth.*1\.5",
+    ),
     "spline of one row": (lambda: stn.thin_plate_spline((1, 4)), r"at least 2.*\(1, 4\).*Take"),
     "spline of no rows": (lambda: stn.thin_plate_spline((0, 4)), r"shape.*\(0, 4\)"),
     "spline of fractions": (lambda: stn.thin_plate_spline((2.5, 4)), r"shape.*integers.*2\.5"),

@@ -16,9 +16,17 @@ import stn_jax as stn
 from stn_jax import diagnostics
 
 pytestmark = pytest.mark.conformance("member")
-every_member = pytest.mark.parametrize("member", MEMBERS)
+
+
+def parametrize(names):
+    marks = {name: [pytest.mark.slow] * MEMBERS[name].slow for name in names}
+    return pytest.mark.parametrize("member", [pytest.param(n, marks=m) for n, m in marks.items()])
+
+
+every_member = parametrize(MEMBERS)
+every_member_with_an_identity = parametrize([n for n, each in MEMBERS.items() if each.has_identity])
 seeds = st.integers(0, 2**32 - 1)
-OUT_SHAPES = {2: (5, 4), 3: (2, 3, 4)}
+OUT_SHAPES = {1: (5,), 2: (5, 4), 3: (2, 3, 4)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -70,7 +78,7 @@ def test_the_same_arguments_make_one_record(member):
     assert str(t.num_params) in repr(t)
 
 
-@every_member
+@every_member_with_an_identity
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_identity_is_exact(member, dtype):
     t = MEMBERS[member].transform
@@ -81,13 +89,13 @@ def test_identity_is_exact(member, dtype):
         np.testing.assert_array_equal(mapped, points.astype(jnp.float32))
 
 
-@every_member
+@every_member_with_an_identity
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_warping_by_the_identity_is_exact(member, align_corners):
     t = MEMBERS[member].transform
     theta = jnp.asarray(t.identity, jnp.float32)
     warp = jax.jit(lambda i, v: stn.warp(i, t, v, align_corners=align_corners))
-    for shape in [(7, 10), (1, 3)] if t.ndim == 2 else [(3, 1, 5)]:
+    for shape in {1: [(7,)], 2: [(7, 10), (1, 3)], 3: [(3, 1, 5)]}[t.ndim]:
         image = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, 2)), jnp.float32)
         np.testing.assert_array_equal(warp(image, theta), image)
 
@@ -201,7 +209,7 @@ def test_points_that_are_not_numbers_stay_so(member):
 def test_warp_and_its_gradient_match_the_oracle(member, x64):
     t, oracle, step = MEMBERS[member].transform, MEMBERS[member].oracle, MEMBERS[member].step
     align_corners = bool(list(MEMBERS).index(member) % 2)
-    shape, out_shape = {2: (6, 7), 3: (4, 5, 6)}[t.ndim], OUT_SHAPES[t.ndim]
+    shape, out_shape = {1: (6,), 2: (6, 7), 3: (4, 5, 6)}[t.ndim], OUT_SHAPES[t.ndim]
     rng = np.random.default_rng(11)
     image, weights = rng.normal(size=(*shape, 2)), rng.normal(size=(*out_shape, 2))
     theta, along = MEMBERS[member].theta(10), rng.normal(size=t.num_params)

@@ -1,13 +1,14 @@
 """Families of transforms: records of pure functions from a flat θ and points to points."""
 
 from stn_jax.transforms.base import Transform, family
-from stn_jax.transforms.combinators import bounded, chain, fixed, inverse
+from stn_jax.transforms.combinators import bounded, chain, fixed, inverse, isotropic
 from stn_jax.transforms.displacement import (
     diffeomorphic,
     displacement,
     flow,
     stationary_velocity,
 )
+from stn_jax.transforms.exponential import exponential
 from stn_jax.transforms.linear import (
     affine,
     affine_grid,
@@ -18,6 +19,8 @@ from stn_jax.transforms.linear import (
     translation,
 )
 from stn_jax.transforms.newton import newton_inverse
+from stn_jax.transforms.piecewise_affine import cpab
+from stn_jax.transforms.polar import log_polar, polar
 from stn_jax.transforms.thin_plate_spline import thin_plate_spline
 
 __all__ = [
@@ -27,13 +30,18 @@ __all__ = [
     "attention",
     "bounded",
     "chain",
+    "cpab",
     "diffeomorphic",
     "displacement",
+    "exponential",
     "family",
     "fixed",
     "flow",
     "inverse",
+    "isotropic",
+    "log_polar",
     "newton_inverse",
+    "polar",
     "projective",
     "rigid",
     "similarity",

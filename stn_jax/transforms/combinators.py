@@ -13,6 +13,7 @@ from jaxtyping import Array
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.sampling.backends.cpu_loops import isolate_loop
+from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
 from stn_jax.transforms.linear import inverse_homogeneous
 
@@ -149,6 +150,77 @@ def inverse(transform: Transform) -> Transform:
         identity=transform.identity,
         displacement=lambda theta, points: transform.inverse(theta, points) - points,
         inverse=lambda theta, points: points + transform.displacement(theta, points),
+        homogeneous=homogeneous if transform.homogeneous else None,
+    )
+
+
+def isotropic(transform: Transform, *, aspect: Number | Sequence[Number] | AnyArray) -> Transform:
+    """Makes a transform act where a unit is as long along every axis, as it is in pixels.
+
+    In normalised coordinates an image is a square, whatever its shape: a rotation of them shears
+    the pixels of an image that is not one. The combinator stretches points to the image's shape,
+    maps them, and squeezes the result back: ``D⁻¹ T(D p)`` with ``D = diag(aspect, 1)``. So
+    ``isotropic(rigid(), aspect=width / height)`` rotates pixels.
+
+    Args:
+      transform: Any transform.
+      aspect: Width over height of the image in pixels, positive; of a volume the pair ``(width /
+        depth, height / depth)``. Under ``align_corners=True`` a side is a pixel shorter: ``(width −
+        1) / (height − 1)``. Where pixels are not square, lengths are meant. A JAX array may be
+        traced, batched and differentiated; while it is traced its sign is not checked.
+
+    Returns:
+      A transform with the same parameters, which count in units of the last axis: half the height,
+      or half the depth of a volume.
+
+    Raises:
+      ValueError: If ``aspect`` is not positive or of another length.
+
+    Example:
+      A quarter of a turn takes what is 10 pixels right of the centre to 10 pixels below it:
+
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> t = stn.isotropic(stn.rigid(), aspect=128 / 96)
+      >>> quarter_turn = jnp.array([jnp.pi / 2, 0.0, 0.0])
+      >>> point = stn.normalized_from_pixels(jnp.array([73.5, 47.5]), (96, 128))
+      >>> moved = t.apply(quarter_turn, point)
+      >>> stn.pixels_from_normalized(moved, (96, 128)).round(1).tolist()
+      [63.5, 57.5]
+
+    Reference:
+      The similarity of a map under a change of coordinates: Hartley and Zisserman, Multiple View
+      Geometry in Computer Vision, section 2.3.
+    """
+    return _isotropic(transform, _checks.aspect(aspect, transform.ndim))
+
+
+@family
+def _isotropic(transform: Transform, lengths: AnyArray) -> Transform:
+    def stretch(points: Array) -> Array:
+        return matrices.with_rank(jnp.asarray(lengths, points.dtype), points.ndim)
+
+    def displacement(theta: Array, points: Array) -> Array:
+        return transform.displacement(theta, points * stretch(points)) / stretch(points)
+
+    def inverse(theta: Array, points: Array) -> Array:
+        target = transform.inverse(theta, points * stretch(points))
+        # Not the difference of two products, which compilers round in more than one way: here the
+        # identity is exact.
+        moved = points - transform.displacement(theta, target) / stretch(points)
+        return jnp.where(jnp.isnan(target), target, moved)
+
+    def homogeneous(theta: Array) -> Array:
+        sides = jnp.asarray(lengths, theta.dtype)
+        sides = jnp.concatenate([sides, jnp.ones_like(sides[:1])])
+        return transform.matrix(theta) * sides[None] / sides[:, None]
+
+    return Transform(
+        name=f"isotropic({transform.name})",
+        ndim=transform.ndim,
+        identity=transform.identity,
+        displacement=displacement,
+        inverse=inverse,
         homogeneous=homogeneous if transform.homogeneous else None,
     )
 

@@ -83,7 +83,7 @@ def rigid(*, ndim: int = 2) -> Transform:
     """
 
     def matrix(theta: Array) -> Array:
-        return _beside(_rotation(theta[:-ndim]), theta[-ndim:])
+        return _beside(rotation_matrix(theta[:-ndim]), theta[-ndim:])
 
     return _family("rigid", ndim, np.zeros(3 * ndim - 3), matrix)
 
@@ -116,7 +116,7 @@ def similarity(*, ndim: int = 2) -> Transform:
     """
 
     def matrix(theta: Array) -> Array:
-        return _beside(theta[0] * _rotation(theta[1:-ndim]), theta[-ndim:])
+        return _beside(theta[0] * rotation_matrix(theta[1:-ndim]), theta[-ndim:])
 
     return _family("similarity", ndim, np.array([1.0] + (3 * ndim - 3) * [0.0]), matrix)
 
@@ -260,7 +260,7 @@ def affine_grid(
             f"got {matrix.shape}. Batch with jax.vmap."
         )
     points = regular_grid(shape, align_corners=align_corners, dtype=matrix.dtype)
-    return points + _displacement(matrix, points)
+    return points + moved_by(_less_identity(matrix), points)
 
 
 def _family(
@@ -273,16 +273,25 @@ def _family(
         name=name,
         ndim=ndim,
         identity=identity,
-        displacement=lambda theta, points: _displacement(matrix(theta), points),
-        inverse=lambda theta, points: points + _displacement(invert_matrix(matrix(theta)), points),
+        displacement=lambda theta, points: moved_by(_less_identity(matrix(theta)), points),
+        inverse=lambda theta, points: (
+            points + moved_by(_less_identity(invert_matrix(matrix(theta))), points)
+        ),
         homogeneous=lambda theta: square_matrix(matrix(theta)),
     )
 
 
-def _displacement(matrix: Array, points: Array) -> Array:
-    """``T(p) − p``, by elementwise operations: exact in float32 on every backend, and fusible."""
+def _less_identity(matrix: Array) -> Array:
+    rows, columns = matrix.shape
+    return matrix - jnp.eye(rows, columns, dtype=matrix.dtype)
+
+
+def moved_by(delta: Array, points: Array) -> Array:
+    """``T(p) − p`` from the matrix of T less the identity, ``[n, n + 1]`` or ``[n + 1, n + 1]``.
+
+    By elementwise operations: exact in float32 on every backend, and fusible.
+    """
     ndim = points.shape[-1]
-    delta = matrix - jnp.eye(len(matrix), ndim + 1, dtype=matrix.dtype)
     coordinates = [points[..., k] for k in range(ndim)]
     moved = [_affine_combination(row, *coordinates) for row in delta]
     if len(moved) > ndim:
@@ -350,7 +359,7 @@ def _beside(linear: Array, translation: Array) -> Array:
     return jnp.where(is_last, translation[:, None], wider)
 
 
-def _rotation(angle: Array) -> Array:
+def rotation_matrix(angle: Array) -> Array:
     """Rotation matrix of an angle ``[1]`` in 2-D or of an axis-angle vector ``[3]`` in 3-D."""
     if len(angle) == 1:
         cos, sin = jnp.cos(angle[0]), jnp.sin(angle[0])

@@ -7,7 +7,9 @@ from jaxtyping import Array, Float
 
 
 def determinant(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
-    """Determinant of a 2×2 or 3×3 matrix."""
+    """Determinant of a matrix of up to 3×3."""
+    if len(matrix) == 1:
+        return matrix[0, 0]
     if len(matrix) == 2:
         (a, b), (c, d) = matrix
         return a * d - b * c
@@ -15,7 +17,9 @@ def determinant(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
 
 
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Adjugate over determinant of a 2×2 or 3×3 matrix; not finite where it is singular."""
+    """Adjugate over determinant of a matrix of up to 3×3; not finite where it is singular."""
+    if len(matrix) == 1:
+        return 1 / matrix
     if len(matrix) == 2:
         (a, b), (c, d) = matrix
         adjugate = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])])

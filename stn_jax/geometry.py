@@ -1,0 +1,234 @@
+"""Matrices from what they are to do: turn, scale and shear about a centre; show a box; show all.
+
+A matrix maps target (output) points to source (input) points, as everywhere in this library, and
+acts on ``(x, y, 1)`` or ``(x, y, z, 1)``. Batch with ``jax.vmap``.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from stn_jax import _checks
+from stn_jax._types import AnyArray
+from stn_jax.transforms import matrices
+from stn_jax.transforms.linear import rotation_matrix
+
+# A share of a pixel that is no reason for one more row of pixels.
+_NEGLIGIBLE = 1e-4
+
+
+def affine_matrix(
+    *,
+    angle: ArrayLike = 0.0,
+    scale: ArrayLike = 1.0,
+    shear: ArrayLike = 0.0,
+    translation: ArrayLike = 0.0,
+    center: ArrayLike = 0.0,
+    ndim: int = 2,
+) -> Float[Array, "rows columns"]:
+    """Scale, then shear, then rotation about a centre, then translation: ``R K S (p − c) + c + t``.
+
+    The matrix is in the coordinates of ``center`` and ``translation``: in pixels for
+    :func:`stn_jax.conversions.matrix_from_pixels`, or in normalised ones, where a rotation is one
+    of pixels on square images only. Every affine map without a mirror is one of these.
+
+    Args:
+      angle: In radians, ``[cos −sin; sin cos]``, which turns x towards y; in 3-D an axis-angle
+        vector ``[3]``, its length the angle.
+      scale: Factor, or one for each coordinate. Below 1 it zooms in, since points of the output
+        are scaled.
+      shear: ``k`` of ``K = [1 k; 0 1]``, without a unit; in 3-D the entries above the diagonal,
+        ``(xy, xz, yz)``.
+      translation: What is added at the end, a number or a vector.
+      center: The point that scale, shear and rotation leave where it is, a number or a vector.
+      ndim: Number of spatial axes, 2 or 3.
+
+    Returns:
+      Matrix ``[ndim, ndim + 1]``; its ``ravel()`` is the ``theta`` of :func:`stn_jax.affine` where
+      coordinates are normalised.
+
+    Raises:
+      ValueError: If ``ndim`` is not supported, or an argument has another length.
+
+    Example:
+      A quarter of a turn about the centre of an image of 3×5 pixels, in pixels:
+
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import geometry
+      >>> m = geometry.affine_matrix(angle=jnp.pi / 2, center=jnp.array([2.0, 1.0]))
+      >>> (m @ jnp.array([3.0, 1.0, 1.0])).round(5).tolist()
+      [2.0, 2.0]
+
+    Reference:
+      Hartley and Zisserman, Multiple View Geometry in Computer Vision, section 2.4.3.
+    """
+    if ndim not in (2, 3):
+        raise ValueError(f"affine_matrix exists for ndim = 2 and 3; got {ndim!r}.")
+    # A rotation or shear in 3-D has 3 numbers, none of which stands for the others; 0 is none.
+    turns = {2: 1, 3: 3}[ndim]
+    if ndim == 3:
+        angle, shear = (np.zeros(3) if _is_zero(each) else each for each in (angle, shear))
+    turn, slants, factors, offset, origin = _checks.common_dtype(
+        _entries("angle", angle, turns, ndim == 2),
+        _entries("shear", shear, turns, ndim == 2),
+        *(
+            _entries(name, each, ndim, True)
+            for name, each in (("scale", scale), ("translation", translation), ("center", center))
+        ),
+    )
+    above = jnp.zeros((ndim, ndim), turn.dtype).at[np.triu_indices(ndim, 1)].set(slants)
+    stretch = (jnp.eye(ndim, dtype=turn.dtype) + above) * factors[None]
+    linear = matrices.product(rotation_matrix(turn), stretch)
+    moved = origin + offset - matrices.product(linear, origin[:, None])[:, 0]
+    return jnp.concatenate([linear, moved[:, None]], axis=1)
+
+
+def crop_matrix(box: Float[AnyArray, " corners"]) -> Float[Array, "rows columns"]:
+    """The matrix that reads a box: −1 and 1 of the output are the sides of the box.
+
+    Args:
+      box: ``(x0, y0, x1, y1)``, or ``(x0, y0, z0, x1, y1, z1)`` of a volume, normalised
+        coordinates. Where ``x1 < x0`` the crop is mirrored. Pixel coordinates are made normalised
+        ones by :func:`stn_jax.normalized_from_pixels`.
+
+    Returns:
+      Matrix ``[n, n + 1]``; its ``ravel()`` is the ``theta`` of :func:`stn_jax.affine`, and the
+      crop has whatever ``output_shape`` is asked for.
+
+    Raises:
+      ValueError: If the box is not of 4 or 6 numbers.
+      TypeError: If ``box`` is not of a floating dtype.
+
+    Example:
+      The right half of an image, and a crop of its middle pixels, at three times their size:
+
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from stn_jax import geometry
+      >>> geometry.crop_matrix(jnp.array([0.0, -1.0, 1.0, 1.0])).tolist()
+      [[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]
+      >>> image = jnp.arange(16.0).reshape(4, 4, 1)
+      >>> edges = jnp.array([[0.5, 0.5], [2.5, 2.5]])  # of the four pixels in the middle
+      >>> box = stn.normalized_from_pixels(edges, (4, 4)).ravel()
+      >>> theta = geometry.crop_matrix(box).ravel()
+      >>> stn.warp(image, stn.affine(), theta, output_shape=(6, 6)).shape
+      (6, 6, 1)
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 2; He et al., Mask
+      R-CNN, arXiv:1703.06870, section 3.
+    """
+    box = _checks.floating("box", box)
+    if box.shape not in ((4,), (6,)):
+        raise ValueError(
+            "box must have shape (4,), (x0, y0, x1, y1), or (6,) for a volume; got shape "
+            f"{box.shape}. Batch with jax.vmap."
+        )
+    low, high = jnp.split(box, 2)
+    linear = jnp.eye(len(low), dtype=box.dtype) * ((high - low) / 2)[None]
+    return jnp.concatenate([linear, (low + high)[:, None] / 2], axis=1)
+
+
+class WholeOutput(NamedTuple):
+    """An output that holds a whole image; what :func:`expand_output` returns.
+
+    Attributes:
+      matrix: Output pixel to input pixel, of the shape of the matrix that was given.
+      output_shape: ``(height, width)`` or ``(depth, height, width)``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import geometry
+      >>> matrix, shape = geometry.expand_output(jnp.array([[0.5, 0, 0], [0, 0.5, 0]]), (2, 3))
+      >>> shape
+      (4, 6)
+    """
+
+    matrix: Float[Array, "rows columns"]
+    output_shape: tuple[int, ...]
+
+
+def expand_output(matrix: Float[AnyArray, "rows columns"], shape: Sequence[int]) -> WholeOutput:
+    """The smallest output in which all of an image is seen, and the matrix that fills it.
+
+    Args:
+      matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, output pixel to input pixel, centres at whole
+        numbers; its values must be known, since shapes are.
+      shape: Spatial shape of the image, ``(height, width)`` or ``(depth, height, width)``.
+
+    Returns:
+      The matrix for an output whose first pixel lies elsewhere, and the shape of that output. What
+      is left of a whole number of pixels is divided between opposite sides.
+
+    Raises:
+      ValueError: If ``matrix`` is traced, does not fit, has no inverse, or sends a corner of the
+        image to infinity.
+      TypeError: If ``matrix`` is not of a floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> from stn_jax import conversions, geometry
+      >>> image = jnp.ones((20, 30, 1))
+      >>> turn = geometry.affine_matrix(angle=jnp.pi / 4)
+      >>> whole = geometry.expand_output(turn, (20, 30))
+      >>> whole.output_shape
+      (36, 36)
+      >>> matrix = conversions.matrix_from_pixels(whole.matrix, (20, 30), whole.output_shape)
+      >>> stn.warp(image, stn.affine(), matrix.ravel(), output_shape=whole.output_shape).shape
+      (36, 36, 1)
+
+    Reference:
+      The ``expand`` of torchvision, ``resize`` of scikit-image and ``reshape`` of SciPy rotations.
+    """
+    if isinstance(matrix, jax.core.Tracer):
+        raise ValueError(
+            "matrix must be known, since the shape of the output follows from it; got a traced "
+            "one. Call expand_output outside of jit, and give it a fixed output_shape inside."
+        )
+    shape = _checks.spatial_shape("shape", shape)
+    given, ndim = _checks.floating("matrix", matrix), len(shape)
+    if given.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
+        raise ValueError(
+            f"matrix must have shape ({ndim}, {ndim + 1}) or ({ndim + 1}, {ndim + 1}) for an image "
+            f"of shape {shape}; got {given.shape}."
+        )
+    square = np.eye(ndim + 1)
+    square[: len(given)] = np.asarray(given, np.float64)
+    if not np.isfinite(square).all() or np.linalg.matrix_rank(square) <= ndim:
+        raise ValueError(f"matrix must be finite and have an inverse; got {given}.")
+    edges = [(-0.5, size - 0.5) for size in reversed(shape)]
+    corners = np.stack([each.ravel() for each in np.meshgrid(*edges, [1.0])])
+    moved = np.linalg.inv(square) @ corners
+    if not (moved[-1] > 0).all() and not (moved[-1] < 0).all():
+        raise ValueError(
+            "matrix must keep the image's corners in front of its plane; got one "
+            "whose horizon crosses the image, so that no output holds all of it."
+        )
+    places = moved[:-1] / moved[-1]
+    low, high = places.min(axis=1), places.max(axis=1)
+    sizes = np.maximum(np.ceil(high - low - _NEGLIGIBLE), 1).astype(int)
+    first = np.eye(ndim + 1)
+    first[:-1, -1] = (low + high - sizes + 1) / 2
+    whole = (square @ first)[: len(given)]
+    return WholeOutput(jnp.asarray(whole, given.dtype), tuple(sizes[::-1].tolist()))
+
+
+def _is_zero(value: ArrayLike) -> bool:
+    return isinstance(value, int | float) and value == 0
+
+
+def _entries(name: str, value: ArrayLike, size: int, may_be_one: bool) -> Array:
+    """A vector of ``size``, also from one number, in float32 at least."""
+    array = _checks.as_float(jnp.asarray(value))
+    if array.shape != (size,) and not (may_be_one and array.shape == ()):
+        number = "a number or " if may_be_one else ""
+        raise ValueError(
+            f"{name} must be {number}a vector of {size}; got shape {array.shape}. Batch with "
+            "jax.vmap."
+        )
+    return jnp.broadcast_to(array, size)
