@@ -4,7 +4,9 @@ Both sides are source text. They are run with an ``image`` ``[H, W, 3]`` in floa
 one ``images``, and PyTorch's form of it ``x``, ``[1, 3, H, W]``; with the output's shape
 ``(h, w)``; and with what a row is about: ``theta`` ``[1, 2, 3]``, ``m`` ``[2, 3]`` and
 ``homography`` ``[3, 3]`` between pixels, ``map_x`` and ``map_y`` ``[h, w]``, ``grid``
-``[1, h, w, 2]``.
+``[1, h, w, 2]``, a ``box`` ``(x0, y0, x1, y1)`` in pixels from the outer edges on and one as a
+``share`` of the distance between the outer centres, ``points`` and where they have ``moved``,
+``[4, 2]``.
 """
 
 from typing import NamedTuple
@@ -46,6 +48,25 @@ TRANSLATIONS = (
         'F.interpolate(x, (h, w), mode="bilinear", align_corners=False)',
         "jax.vmap(lambda image: stn.warp(image, stn.translation(), jnp.zeros(2), "
         'output_shape=(h, w), padding="border"))(images)',
+    ),
+    Translation(
+        "torchvision",
+        "ops.roi_align(x, [box[None]], (h, w), sampling_ratio=2, aligned=True)",
+        "stn.warp(image, stn.affine(), geometry.crop_matrix(2 * box / jnp.array([W, H, W, H]) - 1)"
+        '.ravel(), output_shape=(2 * h, 2 * w), padding="border").reshape(h, 2, w, 2, 3)'
+        ".mean((1, 3))",
+    ),
+    Translation(
+        "TensorFlow",
+        "tf.image.crop_and_resize(images, share[None, [1, 0, 3, 2]], [0], (h, w))",
+        "stn.warp(image, stn.affine(), geometry.crop_matrix(2 * share - 1).ravel(), "
+        "output_shape=(h, w), align_corners=True)",
+    ),
+    Translation(
+        "OpenCV",
+        "cv2.getRotationMatrix2D((W / 2, H / 2), 30, 0.8)",
+        "geometry.affine_matrix(angle=-jnp.deg2rad(30), scale=0.8, "
+        "center=jnp.array([W / 2, H / 2]))",
     ),
     Translation(
         "OpenCV",
@@ -103,6 +124,11 @@ TRANSLATIONS = (
         'jnp.array([jnp.deg2rad(30), 0, 0]), padding="border")',
     ),
     Translation(
+        "scikit-image",
+        'transform.estimate_transform("similarity", points, moved).params[:2]',
+        "estimation.similarity(points, moved)",
+    ),
+    Translation(
         "SciPy",
         'ndimage.map_coordinates(image[..., 0], [map_y, map_x], order=1, mode="nearest")',
         "stn.grid_sample(image[..., :1], stn.normalized_from_pixels(jnp.stack([map_x, map_y], "
@@ -110,9 +136,11 @@ TRANSLATIONS = (
     ),
 )
 
-# What each library imports; PyTorch, Kornia and scikit-image are not installed everywhere.
+# What each library imports; but OpenCV and SciPy they are not installed everywhere.
 IMPORTS = {
     "PyTorch": "import torch\nimport torch.nn.functional as F",
+    "torchvision": "import torch\nfrom torchvision import ops",
+    "TensorFlow": "import tensorflow as tf",
     "OpenCV": "import cv2",
     "Kornia": "import torch\nimport kornia.geometry.transform as K",
     "scikit-image": "from skimage import transform",

@@ -7,10 +7,16 @@ import pytest
 
 import stn_jax as stn
 from docs import translations
-from stn_jax import conversions
+from stn_jax import conversions, estimation, geometry
 
 H, W, h, w = 9, 8, 6, 7
-PACKAGES = {"PyTorch": "torch", "Kornia": "kornia", "scikit-image": "skimage"}
+PACKAGES = {
+    "PyTorch": "torch",
+    "torchvision": "torchvision",
+    "TensorFlow": "tensorflow",
+    "Kornia": "kornia",
+    "scikit-image": "skimage",
+}
 
 
 def operands():
@@ -23,6 +29,8 @@ def operands():
     # Off the halves, at which nearest neighbours are rounded one way or the other.
     grid = rng.uniform(-1.1, 1.1, (1, h, w, 2)).astype(np.float32)
     theta = np.array([[[0.8, 0.2, 0.1], [-0.3, 0.9, -0.2]]], np.float32)
+    box, share = np.float32([1.2, 0.7, 6.9, 7.6]), np.float32([0.1, 0.2, 0.8, 0.95])
+    points, moved = rng.uniform(0, 8, (2, 4, 2)).astype(np.float32)
     local = dict(locals())
     del local["rng"]
     return local | {"images": image[None], "H": H, "W": W, "h": h, "w": w}
@@ -34,7 +42,7 @@ def run_theirs(row, names):
         return np.asarray(eval(row.theirs, names))
     torch = names["torch"]
     names["x"] = torch.tensor(np.moveaxis(names["images"], -1, 1).copy())
-    names |= {name: torch.tensor(names[name]) for name in ("theta", "grid")}
+    names |= {name: torch.tensor(names[name]) for name in ("theta", "grid", "box")}
     found = eval(row.theirs, names).numpy()
     return found if "affine_grid" in row.theirs else np.moveaxis(found, 1, -1)
 
@@ -47,6 +55,7 @@ def test_call(row):
     if package:
         pytest.importorskip(package, reason=f"{row.library} is not installed")
     modules = {"jax": jax, "jnp": jnp, "stn": stn, "conversions": conversions}
+    modules |= {"estimation": estimation, "geometry": geometry}
     ours = np.asarray(eval(row.ours, operands() | modules))
     theirs = run_theirs(row, operands())
     assert ours.std() > 0.05
