@@ -138,7 +138,7 @@ for axes, antialias in zip(panels, (False, True)):
 def families() -> dict[str, Callable[..., stn_jax.Transform]]:
     """The public functions that return a transform: those with few parameters before others.
 
-    What is made of other transforms comes last.
+    Linear families come first, and what is made of other transforms last.
     """
     found = {}
     for name in transforms.__all__:
@@ -147,10 +147,10 @@ def families() -> dict[str, Callable[..., stn_jax.Transform]]:
         if returned in (stn_jax.Transform, "Transform"):
             found[name] = member
 
-    def place(name: str) -> tuple[bool, int]:
+    def place(name: str) -> tuple[bool, bool, int]:
         arguments = arguments_of(name, found[name])
         made = eval(f"stn.{name}({arguments})", {"stn": stn_jax})
-        return "stn." in arguments, made.num_params
+        return "stn." in arguments, made.homogeneous is None, made.num_params
 
     return {name: found[name] for name in sorted(found, key=place)}
 

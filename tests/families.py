@@ -362,10 +362,10 @@ LINEAR = {
 }
 MEMBERS = {
     **LINEAR,
-    "exponential rigid": _exponential("rigid"),
+    "exponential rigid": _exponential("rigid")._replace(slow=True),
     "exponential similarity": _exponential("similarity")._replace(slow=True),
     "exponential affine": _exponential("affine")._replace(slow=True),
-    "exponential projective": _exponential("projective"),
+    "exponential projective": _exponential("projective")._replace(slow=True),
     "exponential rigid 3-D": _exponential("rigid", 3)._replace(slow=True),
     "exponential similarity 3-D": _exponential("similarity", 3),
     "exponential affine 3-D": _exponential("affine", 3)._replace(slow=True),
@@ -375,8 +375,8 @@ MEMBERS = {
     "spline of signals": _spline(spline_oracle(lattice_points(5)), (5,)),
     "spline of volumes": _spline(
         spline_oracle(lattice_points(2, 3, 2), 0.3), (2, 3, 2), smoothing=0.3
-    ),
-    "polar": _polar(0.8, 1.5),
+    )._replace(slow=True),
+    "polar": _polar(0.8, 1.5)._replace(slow=True),
     "log-polar": _log_polar(0.2, 1.3, 1.0),
     "displacement": _displacement(4, 5),
     "displacement 3-D": _displacement(2, 4, 3),
@@ -403,7 +403,7 @@ MEMBERS |= {
     "bounded projective": _bounded("projective", 0.1),
     "bounded spline": _bounded("thin plate spline", 0.3),
     "isotropic rigid": _isotropic("rigid", 4 / 3),
-    "isotropic similarity 3-D": _isotropic("similarity 3-D", 0.7, 1.6),
+    "isotropic similarity 3-D": _isotropic("similarity 3-D", 0.7, 1.6)._replace(slow=True),
     "isotropic displacement": _isotropic("displacement", 1.4)._replace(slow=True),
     "fixed similarity": _fixed("similarity", {0: 1.0, 2: 0.0}),
 }

@@ -76,6 +76,15 @@ def test_a_border_may_be_held(rng):
     np.testing.assert_allclose(apply(t, theta, border), border, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-6, 1e-3])
+def test_points_on_borders_of_cells_move_slowly(size, rng):
+    theta = np.float32(rng.uniform(-size, size, 40))
+    points = np.float32(LATTICE.reshape(-1, 2))
+    moved = jax.jit(stn.cpab((4, 5)).displacement)(theta, points)
+    np.testing.assert_allclose(moved, theta.reshape(-1, 2), atol=20 * size**2 + 1e-5 * size)
+
+
+@pytest.mark.slow
 def test_derivatives_where_paths_cross_cells(rng, x64):
     """First and second, against differences of small steps."""
     t, theta = stn.cpab((3, 4)), rng.uniform(-0.5, 0.5, 24)

@@ -63,7 +63,7 @@ def test_large_turns_are_exact(x64):
     np.testing.assert_allclose(stn.exponential("rigid").matrix(theta), expected, atol=1e-12)
 
 
-def test_errors():
+def test_errors(no_runtime_types):
     with pytest.raises(ValueError, match=r"group must be one of 'rigid', .*got 'special'"):
         stn.exponential("special")
     with pytest.raises(ValueError, match=r'"projective".*ndim = 2; got 3'):

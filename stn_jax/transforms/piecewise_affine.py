@@ -23,7 +23,7 @@ _BOUNDS = 6
 _MARGIN = 64
 
 
-def cpab(shape: Sequence[int], *, pieces: SupportsIndex = 32) -> Transform:
+def cpab(shape: Sequence[int], *, pieces: SupportsIndex = 24) -> Transform:
     """CPAB: the flow for unit time along a continuous, piecewise affine velocity, ``theta``.
 
     The velocity is given at the points of a regular lattice whose outermost points lie at ±1, and
@@ -96,22 +96,18 @@ def _flow(shape: tuple[int, ...], pieces: int, theta: Array, points: Array) -> A
     spacings = matrices.with_rank(spacings, points.ndim)
     last = matrices.with_rank(jnp.asarray(sizes - 1, points.dtype), points.ndim)
     start = jnp.clip((points + 1) * spacings, -_MARGIN, last + _MARGIN)
-    step = float(jnp.finfo(points.dtype).eps) ** 0.5
 
-    def piece(carry: tuple[Array, Array, Array], _: None) -> Any:
-        moved, velocity, left = carry
-        place = start + moved
-        # The cell is that of a point slightly ahead: on a border, the cell that the path enters.
-        cell = _Cell.of(shape, field, place, jax.lax.stop_gradient(place + step * velocity))
-        time = cell.time_inside(left, step)
-        change, velocity = cell.along(time)
-        return (moved + change, velocity, left - time), None
+    def piece(carry: tuple[Array, Array], _: None) -> Any:
+        moved, left = carry
+        cell = _Cell.of(shape, field, start + moved)
+        time = cell.time_inside(left)
+        return (moved + cell.along(time), left - time), None
 
-    first = _Cell.of(shape, field, start, jax.lax.stop_gradient(start)).velocity()
-    carry = matrices.zeros_of(start, theta), first, matrices.zeros_of(first[..., 0]) + 1
+    moved = matrices.zeros_of(start, theta)
     # What a piece passes through is computed again for the gradient rather than kept.
     piece = jax.checkpoint(piece, prevent_cse=False)
-    moved, _, left = jax.lax.scan(piece, carry, None, length=pieces)[0]
+    carry = moved, moved[..., 0] + 1
+    moved, left = jax.lax.scan(piece, carry, None, length=pieces)[0]
     return jnp.where(left[..., None] > 0, jnp.nan, moved / spacings)
 
 
@@ -128,6 +124,7 @@ class _Cell(NamedTuple):
       slopes: Its derivative ``[..., n, n]``: row ``k`` along sorted coordinate ``k``.
       place: Sorted coordinates ``[..., n]`` of the points.
       terms: The coefficients ``[..., n]`` of the powers of time in the path from there.
+      beyond: How far beyond a face a piece of a path ends, so that the next is in the next cell.
     """
 
     order: Array
@@ -135,12 +132,13 @@ class _Cell(NamedTuple):
     slopes: Array
     place: Array
     terms: tuple[Array, ...]
+    beyond: float
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], field: Array, place: Array, ahead: Array) -> "_Cell":
-        """The cells of the points ``ahead``, for paths from ``place``, which is on their border."""
-        base = jnp.floor(ahead)
-        axes = jnp.argsort(base - ahead, axis=-1)
+    def of(cls, shape: tuple[int, ...], field: Array, place: Array) -> "_Cell":
+        """The cells of points in units of the lattice's spacing."""
+        base = jnp.floor(jax.lax.stop_gradient(place))
+        axes = jnp.argsort(jax.lax.stop_gradient(base - place), axis=-1)
         order = jax.nn.one_hot(axes, len(shape), dtype=place.dtype)
         path = jnp.cumsum(order, axis=-2)
         steps = jnp.concatenate([path[..., :1, :] - order[..., :1, :], path], axis=-2)
@@ -157,67 +155,63 @@ class _Cell(NamedTuple):
         terms = [corners[..., 0, :] + _sloped(slopes, sorted_place)]
         for power in range(2, _TERMS[place.dtype.name] + 1):
             terms.append(_sloped(slopes, terms[-1]) / power)
-        return cls(order, corners, slopes, sorted_place, tuple(terms))
+        beyond = 16 * max(shape) * float(jnp.finfo(place.dtype).eps)
+        return cls(order, corners, slopes, sorted_place, tuple(terms), beyond)
 
-    def along(self, time: Array) -> tuple[Array, Array]:
-        """How far the path goes in a time, and the velocity at its end, in the order of axes."""
-        change, velocity = self._path(time)
-        return self._unsorted(change), self._unsorted(velocity)
+    def along(self, time: Array) -> Array:
+        """How far the path goes in a time, in the order of axes."""
+        return jnp.sum(self.order * self._path(time)[0][..., :, None], axis=-2)
 
-    def velocity(self) -> Array:
-        """The velocity of the points, in the order of axes."""
-        return self._unsorted(self.terms[0])
-
-    def time_inside(self, left: Array, step: float) -> Array:
-        """How long the next piece lasts, at most ``left``, and ``step`` at least.
+    def time_inside(self, left: Array) -> Array:
+        """How long the next piece lasts, at most ``left``.
 
         The derivatives of the time count in second derivatives alone, since the velocity is
         continuous where a path leaves a cell.
         """
-        fixed = jax.tree.map(jax.lax.stop_gradient, (self, left))
-        time = fixed[0]._time_inside(fixed[1], step)
+        fixed = jax.tree.map(jax.lax.stop_gradient, self)
+        time = fixed._time_inside(jax.lax.stop_gradient(left))
         change, velocity = self._path(time)
-        room, rate = _faces(self.place + change, 1), jax.lax.stop_gradient(_faces(velocity, 0))
-        remaining = fixed[0]._remaining(time)
-        face = jnp.argmin(remaining, axis=-1, keepdims=True)
-        room, rate, remaining = (
-            jnp.take_along_axis(each, face, axis=-1)[..., 0] for each in (room, rate, remaining)
-        )
-        leaves = (remaining < step) & (rate < -step) & (time < fixed[1])
+        rooms, rates = _faces(self.place + change, 1), jax.lax.stop_gradient(_faces(velocity, 0))
+        face = jnp.argmin(jax.lax.stop_gradient(rooms), axis=-1, keepdims=True)
+        room, rate = (jnp.take_along_axis(each, face, axis=-1)[..., 0] for each in (rooms, rates))
+        fastest = jnp.abs(fixed.corners).max(axis=(-2, -1))
+        leaves = (room < -self.beyond / 2) & (rate < -(self.beyond**0.5) * fastest)
         # One step of Newton's method, whose value is not wanted.
         shift = (room - jax.lax.stop_gradient(room)) / jnp.where(leaves, rate, 1)
-        return jnp.where(leaves, time - shift, jnp.where(time < fixed[1], time, left))
+        return jnp.where(time < left, jnp.where(leaves, time - shift, time), left)
 
-    def _time_inside(self, left: Array, step: float) -> Array:
+    def _time_inside(self, left: Array) -> Array:
         # The series is exact to rounding while time · ‖slopes‖ ≤ 1.
         size = jnp.sum(jnp.abs(self.slopes), axis=(-2, -1))
         longest = jnp.minimum(left, 1 / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
         time = matrices.zeros_of(left)
         for _ in range(_BOUNDS):
             time = jnp.minimum(time + self._remaining(time).min(axis=-1), longest)
-        return jnp.minimum(jnp.maximum(time, step), left)
+        return time
 
     def _remaining(self, time: Array) -> Array:
-        """A lower bound ``[..., n + 1]`` of the time until the path crosses each face.
+        """A lower bound ``[..., n + 1]`` of the time until the path is ``beyond`` each face.
 
-        While it is inside, ``|room″|`` is at most its greatest value at the corners; so ``room +
-        rate t − bound t² / 2`` is a lower bound, and its root comes before the path leaves. Steps
-        to it never pass the face, and near it are those of Newton's method.
+        The path's ``|room″|`` is at most its greatest value at the corners, and at most what the
+        speed, which grows less than e times in a piece, makes of the slopes. So ``room + rate t −
+        bound t² / 2`` is a lower bound, and its root comes before the path is beyond. Steps to it
+        never pass the face, and near it are those of Newton's method.
         """
         change, velocity = self._path(time)
-        # A point that is beyond a face, by rounding or because the cell is ahead, counts as on it.
-        room = _faces(self.place + change, 1) - jnp.minimum(_faces(self.place, 1), 0)
-        room, rate = jnp.maximum(room, 0), _faces(velocity, 0)
-        rates = _faces(self.corners, 0)
+        room = jnp.maximum(_faces(self.place + change, 1) + self.beyond, 0)
+        rate, rates = _faces(velocity, 0), _faces(self.corners, 0)
         curved = jnp.sum(self.slopes[..., None, :, :] * self.corners[..., :, :, None], axis=-2)
-        bound = jnp.abs(_faces(curved, 0)).max(axis=-2)
+        at_corners = jnp.abs(_faces(curved, 0)).max(axis=-2)
+        speed = jnp.abs(velocity).max(axis=-1, keepdims=True)
+        by_speed = math.e * speed * jnp.abs(_faces(self.slopes, 0)).sum(axis=-2)
+        bound = jnp.minimum(at_corners, by_speed)
         root = jnp.sqrt(rate**2 + 2 * bound * room)
         tiny = jnp.finfo(rate.dtype).tiny
         forward = jnp.where(bound > 0, (rate + root) / jnp.maximum(bound, tiny), jnp.inf)
         backward = 2 * room / jnp.maximum(root - rate, tiny)
         # No path leaves through a face at all of whose corners, all but one, it goes inwards.
-        ndim = rates.shape[-1]
-        least = jnp.where(np.eye(ndim, dtype=bool), jnp.inf, rates).min(axis=-2)
+        opposite = matrices.with_rank(jnp.eye(rates.shape[-1], dtype=bool), rates.ndim)
+        least = jnp.where(opposite, jnp.inf, rates).min(axis=-2)
         fastest = jnp.abs(rates).max(axis=(-2, -1))[..., None]
         never = least >= -16 * jnp.finfo(rate.dtype).eps * fastest
         return jnp.where(never, jnp.inf, jnp.where(rate >= 0, forward, backward))
@@ -228,9 +222,6 @@ class _Cell(NamedTuple):
         for term in reversed(self.terms[:-1]):
             change = (change + term) * time[..., None]
         return change, self.terms[0] + _sloped(self.slopes, change)
-
-    def _unsorted(self, vector: Array) -> Array:
-        return jnp.sum(self.order * vector[..., :, None], axis=-2)
 
 
 def _sloped(slopes: Array, vector: Array) -> Array:

@@ -11,8 +11,10 @@ from stn_jax._types import AnyArray
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
 
+Number = float | int
 
-def polar(*, radius: float = 1.0, aspect: float | AnyArray = 1.0) -> Transform:
+
+def polar(*, radius: Number = 1.0, aspect: Number | AnyArray = 1.0) -> Transform:
     """Polar coordinates about a point, ``theta = (x, y)``: the output's x is the distance from it.
 
     The output's y is the direction: from the top to the bottom it runs once around, from the
@@ -49,7 +51,7 @@ def polar(*, radius: float = 1.0, aspect: float | AnyArray = 1.0) -> Transform:
 
 
 def log_polar(
-    *, inner: float = 0.05, radius: float = 1.0, aspect: float | AnyArray = 1.0
+    *, inner: Number = 0.05, radius: Number = 1.0, aspect: Number | AnyArray = 1.0
 ) -> Transform:
     """Log-polar coordinates about a point, ``theta = (x, y)``: x is the logarithm of the distance.
 
@@ -129,7 +131,7 @@ def _polar(inner: float | None, radius: float, lengths: AnyArray) -> Transform:
     )
 
 
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, jnp.ndarray) or not 0 < value < math.inf:
+def _positive(name: str, value: Number) -> float:
+    if not 0 < value < math.inf:
         raise ValueError(f"{name} must be a positive number; got {value!r}.")
     return float(value)

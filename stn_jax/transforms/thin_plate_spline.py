@@ -22,7 +22,7 @@ def thin_plate_spline(
     *,
     control_points: Float[AnyArray, "points n"] | None = None,
     smoothing: float | AnyArray = 0.0,
-    aspect: float | Sequence[float] = 1.0,
+    aspect: float | int | Sequence[float | int] = 1.0,
 ) -> Transform:
     """Thin plate spline, ``theta`` = the source ``(x, y)`` of each control point.
 
@@ -118,7 +118,7 @@ def _thin_plate_spline(control: AnyArray, solve: AnyArray, lengths: tuple[float,
     )
 
 
-def _lengths(aspect: float | Sequence[float], ndim: int) -> tuple[float, ...]:
+def _lengths(aspect: float | int | Sequence[float | int], ndim: int) -> tuple[float, ...]:
     """How long the sides of the image are, the last being 1."""
     if isinstance(aspect, jax.Array):
         raise ValueError(f"aspect must be known numbers; got the JAX array {aspect!r}.")
