@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from families import cpab_oracle
+from oracles import cpab_oracle
 from scipy import linalg
 
 import stn_jax as stn

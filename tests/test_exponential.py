@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from families import generator
+from oracles import generator
 from scipy import linalg
 
 import stn_jax as stn
