@@ -1,8 +1,10 @@
 """CPAB: diffeomorphisms along velocities that are continuous and affine in each cell."""
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import jax
@@ -13,6 +15,9 @@ from jaxtyping import Array
 from stn_jax import _checks
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
+
+# Vectors are lists of coordinates, so that all is elementwise and fused, whatever their number.
+Vector = list[Array]
 
 # The exponential of a piece of a path is a series of so many terms, by dtype: the piece is so short
 # that they are exact to rounding.
@@ -90,25 +95,27 @@ def _cpab(shape: tuple[int, ...], pieces: int) -> Transform:
 def _flow(shape: tuple[int, ...], pieces: int, theta: Array, points: Array) -> Array:
     """How far the flow along the velocity carries the points."""
     # In units of the lattice's spacing, in which cells are unit cubes cut up.
-    sizes = np.array(shape[::-1])
-    spacings = jnp.asarray((sizes - 1) / 2, points.dtype)
-    field = theta.reshape(-1, len(shape)) * spacings[None]
-    spacings = matrices.with_rank(spacings, points.ndim)
-    last = matrices.with_rank(jnp.asarray(sizes - 1, points.dtype), points.ndim)
-    start = jnp.clip((points + 1) * spacings, -_MARGIN, last + _MARGIN)
+    spacings = [(size - 1) / 2 for size in reversed(shape)]
+    field = theta.reshape(-1, len(shape)) * jnp.asarray([spacings], theta.dtype)
+    start = [
+        jnp.clip((points[..., k] + 1) * each, -_MARGIN, 2 * each + _MARGIN)
+        for k, each in enumerate(spacings)
+    ]
 
-    def piece(carry: tuple[Array, Array], _: None) -> Any:
+    def piece(carry: tuple[Vector, Array], _: None) -> Any:
         moved, left = carry
-        cell = _Cell.of(shape, field, start + moved)
+        cell = _Cell.of(shape, field, _sum(start, moved))
         time = cell.time_inside(left)
-        return (moved + cell.along(time), left - time), None
+        return (_sum(moved, cell.along(time)), left - time), None
 
-    moved = matrices.zeros_of(start, theta)
+    moved = [matrices.zeros_of(each, theta, points) for each in start]
     # What a piece passes through is computed again for the gradient rather than kept.
     piece = jax.checkpoint(piece, prevent_cse=False)
-    carry = moved, moved[..., 0] + 1
-    moved, left = jax.lax.scan(piece, carry, None, length=pieces)[0]
-    return jnp.where(left[..., None] > 0, jnp.nan, moved / spacings)
+    moved, left = jax.lax.scan(piece, (moved, moved[0] + 1), None, length=pieces)[0]
+    displacement = [
+        jnp.where(left > 0, jnp.nan, m / each) for m, each in zip(moved, spacings, strict=True)
+    ]
+    return jnp.stack(displacement, axis=-1)
 
 
 class _Cell(NamedTuple):
@@ -116,51 +123,50 @@ class _Cell(NamedTuple):
 
     Within a cube the coordinates are sorted, largest first: the corners of the cell are reached
     from the first corner of the cube by one step along each axis in that order, and the cell is
-    ``1 ≥ s₀ ≥ s₁ ≥ … ≥ 0``, in which each ``≥`` is a face.
+    ``1 ≥ s₀ ≥ s₁ ≥ … ≥ 0``, in which each ``≥`` is a face, opposite a corner.
 
     Attributes:
-      order: One-hot rows ``[..., n, n]``, the axis of each sorted coordinate.
-      corners: Velocity ``[..., n + 1, n]`` at each corner, in sorted coordinates.
-      slopes: Its derivative ``[..., n, n]``: row ``k`` along sorted coordinate ``k``.
-      place: Sorted coordinates ``[..., n]`` of the points.
-      terms: The coefficients ``[..., n]`` of the powers of time in the path from there.
+      order: For each sorted coordinate a vector of ones and zeros, 1 for its axis.
+      corners: Velocity at each corner, in sorted coordinates.
+      slopes: Its derivative along each sorted coordinate.
+      place: Sorted coordinates of the points.
+      terms: The coefficients of the powers of time in the path from there.
       beyond: How far beyond a face a piece of a path ends, so that the next is in the next cell.
     """
 
-    order: Array
-    corners: Array
-    slopes: Array
-    place: Array
-    terms: tuple[Array, ...]
+    order: list[Vector]
+    corners: list[Vector]
+    slopes: list[Vector]
+    place: Vector
+    terms: list[Vector]
     beyond: float
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], field: Array, place: Array) -> "_Cell":
+    def of(cls, shape: tuple[int, ...], field: Array, place: Vector) -> "_Cell":
         """The cells of points in units of the lattice's spacing."""
-        base = jnp.floor(jax.lax.stop_gradient(place))
-        axes = jnp.argsort(jax.lax.stop_gradient(base - place), axis=-1)
-        order = jax.nn.one_hot(axes, len(shape), dtype=place.dtype)
-        path = jnp.cumsum(order, axis=-2)
-        steps = jnp.concatenate([path[..., :1, :] - order[..., :1, :], path], axis=-2)
-        points = (base[..., None, :] + steps).astype(np.int32)
-        strides = np.cumprod((1, *shape[:0:-1]))
-        index = sum(
-            jnp.clip(points[..., k], 0, shape[-1 - k] - 1) * np.int32(strides[k])
-            for k in range(len(shape))
-        )
-        velocities = jnp.take(field, index, axis=0, mode="clip")
-        corners = jnp.sum(velocities[..., :, None, :] * order[..., None, :, :], axis=-1)
-        slopes = corners[..., 1:, :] - corners[..., :-1, :]
-        sorted_place = jnp.sum(order * (place - base)[..., None, :], axis=-1)
-        terms = [corners[..., 0, :] + _sloped(slopes, sorted_place)]
-        for power in range(2, _TERMS[place.dtype.name] + 1):
-            terms.append(_sloped(slopes, terms[-1]) / power)
-        beyond = 16 * max(shape) * float(jnp.finfo(place.dtype).eps)
-        return cls(order, corners, slopes, sorted_place, tuple(terms), beyond)
+        base = [jnp.floor(jax.lax.stop_gradient(each)) for each in place]
+        inside = [p - b for p, b in zip(place, base, strict=True)]
+        ranks = _ranks([jax.lax.stop_gradient(each) for each in inside])
+        axes = range(len(shape))
+        order = [[(rank == k).astype(inside[0].dtype) for rank in ranks] for k in axes]
+        at, velocities = base, [_velocity(shape, field, base)]
+        for step in order:
+            at = _sum(at, step)
+            velocities.append(_velocity(shape, field, at))
+        corners = [[_dot(axis, velocity) for axis in order] for velocity in velocities]
+        slopes = [
+            [b - a for a, b in zip(*pair, strict=True)] for pair in itertools.pairwise(corners)
+        ]
+        sorted_place = [_dot(axis, inside) for axis in order]
+        terms = [_sum(corners[0], _along(slopes, sorted_place))]
+        for power in range(2, _TERMS[field.dtype.name] + 1):
+            terms.append([each / power for each in _along(slopes, terms[-1])])
+        beyond = 16 * max(shape) * float(jnp.finfo(field.dtype).eps)
+        return cls(order, corners, slopes, sorted_place, terms, beyond)
 
-    def along(self, time: Array) -> Array:
+    def along(self, time: Array) -> Vector:
         """How far the path goes in a time, in the order of axes."""
-        return jnp.sum(self.order * self._path(time)[0][..., :, None], axis=-2)
+        return _along(self.order, self._path(time)[0])
 
     def time_inside(self, left: Array) -> Array:
         """How long the next piece lasts, at most ``left``.
@@ -171,65 +177,109 @@ class _Cell(NamedTuple):
         fixed = jax.tree.map(jax.lax.stop_gradient, self)
         time = fixed._time_inside(jax.lax.stop_gradient(left))
         change, velocity = self._path(time)
-        rooms, rates = _faces(self.place + change, 1), jax.lax.stop_gradient(_faces(velocity, 0))
-        face = jnp.argmin(jax.lax.stop_gradient(rooms), axis=-1, keepdims=True)
-        room, rate = (jnp.take_along_axis(each, face, axis=-1)[..., 0] for each in (rooms, rates))
-        fastest = jnp.abs(fixed.corners).max(axis=(-2, -1))
-        leaves = (room < -self.beyond / 2) & (rate < -(self.beyond**0.5) * fastest)
+        (room, rate), *others = zip(
+            _faces(_sum(self.place, change), 1), _faces(velocity, 0), strict=True
+        )
+        for other, its_rate in others:
+            nearer = other < room
+            room, rate = jnp.where(nearer, other, room), jnp.where(nearer, its_rate, rate)
+        rate = jax.lax.stop_gradient(rate)
+        slowest = self.beyond**0.5 * _largest(itertools.chain(*fixed.corners))
+        leaves = (room < -self.beyond / 2) & (rate < -slowest)
         # One step of Newton's method, whose value is not wanted.
         shift = (room - jax.lax.stop_gradient(room)) / jnp.where(leaves, rate, 1)
         return jnp.where(time < left, jnp.where(leaves, time - shift, time), left)
 
     def _time_inside(self, left: Array) -> Array:
-        # The series is exact to rounding while time · ‖slopes‖ ≤ 1.
-        size = jnp.sum(jnp.abs(self.slopes), axis=(-2, -1))
-        longest = jnp.minimum(left, 1 / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
-        time = matrices.zeros_of(left)
-        for _ in range(_BOUNDS):
-            time = jnp.minimum(time + self._remaining(time).min(axis=-1), longest)
-        return time
-
-    def _remaining(self, time: Array) -> Array:
-        """A lower bound ``[..., n + 1]`` of the time until the path is ``beyond`` each face.
+        """Bounded from below again and again, by steps that never pass where the piece ends.
 
         The path's ``|room″|`` is at most its greatest value at the corners, and at most what the
         speed, which grows less than e times in a piece, makes of the slopes. So ``room + rate t −
-        bound t² / 2`` is a lower bound, and its root comes before the path is beyond. Steps to it
-        never pass the face, and near it are those of Newton's method.
+        bound t² / 2`` is a lower bound, and its root comes before the path is ``beyond`` a face.
+        Near it the steps are those of Newton's method.
         """
-        change, velocity = self._path(time)
-        room = jnp.maximum(_faces(self.place + change, 1) + self.beyond, 0)
-        rate, rates = _faces(velocity, 0), _faces(self.corners, 0)
-        curved = jnp.sum(self.slopes[..., None, :, :] * self.corners[..., :, :, None], axis=-2)
-        at_corners = jnp.abs(_faces(curved, 0)).max(axis=-2)
-        speed = jnp.abs(velocity).max(axis=-1, keepdims=True)
-        by_speed = math.e * speed * jnp.abs(_faces(self.slopes, 0)).sum(axis=-2)
-        bound = jnp.minimum(at_corners, by_speed)
-        root = jnp.sqrt(rate**2 + 2 * bound * room)
-        tiny = jnp.finfo(rate.dtype).tiny
-        forward = jnp.where(bound > 0, (rate + root) / jnp.maximum(bound, tiny), jnp.inf)
-        backward = 2 * room / jnp.maximum(root - rate, tiny)
-        # No path leaves through a face at all of whose corners, all but one, it goes inwards.
-        opposite = matrices.with_rank(jnp.eye(rates.shape[-1], dtype=bool), rates.ndim)
-        least = jnp.where(opposite, jnp.inf, rates).min(axis=-2)
-        fastest = jnp.abs(rates).max(axis=(-2, -1))[..., None]
-        never = least >= -16 * jnp.finfo(rate.dtype).eps * fastest
-        return jnp.where(never, jnp.inf, jnp.where(rate >= 0, forward, backward))
+        # The series is exact to rounding while time · ‖slopes‖ ≤ 1.
+        tiny = float(jnp.finfo(left.dtype).tiny)
+        size = sum(map(jnp.abs, itertools.chain(*self.slopes)))
+        longest = jnp.minimum(left, 1 / jnp.maximum(size, tiny))
+        curved = [_faces(_along(self.slopes, corner), 0) for corner in self.corners]
+        at_corners = [_largest(face) for face in zip(*curved, strict=True)]
+        steepest = [
+            sum(map(jnp.abs, face))
+            for face in zip(*(_faces(slope, 0) for slope in self.slopes), strict=True)
+        ]
+        # No path leaves through a face at all of whose corners it goes inwards or along it.
+        rates = [_faces(corner, 0) for corner in self.corners]
+        limit = -16 * float(jnp.finfo(left.dtype).eps) * _largest(itertools.chain(*rates))
+        least = [
+            functools.reduce(jnp.minimum, [rate[k] for j, rate in enumerate(rates) if j != k])
+            for k in range(len(rates))
+        ]
 
-    def _path(self, time: Array) -> tuple[Array, Array]:
+        def lengthened(_: int, time: Array) -> Array:
+            change, velocity = self._path(time)
+            rooms, speed = _faces(_sum(self.place, change), 1), math.e * _largest(velocity)
+            steps = []
+            for k, (room, rate) in enumerate(zip(rooms, _faces(velocity, 0), strict=True)):
+                room = jnp.maximum(room + self.beyond, 0)
+                bound = jnp.minimum(at_corners[k], speed * steepest[k])
+                root = jnp.sqrt(rate**2 + 2 * bound * room)
+                forward = jnp.where(bound > 0, (rate + root) / jnp.maximum(bound, tiny), jnp.inf)
+                backward = 2 * room / jnp.maximum(root - rate, tiny)
+                step = jnp.where(rate >= 0, forward, backward)
+                steps.append(jnp.where(least[k] >= limit, jnp.inf, step))
+            return jnp.minimum(time + functools.reduce(jnp.minimum, steps), longest)
+
+        return jax.lax.fori_loop(0, _BOUNDS, lengthened, matrices.zeros_of(left))
+
+    def _path(self, time: Array) -> tuple[Vector, Vector]:
         """How far the path goes in a time, and the velocity at its end, in sorted coordinates."""
-        change = self.terms[-1] * time[..., None]
+        change = [each * time for each in self.terms[-1]]
         for term in reversed(self.terms[:-1]):
-            change = (change + term) * time[..., None]
-        return change, self.terms[0] + _sloped(self.slopes, change)
+            change = [each * time for each in _sum(change, term)]
+        return change, _sum(self.terms[0], _along(self.slopes, change))
 
 
-def _sloped(slopes: Array, vector: Array) -> Array:
-    """The change of velocity along a vector."""
-    return jnp.sum(slopes * vector[..., :, None], axis=-2)
+def _velocity(shape: tuple[int, ...], field: Array, at: Vector) -> Vector:
+    """The velocity at lattice points, beyond the lattice that of its edge."""
+    index, stride = jnp.zeros_like(at[0], np.int32), 1
+    for size, each in zip(reversed(shape), at, strict=True):
+        index = index + jnp.clip(each, 0, size - 1).astype(np.int32) * stride
+        stride *= size
+    return [jnp.take(column, index, mode="clip") for column in field.T]
 
 
-def _faces(sorted_coordinates: Array, one: int) -> Array:
+def _ranks(values: Vector) -> list[Array]:
+    """The place of each in order of size, the largest first."""
+    return [
+        sum(
+            ((other > value) if j > k else (other >= value)).astype(np.int32)
+            for j, other in enumerate(values)
+            if j != k
+        )
+        + jnp.zeros_like(value, np.int32)
+        for k, value in enumerate(values)
+    ]
+
+
+def _sum(first: Vector, second: Vector) -> Vector:
+    return [a + b for a, b in zip(first, second, strict=True)]
+
+
+def _dot(first: Vector, second: Vector) -> Array:
+    return functools.reduce(operator.add, map(operator.mul, first, second))
+
+
+def _along(rows: list[Vector], vector: Vector) -> Vector:
+    """The sum of rows, each times its coordinate of a vector."""
+    return [_dot(list(column), vector) for column in zip(*rows, strict=True)]
+
+
+def _largest(values: Iterable[Array]) -> Array:
+    return functools.reduce(jnp.maximum, map(jnp.abs, values))
+
+
+def _faces(sorted_coordinates: Vector, one: int) -> Vector:
     """``1 − s₀, s₀ − s₁, …, sₙ₋₁``: how far each face is; with 0 for 1, how fast it recedes."""
     s = sorted_coordinates
-    return jnp.concatenate([one - s[..., :1], s[..., :-1] - s[..., 1:], s[..., -1:]], axis=-1)
+    return [one - s[0], *(a - b for a, b in itertools.pairwise(s)), s[-1]]
