@@ -216,7 +216,7 @@ class _Cell(NamedTuple):
             for k in range(len(rates))
         ]
 
-        def lengthened(_: int, time: Array) -> Array:
+        def lengthened(_: Any, time: Array) -> Array:
             change, velocity = self._path(time)
             rooms, speed = _faces(_sum(self.place, change), 1), math.e * _largest(velocity)
             steps = []
