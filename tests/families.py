@@ -185,7 +185,7 @@ MEMBERS = {
     ),
     "diffeomorphic": _diffeomorphic(4, 5),
     "diffeomorphic 3-D": _diffeomorphic(3, 2, 4),
-    "cpab": _cpab(3, 4),
+    "cpab": _cpab(3, 4)._replace(slow=True),
     "cpab of signals": _cpab(5)._replace(slow=True),
     "cpab 3-D": _cpab(2, 3, 2)._replace(slow=True),
 }

@@ -84,6 +84,16 @@ def test_points_on_borders_of_cells_move_slowly(size, rng):
     np.testing.assert_allclose(moved, theta.reshape(-1, 2), atol=20 * size**2 + 1e-5 * size)
 
 
+def test_derivatives_of_signals(rng, x64):
+    """Few instructions, so this runs with the quick tests; the laws of all members are slow."""
+    t, theta, points = stn.cpab((6,), pieces=12), rng.uniform(-0.4, 0.4, 6), np.linspace(-1, 1, 9)
+    points = points[:, None]
+    expected = reference.central_differences(lambda v: cpab_oracle((6,))(v, points), theta, 1e-4)
+    modes = jax.jit(lambda v: [mode(t.apply)(v, points) for mode in (jax.jacrev, jax.jacfwd)])
+    for found in modes(theta):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_derivatives_where_paths_cross_cells(rng, x64):
     """First and second, against differences of small steps."""

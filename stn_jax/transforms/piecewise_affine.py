@@ -108,7 +108,8 @@ def _flow(shape: tuple[int, ...], pieces: int, theta: Array, points: Array) -> A
         time = cell.time_inside(left)
         return (_sum(moved, cell.along(time)), left - time), None
 
-    moved = [matrices.zeros_of(each, theta, points) for each in start]
+    zeros = matrices.zeros_of(points, theta)
+    moved = [zeros[..., k] for k in range(len(shape))]
     # What a piece passes through is computed again for the gradient rather than kept.
     piece = jax.checkpoint(piece, prevent_cse=False)
     moved, left = jax.lax.scan(piece, (moved, moved[0] + 1), None, length=pieces)[0]
