@@ -102,7 +102,8 @@ def export(model: Classifier, in_shape: tuple[int, ...]) -> bytes:
     """The trained model, its parameters in it, for any number of images."""
     graph, state = nnx.split(model)
     shape = (*jax.export.symbolic_shape("batch"), *in_shape)
-    call: Any = jax.jit(lambda images: nnx.merge(graph, state)(images))
+    # A copy: the state is the model's own variables, which tracing may not change.
+    call: Any = jax.jit(lambda images: nnx.merge(graph, state, copy=True)(images))
     exported = jax.export.export(call)(jax.ShapeDtypeStruct(shape, jnp.float32))
     return bytes(exported.serialize())
 

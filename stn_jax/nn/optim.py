@@ -33,6 +33,11 @@ def localization_labels(model: Any) -> Any:
       ``nnx.state(model, nnx.Param)``, or like the tree given, for ``optax.partition``, which takes
       this function itself as well, :func:`localization_rate` and :func:`gradient_norms`.
 
+    Note:
+      ``nnx.Optimizer(model, tx, wrt=...)`` says by ``wrt`` which parameters it trains. Gradients of
+      more are cut to these without an error: the others stay as they are, and a clip by the global
+      norm does not count them. So label all parameters, and pass ``wrt=nnx.Param``.
+
     Example:
       >>> import jax
       >>> import optax

@@ -10,6 +10,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen, nnx
 
@@ -266,3 +267,89 @@ def test_checkpoints_bring_a_model_back(images, tmp_path):
     checkpoints.close()
     nnx.update(other, restored)
     np.testing.assert_array_equal(other(images), model(images))
+
+
+class Shared(nnx.Module):
+    """One layer in two places, and a count of calls."""
+
+    def __init__(self):
+        self.first = self.second = nnx.Linear(1, 1, use_bias=False, rngs=nnx.Rngs(0))
+        self.first.kernel[...] = jnp.full((1, 1), 3.0)
+        self.calls = nnx.BatchStat(jnp.zeros(()))
+
+    def __call__(self, x):
+        self.calls[...] += 1
+        return self.second(self.first(x))
+
+
+def squared_weight(model):
+    return model(jnp.ones((1, 1))).sum()
+
+
+def test_plain_transformations_lose_sharing_and_changes_and_those_of_flax_do_not():
+    """What the page on models says: w² has the gradient 6 at 3, of two separate layers 3 each."""
+    model = Shared()
+    gradient = jax.grad(squared_weight)(model)
+    assert [leaf.item() for leaf in jax.tree.leaves(nnx.state(gradient, nnx.Param))] == [3, 3]
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(squared_weight)(model))
+
+    jax.jit(step)(model, optimizer)
+    assert (model.first.kernel[...].item(), model.calls[...].item()) == (3, 0)
+    nnx.jit(step)(model, optimizer)
+    assert model.first is model.second
+    assert model.first.kernel[...].item() == pytest.approx(3 - 0.1 * 6)
+    assert model.calls[...].item() == 1
+
+    model = Shared()
+    graph, params, calls = nnx.split(model, nnx.Param, ...)
+
+    @jax.jit
+    def pure(params, calls):
+        def loss(params):
+            merged = nnx.merge(graph, params, calls, copy=True)
+            return squared_weight(merged), nnx.state(merged, nnx.BatchStat)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradient, calls = pure(params, calls)
+    assert [leaf.item() for leaf in jax.tree.leaves((gradient, calls))] == [6, 1]
+
+
+def test_a_kept_copy_survives_a_step():
+    t = stn.affine()
+    make = stnn.FullyConnectedLocalization
+    model = stnn.SpatialTransformer(make((6, 6, 1), t, hidden=(4,), rngs=nnx.Rngs(0)), t)
+    graph, state = nnx.split(model)
+    kept = {
+        "clone": nnx.clone(model),
+        "merge with copy": nnx.merge(graph, state, copy=True),
+        "tree map": nnx.merge(graph, jax.tree.map(lambda leaf: leaf, state)),
+    }
+    shared = nnx.merge(graph, state)
+    optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
+    bias = lambda model: np.asarray(model.localization.head.linear.bias[...])  # noqa: E731
+    before = bias(model)
+    optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+    for name, copied in kept.items():
+        np.testing.assert_array_equal(bias(copied), before, err_msg=name)
+    np.testing.assert_array_equal(bias(shared), bias(model))
+    assert (bias(model) != before).all()
+
+
+def test_an_optimizer_cuts_gradients_to_what_it_trains():
+    """What the note of localization_labels says: no error, and a clip that counts less."""
+    model = nnx.Sequential(*(nnx.Linear(1, 1, use_bias=False, rngs=nnx.Rngs(k)) for k in range(2)))
+    first = nnx.All(nnx.Param, nnx.PathContains(0))
+    gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 3.0), nnx.state(model, nnx.Param))
+    optimizer = nnx.Optimizer(
+        model, optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)), wrt=first
+    )
+    before = [layer.kernel[...].item() for layer in model.layers]
+    optimizer.update(model, gradient)
+    moved = [
+        old - layer.kernel[...].item() for old, layer in zip(before, model.layers, strict=True)
+    ]
+    np.testing.assert_allclose(moved, [1, 0], atol=1e-6)  # 1/√2 if both counted.
