@@ -8,9 +8,11 @@ from stn_jax.sampling import (
     Implementation,
     Kernel,
     Linearized,
+    b_spline,
     cubic,
     grid_sample,
     implementations,
+    spline_coefficients,
 )
 from stn_jax.transforms import (
     Transform,
@@ -50,6 +52,7 @@ __all__ = [
     "affine",
     "affine_grid",
     "attention",
+    "b_spline",
     "bounded",
     "chain",
     "cpab",
@@ -73,6 +76,7 @@ __all__ = [
     "regular_grid",
     "rigid",
     "similarity",
+    "spline_coefficients",
     "stationary_velocity",
     "thin_plate_spline",
     "translation",

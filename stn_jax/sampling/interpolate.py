@@ -14,6 +14,7 @@ from stn_jax.sampling import derivatives
 from stn_jax.sampling.backends.base import Points, Taps
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
+from stn_jax.sampling.splines import prefiltered
 from stn_jax.sampling.taps import as_operands, smooth, taps_along
 
 
@@ -32,6 +33,9 @@ def sample_pixels(
       ``[*out, channels]`` in the image's dtype.
     """
     dtype = image.dtype
+    if options.kernel.prefilter is not None:
+        image, margin, options = prefiltered(image, fill, options)
+        pixels = [pixel + margin for pixel in pixels]
     pixels = _checks.common_dtype(*pixels)
     if jnp.issubdtype(dtype, jnp.floating):
         wide = _checks.widest(dtype, pixels[0].dtype)

@@ -28,7 +28,7 @@ class Weight(Protocol):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
-    meta_fields=["radius", "weight", "normalize"],
+    meta_fields=["radius", "weight", "normalize", "prefilter"],
 )
 @dataclasses.dataclass(frozen=True)
 class Kernel:
@@ -48,6 +48,8 @@ class Kernel:
       params: The parameters Φ, numbers or arrays; they may be traced, and receive gradients.
       normalize: Whether to divide the weights by their sum, for a kernel whose shifted copies do
         not add up to 1.
+      prefilter: Order of the B-spline whose coefficients the weights multiply in place of pixels,
+        for a kernel that is a B-spline and is to interpolate.
 
     Raises:
       ValueError: If ``radius`` is not a positive multiple of 1/2.
@@ -87,6 +89,7 @@ class Kernel:
     weight: Weight
     params: tuple[Any, ...] = dataclasses.field(default=(), kw_only=True)
     normalize: bool = dataclasses.field(default=False, kw_only=True)
+    prefilter: int | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.radius > 0 or not float(2 * self.radius).is_integer():
@@ -161,9 +164,29 @@ def _keys(t: Array, a: Array) -> Array:
     return jnp.where(t < 1, near, a * (t - 1) * (t - 2) ** 2)
 
 
+def _quadratic_b_spline(t: Array) -> Array:
+    # At the kink at −1/2 and 1/2 both pieces have the same slope.
+    t = jnp.abs(t)
+    return jnp.where(t < 0.5, 0.75 - t * t, (1.5 - t) ** 2 / 2)
+
+
 def _cubic_b_spline(t: Array) -> Array:
     t, t2 = jnp.abs(t), t * t
     return jnp.where(t < 1, (4 - 6 * t2 + 3 * t * t2) / 6, (2 - t) ** 3 / 6)
+
+
+def _quartic_b_spline(t: Array) -> Array:
+    t, t2 = jnp.abs(t), t * t
+    near = 115 / 192 - t2 * (5 / 8 - t2 / 4)
+    middle = (55 + t * (20 + t * (-120 + t * (80 - 16 * t)))) / 96
+    return jnp.where(t < 0.5, near, jnp.where(t < 1.5, middle, (2.5 - t) ** 4 / 24))
+
+
+def _quintic_b_spline(t: Array) -> Array:
+    t, t2 = jnp.abs(t), t * t
+    near = 11 / 20 - t2 * (1 / 2 - t2 * (1 / 4 - t / 12))
+    middle = (51 + t * (75 + t * (-210 + t * (150 + t * (-45 + 5 * t))))) / 120
+    return jnp.where(t < 1, near, jnp.where(t < 2, middle, (3 - t) ** 5 / 120))
 
 
 def _one(t: Array) -> Array:
@@ -178,6 +201,10 @@ def _lanczos3(t: Array) -> Array:
     return jnp.where(jnp.abs(t) < 3, _sinc(t) * _sinc(t / 3), 0.0)
 
 
+def _lanczos5(t: Array) -> Array:
+    return jnp.where(jnp.abs(t) < 5, _sinc(t) * _sinc(t / 5), 0.0)
+
+
 def _sinc(t: Array) -> Array:
     """sin(πt)/(πt), exactly 0 at whole numbers other than 0."""
     whole = jnp.round(t)
@@ -189,7 +216,60 @@ def _sinc(t: Array) -> Array:
     return jnp.where(small, series, sine / jnp.where(small, 1, jnp.pi * t))
 
 
-KernelName = Literal["nearest", "linear", "cubic", "lanczos3"]
+def b_spline(order: int, *, prefilter: bool = True) -> Kernel:
+    """The B-spline of an order, as a kernel.
+
+    Args:
+      order: Degree of its pieces, 2 to 5; 3 is the cubic spline.
+      prefilter: Whether it interpolates: its weights then multiply the coefficients of the spline
+        through the image, :func:`spline_coefficients`, and it is the kernel ``"bspline3"`` or
+        alike. Without, its weights multiply what they are given, which smooths an image, and
+        interpolates where coefficients are given.
+
+    Returns:
+      A kernel of radius ``(order + 1) / 2``.
+
+    Raises:
+      ValueError: If ``order`` is unknown.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> image = jnp.array([0.0, 6.0, 0.0])[None, :, None]
+      >>> middle = jnp.array([[0.0, 0.0]])
+      >>> stn.grid_sample(image, middle, kernel="bspline3").round(4).item()
+      6.0
+      >>> smooth = stn.b_spline(3, prefilter=False)
+      >>> stn.grid_sample(image, middle, kernel=smooth, padding="border").round(4).item()
+      4.0
+
+    Reference:
+      Unser, Aldroubi and Eden, B-Spline Signal Processing, IEEE Transactions on Signal Processing
+      41(2), 1993.
+    """
+    if order not in _B_SPLINES:
+        raise ValueError(f"order must be one of {', '.join(map(str, _B_SPLINES))}; got {order!r}.")
+    return Kernel((order + 1) / 2, _B_SPLINES[order], prefilter=order if prefilter else None)
+
+
+_B_SPLINES: dict[int, Weight] = {
+    2: _quadratic_b_spline,
+    3: _cubic_b_spline,
+    4: _quartic_b_spline,
+    5: _quintic_b_spline,
+}
+
+KernelName = Literal[
+    "nearest",
+    "linear",
+    "cubic",
+    "lanczos3",
+    "lanczos5",
+    "bspline2",
+    "bspline3",
+    "bspline4",
+    "bspline5",
+]
 
 KERNELS: dict[str, Kernel] = {
     # The paper's integer kernel, δ(⌊x + 0.5⌋ − m).
@@ -198,17 +278,21 @@ KERNELS: dict[str, Kernel] = {
     "linear": Kernel(1.0, _triangle),
     "cubic": cubic(a=-0.5),
     "lanczos3": Kernel(3.0, _lanczos3, normalize=True),
+    "lanczos5": Kernel(5.0, _lanczos5, normalize=True),
 }
 
+# Splines through the pixels. They read coefficients, each of which depends on many pixels, so they
+# are exact to rounding where the kernels above are exact.
+SPLINES: dict[str, Kernel] = {f"bspline{order}": b_spline(order) for order in _B_SPLINES}
 
-# The basis of free-form deformations. It smooths rather than interpolates, so it has no name.
-CUBIC_B_SPLINE = Kernel(2.0, _cubic_b_spline)
+# The basis of free-form deformations, which smooths.
+CUBIC_B_SPLINE = b_spline(3, prefilter=False)
 
 
 def resolve(kernel: KernelName | Kernel) -> Kernel:
     """The kernel of a name, or the kernel itself with all that it depends on in ``params``."""
     if not isinstance(kernel, Kernel):
-        return _checks.option("kernel", kernel, KERNELS)
+        return _checks.option("kernel", kernel, KERNELS | SPLINES)
     if getattr(kernel.weight, "__closure__", ()) is None:
         return kernel
     # A traced array that the weight closes over would leak into the cache of jit.
