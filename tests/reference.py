@@ -1,5 +1,6 @@
 """Oracles: slow, plain NumPy in float64, written from the paper alone."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -60,21 +61,24 @@ def keys_slope(t, a=-0.5):
     return s * np.where(t <= 1, inner, np.where(t < 2, outer, 0.0))
 
 
-def lanczos_weight(x, m):
-    """The window sinc(t) sinc(t / 3), normalised over the pixels under it."""
+def lanczos_weight(x, m, radius):
+    """The window sinc(t) sinc(t / radius), normalised over the pixels under it."""
     t = x - m
-    weight = np.where(np.abs(t) < 3, np.sinc(t) * np.sinc(t / 3), 0.0)
+    weight = np.where(np.abs(t) < radius, np.sinc(t) * np.sinc(t / radius), 0.0)
     return weight / weight.sum(-1, keepdims=True)
 
 
-def lanczos_slope(x, m):
+def lanczos_slope(x, m, radius):
     """Its derivative by central differences; their step is small, for the kinks at whole pixels."""
     h = 1e-5
-    return (lanczos_weight(x + h, m) - lanczos_weight(x - h, m)) / (2 * h)
+    return (lanczos_weight(x + h, m, radius) - lanczos_weight(x - h, m, radius)) / (2 * h)
 
 
 KERNELS["cubic"] = (lambda x, m: keys_weight(x - m), lambda x, m: keys_slope(x - m))
-KERNELS["lanczos3"] = (lanczos_weight, lanczos_slope)
+for radius in (3, 5):
+    KERNELS[f"lanczos{radius}"] = tuple(
+        functools.partial(function, radius=radius) for function in (lanczos_weight, lanczos_slope)
+    )
 
 # Names of numpy.pad's modes; the mirror is at the edge, or at the centre of the corner pixel.
 PAD_MODE = {"border": "edge", "wrap": "wrap", "reflection": "symmetric"}

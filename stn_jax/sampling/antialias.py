@@ -19,6 +19,7 @@ from stn_jax import _checks
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.pyramid import Pyramid
+from stn_jax.sampling.splines import prefiltered
 
 # Probes along each axis of a footprint. With the boxes between them two are enough: a footprint
 # of 2ˡ pixels along the axes is then the mean over exactly its pixels.
@@ -45,8 +46,9 @@ def sample_footprints(
       fill: Value of constant padding.
       options: How to sample.
     """
-    plain = sample_pixels(image, pixels, fill, options)
     dtype, wide = image.dtype, _checks.widest(image.dtype)
+    image, pixels, options = prefiltered(image, pixels, fill, options)
+    plain = sample_pixels(image, pixels, fill, options)
     image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
 
     squares = [functools.reduce(jnp.add, (each**2 for each in axis)) for axis in footprints]

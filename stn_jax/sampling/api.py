@@ -33,8 +33,9 @@ def grid_sample(
         ``jax.vmap``. Integer and boolean images are sampled with the nearest kernel only.
       grid: Source points ``[..., n]`` in normalised coordinates, ``(x, y)`` or ``(x, y, z)`` on
         the last axis; usually ``[out_height, out_width, 2]``.
-      kernel: ``"nearest"``, ``"linear"``, ``"cubic"`` (Keys' with a = −0.5), ``"lanczos3"``
-        (weights normalised to sum to 1) or a :class:`Kernel`.
+      kernel: ``"nearest"``, ``"linear"``, ``"cubic"`` (Keys' with a = −0.5), ``"lanczos3"`` and
+        ``"lanczos5"`` (weights normalised to sum to 1), ``"bspline2"`` to ``"bspline5"`` (the
+        spline through the pixels, see :func:`spline_coefficients`) or a :class:`Kernel`.
       padding: What pixels outside the image hold. ``"constant"``: ``fill_value``; with 0 this is
         PyTorch's ``zeros``. ``"border"``: the nearest pixel of the image. ``"reflection"``: its
         mirror image, about the outer edges, or with ``align_corners`` about the centres of the

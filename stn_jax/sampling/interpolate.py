@@ -33,9 +33,7 @@ def sample_pixels(
       ``[*out, channels]`` in the image's dtype.
     """
     dtype = image.dtype
-    if options.kernel.prefilter is not None:
-        image, margin, options = prefiltered(image, fill, options)
-        pixels = [pixel + margin for pixel in pixels]
+    image, pixels, options = prefiltered(image, pixels, fill, options)
     pixels = _checks.common_dtype(*pixels)
     if jnp.issubdtype(dtype, jnp.floating):
         wide = _checks.widest(dtype, pixels[0].dtype)

@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
+from stn_jax.sampling.backends.cpu_loops import isolate_loop
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS, PaddingName
 
@@ -84,27 +85,24 @@ def spline_coefficients(
 
 
 def prefiltered(
-    image: Array, fill: Array | None, options: SampleOptions
-) -> tuple[Array, int, SampleOptions]:
-    """What the weights of the kernel multiply: the image's coefficients, in a margin of their own.
+    image: Array, pixels: Sequence[Array], fill: Array | None, options: SampleOptions
+) -> tuple[Array, list[Array], SampleOptions]:
+    """What the weights of the kernel multiply: the image, or the coefficients of its spline.
 
     Returns:
-      The coefficients, with as many further pixels on each side as the second result says; and
-      the options to sample them with.
+      The image or the coefficients, the pixel coordinates in it, and the options to sample it with.
     """
     order = options.kernel.prefilter
-    assert order is not None
+    if order is None:
+        return image, list(pixels), options
     # Coefficients outside go on as the image does where that repeats. Elsewhere they approach
     # those of a constant image, and are kept until the difference is below rounding.
     repeats = PADDINGS[options.padding].period is not None
     margin = 0 if repeats else _length(order, image.dtype)
     padding, aligned = options.padding, options.align_corners
     coefficients = _coefficients(image, fill, order, margin, padding, aligned)
-    return (
-        coefficients,
-        margin,
-        options.replaced(kernel=dataclasses.replace(options.kernel, prefilter=None)),
-    )
+    weights = dataclasses.replace(options.kernel, prefilter=None)
+    return coefficients, [pixel + margin for pixel in pixels], options.replaced(kernel=weights)
 
 
 @functools.partial(jax.jit, static_argnums=range(2, 6))
@@ -119,7 +117,11 @@ def _coefficients(
     if rule.filled and fill is not None:
         value = fill.astype(image.dtype)
     image = image - value
-    for axis, size in enumerate(image.shape[:-1]):
+    *shape, channels = image.shape
+    if channels == 1:
+        # XLA's loop over a last axis of one entry is not vectorized.
+        image = image[..., 0]
+    for axis, size in enumerate(shape):
         outside = jnp.arange(reach + margin)
         sides = [
             jnp.take(image, rule.inside(index, size, align_corners), axis, mode="clip")
@@ -127,9 +129,14 @@ def _coefficients(
         ]
         if rule.filled:
             sides = [jnp.zeros_like(side) for side in sides]
-        wide = jnp.concatenate([sides[0], image, sides[1]], axis)
+        parts = sides[0], image, sides[1]
+        wide = isolate_loop(functools.partial(_joined, axis), *parts)
         image = _filtered(wide, response, axis, size + 2 * margin)
-    return image + value
+    return image.reshape(*image.shape[: len(shape)], channels) + value
+
+
+def _joined(axis: int, *parts: Array) -> Array:
+    return jnp.concatenate(parts, axis)
 
 
 def _filtered(wide: Array, response: Sequence[float], axis: int, size: int) -> Array:

@@ -117,6 +117,19 @@ def test_coefficients_once_for_many_samples(rng):
         np.testing.assert_allclose(once, each, atol=1e-5)
 
 
+def test_antialiased_means_are_those_of_the_spline(rng):
+    """Reduced by a whole number, a constant stays, and a line is read at the middle of a block."""
+    x = np.arange(32, dtype=np.float32)
+    image = np.stack(np.broadcast_arrays(np.ones(32, np.float32), x), -1)[None].repeat(32, 0)
+    options = {"kernel": "bspline3", "padding": "border", "antialias": True}
+    small = stn.warp(image, stn.affine(), stn.affine().identity, output_shape=(8, 8), **options)
+    inner = np.asarray(small)[2:-2, 2:-2]
+    np.testing.assert_allclose(inner[..., 0], 1, atol=1e-5)
+    np.testing.assert_allclose(
+        inner[..., 1], np.tile(x.reshape(8, 4).mean(1)[2:-2], (4, 1)), atol=1e-4
+    )
+
+
 def test_errors(rng, no_runtime_types):
     image = rng.normal(size=(4, 4, 1))
     with pytest.raises(ValueError, match=r"order must be one of 2, 3, 4, 5; got 1"):
