@@ -1,6 +1,7 @@
 """Each trick of the plain engine on a CPU is still needed, and still works."""
 
 import functools
+import math
 import re
 
 import jax
@@ -95,6 +96,28 @@ def test_an_isolated_loop_has_its_derivatives_and_runs_in_shard_map():
         np.testing.assert_allclose(jax.jit(mapped)(x, x), x**3)
     with jax.set_mesh(jax.make_mesh((1,), ("data",))):
         np.testing.assert_allclose(jax.jit(square)(jax.device_put(x, P("data")), x), x**3)
+
+
+def test_windows_are_scattered():
+    formula = Points(ndim=2, filled=False, kernel="linear", padding="constant", align_corners=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-3, 27, (2, 20, 30)).astype(np.float32)
+    operands = (np.ones((24, 25, 3), np.float32), np.zeros(3, np.float32), x, y)
+    cotangent = rng.normal(size=(20, 30, 3)).astype(np.float32)
+
+    def pull(loops):
+        return jax.jit(functools.partial(xla.pull, formula, (0,), loops=loops))
+
+    def indices(loops):
+        text = pull(loops).lower(*operands, cotangent).as_text()
+        scattered = re.search(r"(?s)scatter\"\(.*?tensor<([\dx]+)xi32>", text)
+        assert scattered is not None
+        return math.prod(map(int, scattered[1].split("x")[:-1]))
+
+    assert indices(CPU) == 20 * 30
+    assert indices(PLAIN) == 4 * 20 * 30
+    found, expected = (pull(loops)(*operands, cotangent)[0] for loops in (CPU, PLAIN))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

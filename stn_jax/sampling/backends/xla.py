@@ -20,6 +20,7 @@ from stn_jax.sampling.backends.base import (
     FILL,
     IMAGE,
     Formula,
+    Points,
     Taps,
     plain_engine,
     stacked,
@@ -59,7 +60,7 @@ def pull(
     cotangent = cotangent.astype(axes[0][0].weight.dtype)
     results: dict[int, Array] = {}
     if IMAGE in wrt:
-        results[IMAGE] = _scatter(formula, image, axes, cotangent)
+        results[IMAGE] = _scatter(formula, image, axes, cotangent, loops)
     if FILL in wrt:
         results[FILL] = _pull_fill(axes, cotangent).astype(fill.dtype)
     for axis, source in enumerate(formula.sources):
@@ -173,21 +174,26 @@ def _indexed(
 
 
 def _scatter(
-    formula: Formula, image: Array, axes: Sequence[Sequence[Tap]], cotangent: Array
+    formula: Formula,
+    image: Array,
+    axes: Sequence[Sequence[Tap]],
+    cotangent: Array,
+    loops: Loops,
 ) -> Array:
     """The image's cotangent: to each pixel, its weights times the cotangents of what read it."""
     if not formula.deterministic and _are_few(image.shape[:-1], cotangent[..., 0].size):
         return _scatter_by_products(axes, cotangent, image)
+    # Only taps that follow from a coordinate are known to lie side by side.
+    linear = isinstance(formula, Points)
+    starts = loops.window_starts(axes, image.shape[-1]) if linear else None
+    if starts is not None and not formula.deterministic:
+        return _scatter_windows(axes, starts, cotangent, image)
 
     def terms(outer: Tap) -> tuple[Array, Array]:
         """Where the corners of one row lie, and what each adds there."""
         where, values = [], []
         for corner in _corners(axes[:-1], outer):
-            weight = functools.reduce(jnp.multiply, [tap.weight for tap in corner])
-            inside = _inside(corner)
-            heavy = (weight != 0) & ~jnp.isnan(weight)
-            heavy = (heavy if inside is None else heavy & inside)[..., None]
-            values.append(jnp.where(heavy, cotangent * weight[..., None], 0))
+            values.append(_share(corner, cotangent))
             where.append(_indexed(image, [tap.index for tap in corner])[1])
         return jnp.stack(where), jnp.stack(values)
 
@@ -202,6 +208,35 @@ def _scatter(
         add = fixed_point.add_at if formula.deterministic else lambda add, *rest: add(*rest)
         total = add(_add_at, zeros, where, values)
     return total.reshape(image.shape).astype(image.dtype)
+
+
+def _share(corner: Sequence[Tap], cotangent: Array) -> Array:
+    """What a point adds to the cotangent of one of its pixels."""
+    weight = functools.reduce(jnp.multiply, [tap.weight for tap in corner])
+    inside = _inside(corner)
+    heavy = (weight != 0) & ~jnp.isnan(weight)
+    heavy = (heavy if inside is None else heavy & inside)[..., None]
+    return jnp.where(heavy, cotangent * weight[..., None], 0)
+
+
+def _scatter_windows(
+    axes: Sequence[Sequence[Tap]], starts: Sequence[Array], cotangent: Array, image: Array
+) -> Array:
+    """The same by one window for each point, into an image with one more pixel around it."""
+    out, ndim = cotangent.ndim - 1, len(axes)
+    shares = [_share(corner[::-1], cotangent) for corner in itertools.product(*reversed(axes))]
+    windows = jnp.stack(shares, axis=out).reshape(*cotangent.shape[:-1], *ndim * [2], -1)
+    numbers = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=tuple(range(out, out + ndim + 1)),
+        inserted_window_dims=(),
+        scatter_dims_to_operand_dims=tuple(range(ndim)),
+    )
+    around = [(1, 1, 0)] * ndim + [(0, 0, 0)]
+    zeros = jax.lax.pad(jnp.zeros_like(image, cotangent.dtype), cotangent.dtype.type(0), around)
+    where = jnp.stack(starts[::-1], axis=-1)
+    total = jax.lax.scatter_add(zeros, where, windows, numbers, mode="promise_in_bounds")
+    inside = (*[slice(1, -1)] * ndim, slice(None))
+    return total[inside].astype(image.dtype)
 
 
 def _are_few(space: Sequence[Any], points: Any) -> bool:
