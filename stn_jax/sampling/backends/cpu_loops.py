@@ -102,10 +102,12 @@ def window_starts(axes: Sequence[Sequence[Tap]], channels: int) -> list[Array] |
     1.8 times as long without it.
     """
     starts = []
-    for lower, upper in axes if all(len(axis) == 2 for axis in axes) else ():
-        if upper.inside is not None:
-            starts.append(jnp.where(upper.inside, upper.index, lower.index + 1))
-    return starts if channels <= _FEW_CHANNELS and len(starts) == len(axes) else None
+    for axis in axes:
+        inside = axis[-1].inside
+        if len(axis) != 2 or inside is None or channels > _FEW_CHANNELS:
+            return None
+        starts.append(jnp.where(inside, axis[1].index, axis[0].index + 1))
+    return starts
 
 
 CPU = Loops(compute_once, block_cse, sum_over_channels, window_starts)
