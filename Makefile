@@ -60,7 +60,8 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 $(PYTEST)
 
-# The native engine built with the address and undefined-behaviour sanitizers, and its tests of every kind of operand.
+# The native engine built with the address and undefined-behaviour sanitizers, and one in thirteen of its tests: that
+# number divides no count of alternatives, so each is met.
 SANITIZED := $(abspath $(VENV))/sanitized
 RUNTIMES = $$(for name in asan ubsan; do $${CXX:-c++} -print-file-name=lib$$name.so; done)
 native-sanitized: setup
@@ -70,8 +71,7 @@ else
 	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(SANITIZED) \
 	    --config-settings cmake.define.STN_JAX_SANITIZE=ON ./native
 	cd native/tests && LD_PRELOAD="$(RUNTIMES)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) \
-	    $(abspath $(BIN))/python -m pytest --quiet test_taps.py test_errors.py \
-	    test_sample.py::test_weight_zero_hides_pixels test_sample.py::test_short_axes
+	    $(abspath $(BIN))/python -m pytest --quiet --every 13 test_taps.py test_errors.py test_sample.py
 endif
 
 conformance: setup
