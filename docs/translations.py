@@ -90,8 +90,7 @@ TRANSLATIONS = (
     Translation(
         "OpenCV",
         "cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)",
-        "stn.grid_sample(image, stn.normalized_from_pixels(jnp.stack([map_x, map_y], axis=-1), "
-        '(H, W)), padding="wrap")',
+        'stn.sample_pixels(image, jnp.stack([map_x, map_y], axis=-1), padding="wrap")',
     ),
     Translation(
         "OpenCV",
@@ -131,8 +130,8 @@ TRANSLATIONS = (
     Translation(
         "SciPy",
         'ndimage.map_coordinates(image[..., 0], [map_y, map_x], order=1, mode="nearest")',
-        "stn.grid_sample(image[..., :1], stn.normalized_from_pixels(jnp.stack([map_x, map_y], "
-        'axis=-1), (H, W)), padding="border")[..., 0]',
+        "stn.sample_pixels(image[..., :1], jnp.stack([map_x, map_y], axis=-1), "
+        'padding="border")[..., 0]',
     ),
 )
 

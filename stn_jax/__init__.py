@@ -12,6 +12,7 @@ from stn_jax.sampling import (
     cubic,
     grid_sample,
     implementations,
+    sample_pixels,
     spline_coefficients,
 )
 from stn_jax.transforms import (
@@ -75,6 +76,7 @@ __all__ = [
     "projective",
     "regular_grid",
     "rigid",
+    "sample_pixels",
     "similarity",
     "spline_coefficients",
     "stationary_velocity",

@@ -220,20 +220,23 @@ def from_opencv(
     return matrix_from_pixels(pixels, shape, output_shape, align_corners=align_corners)
 
 
-def projective_theta(matrix: Matrix) -> Float[Array, " params"]:
+def projective_theta(matrix: Matrix, *, full_matrix: bool = False) -> Float[Array, " params"]:
     """The ``theta`` of :func:`stn_jax.projective` for a homography of any scale.
 
     Args:
       matrix: ``[3, 3]``, target to source, normalised coordinates.
+      full_matrix: Whether theta is for ``projective(full_matrix=True)``. It then keeps the sign of
+        the matrix, and so the side in front: where ``w > 0`` in the matrix as it is given, though
+        the centre of the output may be behind.
 
     Returns:
       The matrix over its last entry, row by row without it, ``[8]``; not finite where that entry
-      is 0, since then the centre of the output lies on the horizon.
+      is 0, since then the centre of the output lies on the horizon. With ``full_matrix``, ``[9]``,
+      the matrix over the largest size of an entry of its last row.
 
     Note:
-      Its sign is dropped with the scale, so the centre of the output is in front of the plane. A
-      matrix with a negative last entry may mean the other side, where the centre is not seen. No
-      theta says that; sample at a grid of your own, with points of ``w ≤ 0`` at infinity.
+      Without ``full_matrix`` the sign is dropped with the scale, so the centre of the output is in
+      front of the plane. A matrix with a negative last entry means the other side.
 
     Raises:
       ValueError: If ``matrix`` is not 3×3.
@@ -244,10 +247,14 @@ def projective_theta(matrix: Matrix) -> Float[Array, " params"]:
       >>> from stn_jax import conversions
       >>> conversions.projective_theta(2 * jnp.eye(3)).tolist()
       [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+      >>> conversions.projective_theta(-2 * jnp.eye(3), full_matrix=True)[-1].item()
+      -1.0
     """
     matrix = _checks.floating("matrix", matrix)
     if matrix.shape != (3, 3):
         raise ValueError(f"matrix must have shape (3, 3), a homography; got {matrix.shape}.")
+    if full_matrix:
+        return (matrix / jnp.max(jnp.abs(matrix[2]))).ravel()
     return (matrix / matrix[2, 2]).ravel()[:8]
 
 

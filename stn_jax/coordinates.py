@@ -25,6 +25,9 @@ from stn_jax._types import AnyArray
 # The size of an axis: a number, or a symbol while a program is exported for any size.
 Size = Any
 
+# Beyond every image, and finite whatever it is multiplied with.
+_FARTHEST = 2.0**60
+
 
 def regular_grid(
     shape: Sequence[Size], *, align_corners: bool = False, dtype: Any = None
@@ -84,8 +87,8 @@ def pixels_from_normalized(
     """
     shape = _checks.spatial_shape("shape", shape)
     points = _checks.points("points", points, len(shape))
-    scale, centre = scale_and_centre(shape, align_corners)
-    return points * scale.astype(points.dtype) + centre.astype(points.dtype)
+    pixels = jnp.stack(pixels_from_grid(points, shape, align_corners=align_corners), axis=-1)
+    return jnp.where(jnp.isinf(points), points, pixels)
 
 
 def normalized_from_pixels(
@@ -125,22 +128,25 @@ def pixels_from_grid(
 ) -> list[Float[Array, "*out"]]:
     """Pixel coordinates of a sampling grid, one array per coordinate.
 
-    A grid with as many axes as the image is measured from its own lattice,
-    ``pixel = lattice pixel + (grid − lattice) · size / 2``, so that a grid equal to the lattice
-    lands on whole pixels exactly and small displacements keep their digits.
+    The same point gives the same bits wherever it stands, and a point that was rounded from a
+    whole or a half pixel, as those of :func:`regular_grid` are, gives that.
     """
-    out_shape = grid.shape[:-1]
-    if len(out_shape) != len(shape):
-        pixels = pixels_from_normalized(grid, shape, align_corners=align_corners)
-        return [pixels[..., k] for k in range(len(shape))]
-    lattice = regular_grid(out_shape, align_corners=align_corners, dtype=grid.dtype)
-    return pixels_from_displacement(grid - lattice, shape, align_corners=align_corners)
+    sizes, scale, centre = _axes(shape, align_corners, grid.dtype)
+    return [
+        _moved(jnp.broadcast_to(centre[k], part.shape), part, scale[k], sizes[k])
+        for k, part in enumerate(by_coordinate(grid))
+    ]
 
 
 def pixels_from_displacement(
     displacement: Float[AnyArray, "*out n"], shape: tuple[Size, ...], *, align_corners: bool
 ) -> list[Float[Array, "*out"]]:
     """Source pixel coordinates, given how far each point of the output lattice is moved.
+
+    They are measured from the lattice, ``pixel = lattice pixel + displacement · size / 2``, so
+    without a displacement they are whole where input and output have one size. Points of the
+    lattice that are sent to a whole or a half pixel give that, up to the rounding of their
+    coordinates.
 
     Args:
       displacement: ``T(p) − p`` in normalised units at each point ``p`` of the output lattice.
@@ -150,21 +156,58 @@ def pixels_from_displacement(
     Returns:
       One array ``[*out]`` per coordinate, x first.
     """
-    out_shape = displacement.shape[:-1]
-    dtype = displacement.dtype
-    scale, _ = scale_and_centre(shape, align_corners)
+    out_shape, dtype = displacement.shape[:-1], displacement.dtype
+    sizes, scale, _ = _axes(shape, align_corners, dtype)
     lattice = [
         jnp.asarray(_lattice_pixels(out, size, align_corners), dtype)
         for out, size in zip(reversed(out_shape), reversed(shape), strict=True)
     ]
-    # The derivative of a split is a concatenation; that of indexing would be a sum of arrays.
-    parts = jax.lax.split(displacement, [1] * len(shape), axis=displacement.ndim - 1)
+    starts, parts = _along_axes(lattice, out_shape), by_coordinate(displacement)
+    # Rounded are the lattice's point, the point that it is sent to, and their difference.
     return [
-        pixel + part[..., 0] * factor
-        for pixel, part, factor in zip(
-            _along_axes(lattice, out_shape), parts, scale.astype(dtype), strict=True
-        )
+        _moved(start, part, factor, 2.5 * size)
+        for start, part, factor, size in zip(starts, parts, scale, sizes, strict=True)
     ]
+
+
+def by_coordinate(points: Array) -> list[Array]:
+    """One array per coordinate.
+
+    The derivative of a split is a concatenation; that of indexing would be a sum of arrays.
+    """
+    parts = jax.lax.split(points, [1] * points.shape[-1], axis=points.ndim - 1)
+    return [part[..., 0] for part in parts]
+
+
+def _axes(
+    shape: tuple[Size, ...], align_corners: bool, dtype: Any
+) -> tuple[np.ndarray | Array, np.ndarray | Array, np.ndarray | Array]:
+    """The size of each axis, pixels per normalised unit, and the origin's pixel, x first."""
+    scale, centre = (each.astype(dtype) for each in scale_and_centre(shape, align_corners))
+    return 2 * centre + 1, scale, centre
+
+
+@jax.custom_jvp
+def _moved(start: Array, offset: Array, scale: Any, length: Any) -> Array:
+    """``start + offset · scale`` in pixels, rounded alike wherever it is computed.
+
+    Compilers contract a product and a sum to one operation with one rounding, in some loops and not
+    in others, and join factors. Between the bounds, which also keep what is infinite finite, they
+    cannot. What differs from a whole or a half pixel by less than is lost to rounding, of points
+    up to ``length`` pixels apart, is taken for that pixel.
+    """
+    eps = jnp.finfo(start.dtype).eps
+    product = jnp.minimum(jnp.maximum(offset, -_FARTHEST) * scale, _FARTHEST)
+    pixel = start + product
+    nearest = jnp.round(2 * pixel) / 2
+    # Factors that are powers of 2, so that the products are exact.
+    noise = jnp.abs(pixel) * eps + length * (eps / 2)
+    return jnp.where(jnp.abs(pixel - nearest) <= noise, nearest, pixel)
+
+
+@_moved.defjvp
+def _moved_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return _moved(*primals), tangents[1] * primals[2]
 
 
 class Coverage(NamedTuple):
@@ -176,6 +219,12 @@ class Coverage(NamedTuple):
     Attributes:
       mask: ``[*out]``, true inside.
       fraction: The share of it that is true.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import diagnostics
+      >>> diagnostics.Coverage.of(jnp.array([[0.0, -1.0], [0.5, 1.5]])).mask.tolist()
+      [True, False]
     """
 
     mask: Bool[Array, "*out"]

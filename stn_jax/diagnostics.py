@@ -14,6 +14,16 @@ from stn_jax._types import AnyArray
 from stn_jax.coordinates import Coverage, regular_grid
 from stn_jax.transforms.base import Transform
 
+__all__ = [
+    "Coverage",
+    "coverage",
+    "distance_from_identity",
+    "fold_fraction",
+    "inverse_residual",
+    "jacobian",
+    "log_abs_det",
+]
+
 
 def jacobian(
     transform: Transform, theta: Float[AnyArray, " params"], points: Float[AnyArray, "*batch n"]

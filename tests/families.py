@@ -165,6 +165,11 @@ MEMBERS = {
     "exponential rigid 3-D": _exponential("rigid", 3)._replace(slow=True),
     "exponential similarity 3-D": _exponential("similarity", 3),
     "exponential affine 3-D": _exponential("affine", 3)._replace(slow=True),
+    "projective, full matrix": Member(
+        functools.partial(stn.projective, full_matrix=True),
+        lambda theta, points: reference.act(theta.reshape(3, 3), points),
+        0.1,
+    ),
     "thin plate spline": _spline(spline_oracle(lattice_points(4, 4)), (4, 4)),
     "smoothed spline": _spline(spline_oracle(lattice_points(3, 4), 0.3), (3, 4), smoothing=0.3),
     "spline of own points": _spline(spline_oracle(CONTROL), control_points=CONTROL),

@@ -259,12 +259,30 @@ def test_the_front_of_a_homography_is_where_w_is_positive(x64):
     expected = stn.grid_sample(jnp.asarray(board), grid, kernel="nearest")[..., 0]
     np.testing.assert_array_equal(expected[:, 0], [0, 1, 0, 1])
     np.testing.assert_array_equal(expected[:, 1:], 0)
-    # The centre of the output is behind, which no theta says: its sign goes with the scale.
+    # The centre of the output is behind, which no theta of 8 entries says: its sign goes with the
+    # scale. All nine keep it.
     normalized = conversions.matrix_from_pixels(matrix, (4, 4), (4, 4))
     assert normalized[2, 2] < 0
     theta = conversions.projective_theta(normalized)
     source = stn.projective().apply(theta, stn.regular_grid((4, 4)))
     np.testing.assert_array_equal((jnp.abs(source) < 1e5).all(axis=(0, 2)), [0, 0, 1, 1])
+    whole = stn.projective(full_matrix=True)
+    for theta in (
+        conversions.projective_theta(normalized, full_matrix=True),
+        conversions.projective_theta(3 * normalized, full_matrix=True),
+        normalized.ravel(),
+    ):
+        warped = stn.warp(board, whole, theta, kernel="nearest")
+        np.testing.assert_array_equal(warped[..., 0], expected)
+        np.testing.assert_array_equal(
+            stn.warp(board, stn.inverse(stn.inverse(whole)), theta, kernel="nearest"), warped
+        )
+    # The other side of the same plane, where w is positive on the right alone.
+    other = stn.warp(board, whole, -theta, kernel="nearest")
+    np.testing.assert_array_equal(other[:, 0], 0)
+    # A board whose column 0 begins with 1, in float32.
+    warped = stn.warp(jnp.float32(1 - board), whole, jnp.float32(theta), kernel="nearest")
+    np.testing.assert_array_equal(warped[:, 0, 0], [1, 0, 1, 0])
 
 
 def test_projective_theta_drops_the_scale(x64):

@@ -1,6 +1,6 @@
-"""The differentiable sampler: kernels, paddings, engines and ``grid_sample``."""
+"""The differentiable sampler: kernels, paddings, engines; normalised and pixel coordinates."""
 
-from stn_jax.sampling.api import grid_sample
+from stn_jax.sampling.api import grid_sample, sample_pixels
 from stn_jax.sampling.backends.registry import Implementation, implementations
 from stn_jax.sampling.kernels import Kernel, b_spline, cubic
 from stn_jax.sampling.splines import spline_coefficients
@@ -14,5 +14,6 @@ __all__ = [
     "cubic",
     "grid_sample",
     "implementations",
+    "sample_pixels",
     "spline_coefficients",
 ]

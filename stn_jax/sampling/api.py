@@ -1,13 +1,15 @@
-"""``grid_sample``: sampling at normalised coordinates."""
+"""``grid_sample`` and ``sample_pixels``: sampling at normalised and at pixel coordinates."""
+
+from typing import Any
 
 import jax
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
-from stn_jax.coordinates import pixels_from_grid
+from stn_jax.coordinates import by_coordinate, pixels_from_grid
+from stn_jax.sampling import interpolate
 from stn_jax.sampling.backends.base import ImplementationName
-from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
@@ -71,27 +73,105 @@ def grid_sample(
 
     Note:
       The derivative with respect to the coordinates is exact. At a kink, such as a whole pixel
-      coordinate of the linear kernel, it is the sub-gradient of the cell to the right, as in
-      PyTorch.
+      coordinate of the linear kernel, it is the sub-gradient of the cell to the right. So it is in
+      PyTorch, but exactly on the border under border and reflection padding, where PyTorch takes 0.
 
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equations 3 to 7.
     """
-    grid = _checks.floating("grid", grid)
-    ndim = grid.shape[-1] if grid.ndim else 0
-    if ndim not in (1, 2, 3):
-        raise ValueError(
-            "grid must have 1, 2 or 3 coordinates on its last axis, (x, y) for an image; "
-            f"got shape {grid.shape}."
-        )
+    grid = _points("grid", grid)
     options = SampleOptions.create(
         kernel, padding, align_corners, gradient, deterministic, implementation
     )
-    image = options.check_image(image, ndim)
+    image = options.check_image(image, grid.shape[-1])
     return _grid_sample(image, grid, options.check_fill_value(fill_value, image), options)
+
+
+def sample_pixels(
+    image: Shaped[AnyArray, "*space channels"],
+    pixels: Float[AnyArray, "*out n"],
+    *,
+    kernel: KernelName | Kernel = "linear",
+    padding: PaddingName = "constant",
+    fill_value: ArrayLike = 0.0,
+    align_corners: bool = False,
+    gradient: GradientName | Linearized = "exact",
+    deterministic: bool = False,
+    implementation: ImplementationName | None = None,
+) -> Shaped[Array, "*out channels"]:
+    """Samples an image at pixel coordinates.
+
+    As :func:`grid_sample` does, without the way through normalised coordinates and its rounding: a
+    whole or a half pixel is exactly that.
+
+    Args:
+      image: ``[height, width, channels]`` or ``[depth, height, width, channels]``; batch with
+        ``jax.vmap``. Integer and boolean images are sampled with the nearest kernel only.
+      pixels: Source points ``[..., n]`` in pixels of the image, ``(x, y)`` or ``(x, y, z)`` on the
+        last axis; the centre of the first pixel is 0, that of the next 1.
+      kernel: As in :func:`grid_sample`. ``"nearest"`` half way between two pixels reads the right
+        one.
+      padding: As in :func:`grid_sample`.
+      fill_value: As in :func:`grid_sample`.
+      align_corners: Where ``padding="reflection"`` mirrors: about the outer edges, or about the
+        centres of the corner pixels. It means nothing else, for the coordinates are pixels.
+      gradient: As in :func:`grid_sample`.
+      deterministic: As in :func:`grid_sample`.
+      implementation: As in :func:`grid_sample`.
+
+    Returns:
+      ``[..., channels]`` in the image's dtype, as :func:`grid_sample`.
+
+    Raises:
+      ValueError: If shapes do not fit, or an option is unknown.
+      NotImplementedError: If the engine named by ``implementation`` cannot serve the call.
+      TypeError: If ``pixels`` is not floating, or ``image`` is neither floating nor sampled with
+        the nearest kernel.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> image = jnp.array([[0.0, 10.0], [20.0, 30.0]])[..., None]
+      >>> stn.sample_pixels(image, jnp.array([[0.5, 0.5], [1.0, 0.0]])).tolist()
+      [[15.0], [10.0]]
+
+      SciPy's ``map_coordinates(image, [y, x], order=1, mode="nearest")`` of one channel:
+
+      >>> y, x = jnp.array([[0.0, 0.75]]), jnp.array([[0.25, 4.0]])
+      >>> pixels = jnp.stack([x, y], axis=-1)
+      >>> stn.sample_pixels(image, pixels, padding="border")[..., 0].tolist()
+      [[2.5, 25.0]]
+
+    Reference:
+      Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 3.
+    """
+    pixels = _points("pixels", pixels)
+    options = SampleOptions.create(
+        kernel, padding, align_corners, gradient, deterministic, implementation
+    )
+    image = options.check_image(image, pixels.shape[-1])
+    return _sample_pixels(image, pixels, options.check_fill_value(fill_value, image), options)
+
+
+def _points(name: str, array: Any) -> Array:
+    """Points in 1, 2 or 3 dimensions, in float32 at least."""
+    array = _checks.floating(name, array)
+    if array.ndim == 0 or array.shape[-1] not in (1, 2, 3):
+        raise ValueError(
+            f"{name} must have 1, 2 or 3 coordinates on its last axis, (x, y) for an image; "
+            f"got shape {array.shape}."
+        )
+    return array
 
 
 @jax.jit
 def _grid_sample(image: Array, grid: Array, fill: Array | None, options: SampleOptions) -> Array:
     pixels = pixels_from_grid(grid, image.shape[:-1], align_corners=options.align_corners)
-    return sample_pixels(image, pixels, fill, options)
+    return interpolate.sample_pixels(image, pixels, fill, options)
+
+
+@jax.jit
+def _sample_pixels(
+    image: Array, pixels: Array, fill: Array | None, options: SampleOptions
+) -> Array:
+    return interpolate.sample_pixels(image, by_coordinate(pixels), fill, options)

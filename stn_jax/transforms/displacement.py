@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from stn_jax import _checks
-from stn_jax.coordinates import pixels_from_displacement, pixels_from_grid, scale_and_centre
+from stn_jax.coordinates import pixels_from_displacement, pixels_from_grid
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.kernels import CUBIC_B_SPLINE
 from stn_jax.sampling.options import SampleOptions
@@ -310,12 +310,5 @@ def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
     """Linear interpolation of ``[*shape, n]`` whose edge values continue; NaN at NaN points."""
     # On an axis of one pixel, whose scale may be 0, an infinite point is finite and far.
     near = jnp.clip(points, -_FAR, _FAR)
-    return sample_pixels(field, _pixels(near, field.shape[:-1], align_corners), None, _LINEAR)
-
-
-def _pixels(points: Array, shape: tuple[int, ...], align_corners: bool) -> list[Array]:
-    """Pixel coordinates of points, one array per coordinate, x first."""
-    if points.ndim == len(shape) + 1 and 0 not in points.shape:
-        return pixels_from_grid(points, shape, align_corners=align_corners)
-    scale, centre = scale_and_centre(shape, align_corners)
-    return [points[..., k] * float(scale[k]) + float(centre[k]) for k in range(len(shape))]
+    pixels = pixels_from_grid(near, field.shape[:-1], align_corners=align_corners)
+    return sample_pixels(field, pixels, None, _LINEAR)

@@ -187,7 +187,7 @@ def affine(*, ndim: int = 2) -> Transform:
 
 
 @family
-def projective(*, ndim: int = 2) -> Transform:
+def projective(*, ndim: int = 2, full_matrix: bool = False) -> Transform:
     """Homography, ``theta`` = the 3×3 matrix row by row without its last entry, which is 1.
 
     Target points whose denominator is not positive lie behind the plane. They are mapped far
@@ -195,9 +195,12 @@ def projective(*, ndim: int = 2) -> Transform:
 
     Args:
       ndim: Number of spatial axes; only 2 exists.
+      full_matrix: Whether ``theta`` holds the last entry, too: all nine, of any scale. In front is
+        where the denominator is positive in the matrix as it is given, so the output's centre may
+        lie behind the plane, which it cannot where the last entry is 1.
 
     Returns:
-      The family with 8 parameters; target points to source points, normalised coordinates.
+      The family with 8 parameters, or 9; target points to source points, normalised coordinates.
 
     Raises:
       ValueError: If ``ndim`` is not supported.
@@ -209,18 +212,28 @@ def projective(*, ndim: int = 2) -> Transform:
       >>> stn.projective().apply(theta, jnp.array([-1.0, 0.25])).tolist()
       [-2.0, 0.5]
 
+      A denominator of ``−x``, which is positive on the left alone:
+
+      >>> theta = jnp.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0])
+      >>> points = jnp.array([[-0.5, 0.25], [0.5, 0.25]])
+      >>> source = stn.projective(full_matrix=True).apply(theta, points)
+      >>> source[0].tolist(), bool((source[1] > 1e5).all())
+      ([-1.0, 0.5], True)
+
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
     """
 
     def matrix(theta: Array) -> Array:
+        if full_matrix:
+            return theta.reshape(3, 3)
         # A choice rather than a 1 at the end, since constants cannot be joined to what is sharded.
         longer = jnp.concatenate([theta, theta[:1]])
         return jnp.where(np.arange(9) == 8, 1, longer).reshape(3, 3)
 
     if ndim != 2:
         raise ValueError(f"projective exists for ndim = 2; got {ndim!r}.")
-    return _family("projective", ndim, np.eye(3).ravel()[:-1], matrix)
+    return _family("projective", ndim, np.eye(3).ravel()[: 9 if full_matrix else 8], matrix)
 
 
 def affine_grid(
