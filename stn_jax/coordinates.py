@@ -170,7 +170,7 @@ def pixels_from_displacement(
     ]
 
 
-def by_coordinate(points: Array) -> list[Array]:
+def by_coordinate(points: Float[AnyArray, "*out n"]) -> list[Array]:
     """One array per coordinate.
 
     The derivative of a split is a concatenation; that of indexing would be a sum of arrays.
