@@ -22,6 +22,7 @@ from oracles import (
     spline_oracle,
     stationary_velocity_oracle,
 )
+from reference import act
 
 import stn_jax as stn
 from stn_jax import Transform
@@ -167,7 +168,7 @@ MEMBERS = {
     "exponential affine 3-D": _exponential("affine", 3)._replace(slow=True),
     "projective, full matrix": Member(
         functools.partial(stn.projective, full_matrix=True),
-        lambda theta, points: reference.act(theta.reshape(3, 3), points),
+        lambda theta, points: act(theta.reshape(3, 3), points),
         0.1,
     ),
     "thin plate spline": _spline(spline_oracle(lattice_points(4, 4)), (4, 4)),
