@@ -68,9 +68,9 @@ def augment(key: Array, strength: Array | float, sample: Sample) -> tuple[Sample
     shape = sample.image.shape[:2]
     moved = Sample(
         stn.warp(sample.image, FAMILY, theta, padding="border"),
-        stn.warp_points(sample.keypoints, FAMILY, theta, shape=shape),
+        stn.warp_points(sample.keypoints, FAMILY, theta, image_shape=shape),
         # A spline bends the sides of a box, so more than its corners must be moved.
-        stn.warp_boxes(sample.boxes, FAMILY, theta, shape=shape, points_per_side=16),
+        stn.warp_boxes(sample.boxes, FAMILY, theta, image_shape=shape, points_per_side=16),
     )
     return moved, theta
 

@@ -1,9 +1,15 @@
 """Spatial Transformer Networks in JAX: transforms, sampling grids and differentiable sampling."""
 
 import importlib
-from types import ModuleType
+from typing import Any
 
-from stn_jax.coordinates import normalized_from_pixels, pixels_from_normalized, regular_grid
+from stn_jax._renames import new_name
+from stn_jax.coordinates import (
+    Coverage,
+    normalized_from_pixels,
+    pixels_from_normalized,
+    regular_grid,
+)
 from stn_jax.sampling import (
     Implementation,
     Kernel,
@@ -29,7 +35,7 @@ from stn_jax.transforms import (
     family,
     fixed,
     flow,
-    inverse,
+    inverted,
     isotropic,
     log_polar,
     newton_inverse,
@@ -46,6 +52,7 @@ from stn_jax.warp import warp, warp_boxes, warp_points
 __version__ = "0.1.0"
 
 __all__ = [
+    "Coverage",
     "Implementation",
     "Kernel",
     "Linearized",
@@ -66,7 +73,7 @@ __all__ = [
     "flow",
     "grid_sample",
     "implementations",
-    "inverse",
+    "inverted",
     "isotropic",
     "log_polar",
     "newton_inverse",
@@ -89,10 +96,14 @@ __all__ = [
 
 
 _MODULES = ("conversions", "diagnostics", "estimation", "geometry", "nn", "visualize")
+_RENAMED = {"inverse": "inverted"}
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """Imports a submodule when it is first used: Flax comes with ``nn``, matplotlib is optional."""
+    renamed = new_name(__name__, name, _RENAMED)
+    if renamed is not None:
+        return globals()[renamed]
     if name in _MODULES:
         return importlib.import_module(f"stn_jax.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

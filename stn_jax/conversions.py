@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._renames import renamed_argument
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import scale_and_centre
 from stn_jax.transforms.linear import invert_matrix, square_matrix
@@ -32,9 +33,10 @@ Matrix = Float[AnyArray, "rows columns"]
 ScaleAndOffset = tuple[np.ndarray, np.ndarray]
 
 
+@renamed_argument("shape", "image_shape")
 def pixel_matrix(
     matrix: Matrix,
-    shape: Sequence[int],
+    image_shape: Sequence[int],
     output_shape: Sequence[int],
     *,
     align_corners: bool = False,
@@ -43,7 +45,7 @@ def pixel_matrix(
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, target to source, normalised coordinates.
-      shape: Spatial shape of the input, ``(height, width)`` or ``(depth, height, width)``.
+      image_shape: Spatial shape of the input, ``(height, width)`` or ``(depth, height, width)``.
       output_shape: Spatial shape of the output.
       align_corners: What the normalised coordinates of ``matrix`` mean, as in
         :func:`stn_jax.regular_grid`.
@@ -67,13 +69,14 @@ def pixel_matrix(
     Reference:
       Hartley and Zisserman, Multiple View Geometry in Computer Vision, algorithm 4.2.
     """
-    matrix, source, target = _operands(matrix, shape, output_shape, align_corners)
+    matrix, source, target = _operands(matrix, image_shape, output_shape, align_corners)
     return _change_coordinates(matrix, source, target)
 
 
+@renamed_argument("shape", "image_shape")
 def matrix_from_pixels(
     matrix: Matrix,
-    shape: Sequence[int],
+    image_shape: Sequence[int],
     output_shape: Sequence[int],
     *,
     align_corners: bool = False,
@@ -84,7 +87,7 @@ def matrix_from_pixels(
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, output pixel to input pixel, as ``(x, y)``.
-      shape, output_shape: As in :func:`pixel_matrix`.
+      image_shape, output_shape: As in :func:`pixel_matrix`.
       align_corners: What normalised coordinates of the result mean.
 
     Returns:
@@ -100,13 +103,14 @@ def matrix_from_pixels(
       >>> conversions.matrix_from_pixels(matrix, (30, 40), (30, 40)).tolist()
       [[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]
     """
-    matrix, source, target = _operands(matrix, shape, output_shape, align_corners)
+    matrix, source, target = _operands(matrix, image_shape, output_shape, align_corners)
     return _change_coordinates(matrix, _undone(source), _undone(target))
 
 
+@renamed_argument("shape", "image_shape")
 def change_alignment(
     matrix: Matrix,
-    shape: Sequence[int],
+    image_shape: Sequence[int],
     output_shape: Sequence[int],
     *,
     align_corners: bool,
@@ -119,7 +123,7 @@ def change_alignment(
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, target to source, normalised coordinates.
-      shape, output_shape: As in :func:`pixel_matrix`.
+      image_shape, output_shape: As in :func:`pixel_matrix`.
       align_corners: What the coordinates of ``matrix`` mean.
       to_align_corners: What those of the result mean.
 
@@ -142,13 +146,14 @@ def change_alignment(
     Reference:
       PyTorch, ``torch.nn.functional.affine_grid`` and ``grid_sample``.
     """
-    pixels = pixel_matrix(matrix, shape, output_shape, align_corners=align_corners)
-    return matrix_from_pixels(pixels, shape, output_shape, align_corners=to_align_corners)
+    pixels = pixel_matrix(matrix, image_shape, output_shape, align_corners=align_corners)
+    return matrix_from_pixels(pixels, image_shape, output_shape, align_corners=to_align_corners)
 
 
+@renamed_argument("shape", "image_shape")
 def to_opencv(
     matrix: Matrix,
-    shape: Sequence[int],
+    image_shape: Sequence[int],
     output_shape: Sequence[int],
     *,
     inverse_map: bool = True,
@@ -158,7 +163,7 @@ def to_opencv(
 
     Args:
       matrix: ``[2, 3]`` or ``[3, 3]``, target to source, normalised coordinates.
-      shape: Spatial shape of the input, ``(height, width)``.
+      image_shape: Spatial shape of the input, ``(height, width)``.
       output_shape: Spatial shape of the output, ``(height, width)``; ``dsize`` is its reverse.
       inverse_map: Whether ``flags`` holds ``cv2.WARP_INVERSE_MAP``; without it ``M`` maps input
         to output pixels.
@@ -168,7 +173,7 @@ def to_opencv(
       Matrix of the shape of ``matrix``, for ``np.asarray``; not finite where it has no inverse.
 
     Raises:
-      ValueError, TypeError: As :func:`pixel_matrix`, and if ``shape`` is not of two axes.
+      ValueError, TypeError: As :func:`pixel_matrix`, and if ``image_shape`` is not of two axes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -180,14 +185,15 @@ def to_opencv(
     Reference:
       OpenCV, ``cv2.warpAffine`` and ``cv2.warpPerspective``.
     """
-    shape = _checks.spatial_shape("shape", shape, 2)
-    pixels = pixel_matrix(matrix, shape, output_shape, align_corners=align_corners)
+    image_shape = _checks.spatial_shape("image_shape", image_shape, 2)
+    pixels = pixel_matrix(matrix, image_shape, output_shape, align_corners=align_corners)
     return pixels if inverse_map else invert_matrix(pixels)
 
 
+@renamed_argument("shape", "image_shape")
 def from_opencv(
     matrix: Matrix,
-    shape: Sequence[int],
+    image_shape: Sequence[int],
     output_shape: Sequence[int],
     *,
     inverse_map: bool = True,
@@ -198,7 +204,7 @@ def from_opencv(
     Args:
       matrix: ``M``, ``[2, 3]`` or ``[3, 3]``; that of ``cv2.getRotationMatrix2D`` is one for
         ``inverse_map=False``.
-      shape, output_shape: As in :func:`to_opencv`.
+      image_shape, output_shape: As in :func:`to_opencv`.
       inverse_map: Whether it is meant for flags with ``cv2.WARP_INVERSE_MAP``.
       align_corners: What normalised coordinates of the result mean.
 
@@ -215,9 +221,9 @@ def from_opencv(
       >>> conversions.from_opencv(m, (30, 40), (30, 40), inverse_map=False)[0].tolist()
       [1.0, -0.0, 0.5]
     """
-    shape = _checks.spatial_shape("shape", shape, 2)
+    image_shape = _checks.spatial_shape("image_shape", image_shape, 2)
     pixels = matrix if inverse_map else invert_matrix(_check_matrix(matrix, 2))
-    return matrix_from_pixels(pixels, shape, output_shape, align_corners=align_corners)
+    return matrix_from_pixels(pixels, image_shape, output_shape, align_corners=align_corners)
 
 
 def projective_theta(matrix: Matrix, *, full_matrix: bool = False) -> Float[Array, " params"]:
@@ -259,11 +265,11 @@ def projective_theta(matrix: Matrix, *, full_matrix: bool = False) -> Float[Arra
 
 
 def _operands(
-    matrix: AnyArray, shape: Sequence[int], output_shape: Sequence[int], align_corners: bool
+    matrix: AnyArray, image_shape: Sequence[int], output_shape: Sequence[int], align_corners: bool
 ) -> tuple[Array, ScaleAndOffset, ScaleAndOffset]:
     """The matrix, checked, and the changes to pixels of the input and of the output."""
-    ndim = len(_checks.spatial_shape("shape", shape))
-    source = _pixels("shape", shape, ndim, align_corners)
+    ndim = len(_checks.spatial_shape("image_shape", image_shape))
+    source = _pixels("image_shape", image_shape, ndim, align_corners)
     target = _pixels("output_shape", output_shape, ndim, align_corners)
     return _check_matrix(matrix, ndim), source, target
 

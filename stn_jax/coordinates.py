@@ -222,9 +222,15 @@ class Coverage(NamedTuple):
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from stn_jax import diagnostics
-      >>> diagnostics.Coverage.of(jnp.array([[0.0, -1.0], [0.5, 1.5]])).mask.tolist()
-      [True, False]
+      >>> import stn_jax as stn
+      >>> zoom_out = jnp.array([2.0, 0.0, 0.0])
+      >>> mask, fraction = stn.diagnostics.coverage(stn.attention(), zoom_out, (4, 4))
+      >>> float(fraction)
+      0.25
+
+    Reference:
+      The notion is that of a valid mask in optical flow, as in Meister et al., UnFlow,
+      arXiv:1711.07837.
     """
 
     mask: Bool[Array, "*out"]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._renames import renamed_argument
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import Coverage, regular_grid
 from stn_jax.transforms.base import Transform
@@ -91,10 +92,11 @@ def log_abs_det(
     return jnp.log(jnp.abs(_determinant(transform, theta, points)))
 
 
+@renamed_argument("shape", "output_shape")
 def fold_fraction(
     transform: Transform,
     theta: Float[AnyArray, " params"],
-    shape: Sequence[int],
+    output_shape: Sequence[int],
     *,
     align_corners: bool = False,
 ) -> Float[Array, ""]:
@@ -106,14 +108,14 @@ def fold_fraction(
     Args:
       transform: A family of maps from target to source points.
       theta: Its parameters, ``[num_params]``.
-      shape: Spatial shape of the output, whose lattice is looked at.
+      output_shape: Spatial shape of the output, whose lattice is looked at.
       align_corners: As in :func:`stn_jax.regular_grid`.
 
     Returns:
       A number from 0 to 1, in float32 at least; NaN determinants count as folds.
 
     Raises:
-      ValueError: If ``theta`` has the wrong length, or ``shape`` does not fit the transform.
+      ValueError: If ``theta`` has the wrong length, or ``output_shape`` does not fit the transform.
       TypeError: If ``theta`` is not of a floating dtype.
 
     Example:
@@ -128,7 +130,7 @@ def fold_fraction(
       Balakrishnan et al., VoxelMorph: A Learning Framework for Deformable Medical Image
       Registration, arXiv:1809.05231.
     """
-    theta, points = _lattice(transform, theta, "shape", shape, align_corners)
+    theta, points = _lattice(transform, theta, "output_shape", output_shape, align_corners)
     folded = ~(_determinant(transform, theta, points) > 0)
     return jnp.mean(folded, dtype=theta.dtype)
 
@@ -207,10 +209,11 @@ def coverage(
     return Coverage.of(transform.apply(theta, points))
 
 
+@renamed_argument("shape", "output_shape")
 def distance_from_identity(
     transform: Transform,
     theta: Float[AnyArray, " params"],
-    shape: Sequence[int],
+    output_shape: Sequence[int],
     *,
     align_corners: bool = False,
 ) -> Float[Array, ""]:
@@ -221,14 +224,14 @@ def distance_from_identity(
     Args:
       transform: A family of maps from target to source points.
       theta: Its parameters, ``[num_params]``.
-      shape: Spatial shape of the output, whose lattice is looked at.
+      output_shape: Spatial shape of the output, whose lattice is looked at.
       align_corners: As in :func:`stn_jax.regular_grid`.
 
     Returns:
       A length in normalised units, in float32 at least.
 
     Raises:
-      ValueError: If ``theta`` has the wrong length, or ``shape`` does not fit the transform.
+      ValueError: If ``theta`` has the wrong length, or ``output_shape`` does not fit the transform.
       TypeError: If ``theta`` is not of a floating dtype.
 
     Example:
@@ -239,7 +242,7 @@ def distance_from_identity(
       >>> diagnostics.distance_from_identity(stn.translation(), shift, (8, 8)).item()
       5.0
     """
-    theta, points = _lattice(transform, theta, "shape", shape, align_corners)
+    theta, points = _lattice(transform, theta, "output_shape", output_shape, align_corners)
     square = jnp.mean(jnp.sum(transform.displacement(theta, points) ** 2, axis=-1))
     still = square == 0
     return jnp.where(still, 0, jnp.sqrt(jnp.where(still, 1, square)))

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
 from stn_jax._records import Opened
+from stn_jax._renames import renamed_argument
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import (
     Coverage,
@@ -210,12 +211,13 @@ def _footprints(
     return footprints
 
 
+@renamed_argument("shape", "image_shape")
 def warp_points(
     points: Float[AnyArray, "*batch n"],
     transform: Transform,
     theta: Float[AnyArray, " params"],
     *,
-    shape: Sequence[int] | None = None,
+    image_shape: Sequence[int] | None = None,
     output_shape: Sequence[int] | None = None,
     align_corners: bool = False,
 ) -> Float[Array, "*batch n"]:
@@ -223,10 +225,10 @@ def warp_points(
 
     Args:
       points: Points of the input image ``[..., n]``, ``(x, y)`` or ``(x, y, z)``; pixel coordinates
-        where ``shape`` is given, normalised ones where not.
+        where ``image_shape`` is given, normalised ones where not.
       transform: As in :func:`warp`.
       theta: As in :func:`warp`.
-      shape: Spatial shape of the input image.
+      image_shape: Spatial shape of the input image.
       output_shape: Spatial shape of the output; that of the input when ``None``.
       align_corners: As in :func:`warp`.
 
@@ -235,7 +237,7 @@ def warp_points(
       found by iteration does not exist.
 
     Raises:
-      ValueError: If shapes do not fit, or ``output_shape`` is given without ``shape``.
+      ValueError: If shapes do not fit, or ``output_shape`` is given without ``image_shape``.
       TypeError: If ``points`` or ``theta`` is not floating.
 
     Example:
@@ -243,31 +245,32 @@ def warp_points(
       >>> import stn_jax as stn
       >>> to_the_left = jnp.array([0.5, 0.0])  # the output reads half a unit to the right
       >>> corner = jnp.array([7.0, 2.0])
-      >>> stn.warp_points(corner, stn.translation(), to_the_left, shape=(8, 8)).tolist()
+      >>> stn.warp_points(corner, stn.translation(), to_the_left, image_shape=(8, 8)).tolist()
       [5.0, 2.0]
 
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 1, inverted.
     """
-    if shape is None:
+    if image_shape is None:
         if output_shape is not None:
             raise ValueError(
-                "output_shape is for pixel coordinates and needs shape, the input image's; "
+                "output_shape is for pixel coordinates and needs image_shape, the input image's; "
                 "got output_shape alone."
             )
         return transform.invert(theta, points)
-    shape = _checks.spatial_shape("shape", shape, transform.ndim)
-    points = normalized_from_pixels(points, shape, align_corners=align_corners)
+    image_shape = _checks.spatial_shape("image_shape", image_shape, transform.ndim)
+    points = normalized_from_pixels(points, image_shape, align_corners=align_corners)
     moved = transform.invert(theta, points)
-    return pixels_from_normalized(moved, output_shape or shape, align_corners=align_corners)
+    return pixels_from_normalized(moved, output_shape or image_shape, align_corners=align_corners)
 
 
+@renamed_argument("shape", "image_shape")
 def warp_boxes(
     boxes: Float[AnyArray, "*batch corners"],
     transform: Transform,
     theta: Float[AnyArray, " params"],
     *,
-    shape: Sequence[int] | None = None,
+    image_shape: Sequence[int] | None = None,
     output_shape: Sequence[int] | None = None,
     align_corners: bool = False,
     points_per_side: int = 2,
@@ -278,7 +281,7 @@ def warp_boxes(
       boxes: Boxes ``[..., 4]``, ``(x0, y0, x1, y1)``, in the coordinates of :func:`warp_points`.
       transform: As in :func:`warp`, for images.
       theta: As in :func:`warp`.
-      shape: As in :func:`warp_points`; so are the two that follow.
+      image_shape: As in :func:`warp_points`; so are the two that follow.
       output_shape: Spatial shape of the output.
       align_corners: As in :func:`warp`.
       points_per_side: Points of each side that are moved. The two corners are enough where
@@ -319,7 +322,7 @@ def warp_boxes(
         outline,
         transform,
         theta,
-        shape=shape,
+        image_shape=image_shape,
         output_shape=output_shape,
         align_corners=align_corners,
     )

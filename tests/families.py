@@ -123,7 +123,7 @@ def _chain(*names):
 
 def _inverse(name):
     member = MEMBERS[name]
-    make = lambda: stn.inverse(member.make())  # noqa: E731
+    make = lambda: stn.inverted(member.make())  # noqa: E731
     return Member(make, inverse_oracle(member.oracle), member.spread / 2, 1e-8, 1e-4)
 
 

@@ -42,7 +42,7 @@ def test_a_chain_resamples_once():
 def test_inverse_swaps_the_directions(member, x64):
     t = MEMBERS[member].transform
     theta, points = jnp.asarray(MEMBERS[member].theta(7)), MEMBERS[member].points(8, 9)
-    swapped = stn.inverse(t)
+    swapped = stn.inverted(t)
     np.testing.assert_allclose(swapped.apply(theta, points), t.invert(theta, points), atol=1e-14)
     np.testing.assert_allclose(swapped.invert(theta, points), t.apply(theta, points), atol=1e-14)
     np.testing.assert_allclose(
@@ -113,10 +113,10 @@ def test_points_and_boxes_move_with_the_image(t, align_corners):
         dot = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / 8)[..., None]
         warped = np.asarray(stn.warp(jnp.asarray(dot, jnp.float32), t, theta, **options))[..., 0]
         where = np.array(np.unravel_index(warped.argmax(), warped.shape))[::-1]
-        moved = stn.warp_points(jnp.asarray(point), t, theta, shape=shape, **options)
+        moved = stn.warp_points(jnp.asarray(point), t, theta, image_shape=shape, **options)
         np.testing.assert_allclose(moved, where, atol=1.0)
         box = jnp.asarray([point[0] - 3, point[1] - 2, point[0] + 3, point[1] + 2])
-        x0, y0, x1, y1 = stn.warp_boxes(box, t, theta, shape=shape, **options)
+        x0, y0, x1, y1 = stn.warp_boxes(box, t, theta, image_shape=shape, **options)
         assert x0 < moved[0] < x1
         assert y0 < moved[1] < y1
 

@@ -32,7 +32,7 @@ FAMILIES = (
     *(stn.diffeomorphic(shape) for shape in ((4, 4), (3, 3, 3))),
     stn.chain(stn.affine(), stn.rigid()),
     stn.bounded(stn.projective(), radius=0.5),
-    stn.inverse(stn.affine()),
+    stn.inverted(stn.affine()),
     stn.fixed(stn.similarity(), {0: 1.0}),
 )
 DTYPES = ("bfloat16", "float16", "float32", "float64")

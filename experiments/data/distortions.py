@@ -93,7 +93,7 @@ def project(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
     corners = scale * _CORNERS + moves * _CORNERS / math.sqrt(2) * _unit_per_pixel(image)
     convex = (_opposite_areas(corners) > 0).all(axis=-1)
     theta = _to_quadrangle(corners[jnp.argmax(convex)])
-    return stn.warp(image, stn.inverse(stn.projective()), theta)
+    return stn.warp(image, stn.inverted(stn.projective()), theta)
 
 
 def bend(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:

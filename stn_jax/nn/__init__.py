@@ -1,10 +1,11 @@
 """Flax NNX modules around the pure functions, and what trains them."""
 
 import importlib
-from types import ModuleType
+from typing import Any
 
+from stn_jax._renames import new_name
 from stn_jax.nn.heads import Gaussian, GaussianHead, RegressionHead, gaussian_kl
-from stn_jax.nn.initializers import identity, perturbed_identity, tiled
+from stn_jax.nn.initializers import exact_identity, perturbed_identity, tiled
 from stn_jax.nn.localization import (
     ConvolutionalLocalization,
     FeatureLocalization,
@@ -25,9 +26,9 @@ __all__ = [
     "RegressionHead",
     "SpatialTransformer",
     "diagnose",
+    "exact_identity",
     "gaussian_kl",
     "gradient_norms",
-    "identity",
     "identity_penalty",
     "localization_labels",
     "localization_rate",
@@ -37,8 +38,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+_RENAMED = {"identity": "exact_identity"}
+
+
+def __getattr__(name: str) -> Any:
     """Imports :mod:`stn_jax.nn.linen` when it is first used."""
+    renamed = new_name(__name__, name, _RENAMED)
+    if renamed is not None:
+        return globals()[renamed]
     if name == "linen":
         return importlib.import_module("stn_jax.nn.linen")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

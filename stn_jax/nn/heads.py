@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
-from stn_jax.nn.initializers import InitialTheta, identity, starting_theta
+from stn_jax.nn.initializers import InitialTheta, exact_identity, starting_theta
 from stn_jax.transforms import Transform
 
 # Below it a standard deviation is not told from 0, whose logarithm the KL divergence takes.
@@ -28,9 +28,9 @@ class RegressionHead(nnx.Module):
       in_features: Number of features of an example.
       transform: The family whose parameters are regressed.
       num_transforms: Number N of parallel transforms.
-      initial_theta: What an untrained head gives: :func:`identity`, :func:`perturbed_identity`,
-        :func:`tiled`, any function called as they are, or the values themselves, ``[num_params]``
-        or ``[N, num_params]``.
+      initial_theta: What an untrained head gives: :func:`exact_identity`,
+        :func:`perturbed_identity`, :func:`tiled`, any function called as they are, or the values
+        themselves, ``[num_params]`` or ``[N, num_params]``.
       rngs: Flax random state, from which ``initial_theta`` may draw.
 
     Raises:
@@ -55,7 +55,7 @@ class RegressionHead(nnx.Module):
         transform: Transform,
         *,
         num_transforms: SupportsIndex = 1,
-        initial_theta: InitialTheta = identity,
+        initial_theta: InitialTheta = exact_identity,
         rngs: nnx.Rngs,
     ) -> None:
         self.num_transforms = num_transforms = _checks.positive("num_transforms", num_transforms)
@@ -134,7 +134,7 @@ class GaussianHead(nnx.Module):
       >>> localization = stnn.FullyConnectedLocalization(
       ...     (8, 8, 1), t, num_transforms=5, head=stnn.GaussianHead, rngs=nnx.Rngs(0)
       ... )
-      >>> st = stnn.SpatialTransformer(localization, t, num_transforms=5)
+      >>> st = stnn.SpatialTransformer(localization, t)
       >>> images = jnp.ones((3, 8, 8, 1))
       >>> st(images).shape
       (3, 5, 8, 8, 1)
@@ -158,7 +158,7 @@ class GaussianHead(nnx.Module):
         transform: Transform,
         *,
         num_transforms: SupportsIndex = 1,
-        initial_theta: InitialTheta = identity,
+        initial_theta: InitialTheta = exact_identity,
         initial_std: ArrayLike | Sequence[float] = 0.1,
         deterministic: bool = False,
         rngs: nnx.Rngs,

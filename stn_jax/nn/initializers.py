@@ -2,6 +2,7 @@
 
 import functools
 import math
+import typing
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,15 +14,23 @@ from jaxtyping import Array, ArrayLike, Float
 from stn_jax import _checks
 from stn_jax.transforms import Transform
 
-# Called as ``initializer(transform, num_transforms=N, rngs=rngs)``; gives [N, num_params].
-Initializer = Callable[..., Array]
+
+@typing.runtime_checkable
+class Initializer(typing.Protocol):
+    """Makes the theta of an untrained head, ``[N, num_params]``."""
+
+    def __call__(self, transform: Transform, *, num_transforms: int, rngs: nnx.Rngs) -> Array:
+        """The parameters at which each of the N transforms starts."""
+        ...
+
+
 InitialTheta = Initializer | ArrayLike
 
 _MOST_PARAMETERS = 1024  # of a family whose crops are sought; dense flows have more
 _RESIDUAL = 1e-9  # of a fitted crop, in normalised units; double precision leaves about 1e-15
 
 
-def identity(
+def exact_identity(
     transform: Transform, *, num_transforms: int, rngs: nnx.Rngs
 ) -> Float[Array, "transforms params"]:
     """Starts every transform at the identity: an untrained spatial transformer passes all on.
@@ -40,7 +49,7 @@ def identity(
       >>> import stn_jax as stn
       >>> from flax import nnx
       >>> from stn_jax import nn as stnn
-      >>> stnn.identity(stn.attention(), num_transforms=2, rngs=nnx.Rngs(0)).tolist()
+      >>> stnn.exact_identity(stn.attention(), num_transforms=2, rngs=nnx.Rngs(0)).tolist()
       [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
 
     Reference:
@@ -79,7 +88,7 @@ def perturbed_identity(std: float) -> Initializer:
         raise ValueError(f"std must not be negative; got {std!r}.")
 
     def draw(transform: Transform, *, num_transforms: int, rngs: nnx.Rngs) -> Array:
-        start = identity(transform, num_transforms=num_transforms, rngs=rngs)
+        start = exact_identity(transform, num_transforms=num_transforms, rngs=rngs)
         return start + std * jax.random.normal(rngs.params(), start.shape)
 
     return draw

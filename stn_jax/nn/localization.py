@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import operator
+import typing
 from collections.abc import Callable, Sequence
 from typing import SupportsIndex
 
@@ -15,9 +17,19 @@ from stn_jax.nn.heads import RegressionHead
 from stn_jax.nn.initializers import InitialTheta
 from stn_jax.transforms import Transform
 
-# Called as ``head(in_features, transform, num_transforms=N, rngs=rngs)``, with ``initial_theta``
-# beside them where one is given; what it makes maps features to theta.
-Head = Callable[..., Callable[[Array], Array]]
+
+@typing.runtime_checkable
+class Head(typing.Protocol):
+    """Makes the last layers of a localization network: a callable from features to theta.
+
+    A head that also takes ``initial_theta`` can be told where to start.
+    """
+
+    def __call__(
+        self, in_features: int, transform: Transform, *, num_transforms: int, rngs: nnx.Rngs
+    ) -> Callable[[Array], Array]:
+        """The head of a network with so many features."""
+        ...
 
 
 class FullyConnectedLocalization(nnx.Module):
@@ -273,8 +285,9 @@ def _make_head(
     rngs: nnx.Rngs,
 ) -> Callable[[Array], Array]:
     """A head; one of the user's own need not know of ``initial_theta`` unless it is given."""
-    start = {} if initial_theta is None else {"initial_theta": initial_theta}
-    return head(in_features, transform, num_transforms=num_transforms, rngs=rngs, **start)
+    start: dict[str, typing.Any] = {} if initial_theta is None else {"initial_theta": initial_theta}
+    number = operator.index(num_transforms)
+    return head(in_features, transform, num_transforms=number, rngs=rngs, **start)
 
 
 def _flat(maps: Array) -> Array:

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._renames import renamed_argument
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import regular_grid
 from stn_jax.nn.spatial_transformer import SpatialTransformer
@@ -150,10 +151,11 @@ def localization_rate(
     return optax.masked(optax.scale_by_schedule(factor), mask)
 
 
+@renamed_argument("shape", "output_shape")
 def identity_penalty(
     transform: Transform,
     theta: Float[AnyArray, "*batch params"],
-    shape: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*batch"]:
@@ -166,15 +168,16 @@ def identity_penalty(
     Args:
       transform: A family of maps from target to source points.
       theta: Its parameters ``[..., num_params]``, as :meth:`SpatialTransformer.localize` gives.
-      shape: Spatial shape of the lattice over which the mean is taken; a coarse one does, and 8
-        points along each axis are taken when ``None``.
+      output_shape: Spatial shape of the lattice over which the mean is taken; a coarse one does,
+        and 8 points along each axis are taken when ``None``.
       align_corners: As in :func:`stn_jax.regular_grid`.
 
     Returns:
       ``[...]``, squares of normalised lengths, in float32 at least.
 
     Raises:
-      ValueError: If the last axis of ``theta`` has the wrong length, or ``shape`` does not fit.
+      ValueError: If the last axis of ``theta`` has the wrong length, or ``output_shape`` does not
+        fit.
       TypeError: If ``theta`` is not of a floating dtype.
 
     Example:
@@ -190,8 +193,8 @@ def identity_penalty(
       distortions see Jaderberg et al., arXiv:1506.02025.
     """
     theta = _checks.batch_of_theta(theta, transform.num_params, transform.name)
-    shape = transform.ndim * (8,) if shape is None else shape
-    shape = _checks.spatial_shape("shape", shape, transform.ndim)
+    output_shape = transform.ndim * (8,) if output_shape is None else output_shape
+    shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
     points = regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)
 
     def penalty(theta: Array) -> Array:

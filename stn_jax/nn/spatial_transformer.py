@@ -41,8 +41,9 @@ class SpatialTransformer(nnx.Module):
       transform: The family of transforms, of one step. JAX arrays in it, such as control points,
         are taken as constants, and cannot be traced.
       output_shape: Spatial shape of the output; the input's when ``None``.
-      num_transforms: Number N of parallel transforms. In a next step each goes on from its own
-        output: the n-th by the n-th theta that the network gives there.
+      num_transforms: Number N of parallel transforms; that of the network's head when ``None``, or
+        1 where it has none of this library's. In a next step each goes on from its own output: the
+        n-th by the n-th theta that the network gives there.
       num_steps: Number K of steps composed to one map; the localization network runs in each.
       kernel: As in :func:`stn_jax.warp`; so are all that follow.
       padding: What lies outside the image.
@@ -98,7 +99,7 @@ class SpatialTransformer(nnx.Module):
         transform: Transform,
         *,
         output_shape: Sequence[int] | None = None,
-        num_transforms: SupportsIndex = 1,
+        num_transforms: SupportsIndex | None = None,
         num_steps: SupportsIndex = 1,
         kernel: KernelName | Kernel = "linear",
         padding: PaddingName = "constant",
@@ -126,6 +127,9 @@ class SpatialTransformer(nnx.Module):
         # Without leaves, since those would be arrays of the model's state.
         self.transform = closed(transform)
         self.output_shape = output_shape
+        if num_transforms is None:
+            head = getattr(localization, "head", localization)
+            num_transforms = getattr(head, "num_transforms", 1)
         self.num_transforms = _checks.positive("num_transforms", num_transforms)
         self.num_steps = _checks.positive("num_steps", num_steps)
         self.kernel = kernel

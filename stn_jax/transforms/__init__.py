@@ -1,7 +1,7 @@
 """Families of transforms: records of pure functions from a flat θ and points to points."""
 
 from stn_jax.transforms.base import Transform, family
-from stn_jax.transforms.combinators import bounded, chain, fixed, inverse, isotropic
+from stn_jax.transforms.combinators import bounded, chain, fixed, inverted, isotropic
 from stn_jax.transforms.displacement import (
     diffeomorphic,
     displacement,
@@ -37,7 +37,7 @@ __all__ = [
     "family",
     "fixed",
     "flow",
-    "inverse",
+    "inverted",
     "isotropic",
     "log_polar",
     "newton_inverse",

@@ -120,7 +120,7 @@ def _chain(*transforms: Transform) -> Transform:
 
 
 @family
-def inverse(transform: Transform) -> Transform:
+def inverted(transform: Transform) -> Transform:
     """The inverse map as a transform of its own.
 
     Args:
@@ -133,7 +133,7 @@ def inverse(transform: Transform) -> Transform:
     Example:
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
-      >>> zoom_out = stn.inverse(stn.attention())
+      >>> zoom_out = stn.inverted(stn.attention())
       >>> zoom_out.apply(jnp.array([0.5, 0.0, 0.0]), jnp.array([0.25, 0.0])).tolist()
       [0.5, 0.0]
 
@@ -145,7 +145,7 @@ def inverse(transform: Transform) -> Transform:
         return inverse_homogeneous(transform.matrix(theta))
 
     return Transform(
-        name=f"inverse({transform.name})",
+        name=f"inverted({transform.name})",
         ndim=transform.ndim,
         identity=transform.identity,
         displacement=lambda theta, points: transform.inverse(theta, points) - points,
