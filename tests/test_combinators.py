@@ -144,7 +144,7 @@ BAD = {
     "all held": (lambda: stn.fixed(stn.translation(), {0: 0, 1: 0}), r"not all"),
     "output shape alone": (
         lambda: stn.warp_points(jnp.zeros(2), stn.rigid(), jnp.zeros(3), output_shape=(2, 2)),
-        r"needs shape",
+        r"needs image_shape",
     ),
     "boxes of three": (
         lambda: stn.warp_boxes(jnp.zeros((2, 3)), stn.rigid(), jnp.zeros(3)),

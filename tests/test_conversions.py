@@ -87,7 +87,7 @@ def test_pixel_matrix_matches_the_oracle_and_back(align_corners, size, extra_row
 def test_the_identity_stays_exactly_one(align_corners):
     shape = (3, 10, 49)
     for convert in (conversions.pixel_matrix, conversions.matrix_from_pixels):
-        options = {"shape": shape, "output_shape": shape, "align_corners": align_corners}
+        options = {"image_shape": shape, "output_shape": shape, "align_corners": align_corners}
         compiled = jax.jit(functools.partial(convert, **options))
         for rows in (len(shape), len(shape) + 1):
             eye = jnp.eye(rows, len(shape) + 1)
