@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import operator
 import typing
 from collections.abc import Callable, Sequence
 from typing import SupportsIndex
@@ -286,7 +285,7 @@ def _make_head(
 ) -> Callable[[Array], Array]:
     """A head; one of the user's own need not know of ``initial_theta`` unless it is given."""
     start: dict[str, typing.Any] = {} if initial_theta is None else {"initial_theta": initial_theta}
-    number = operator.index(num_transforms)
+    number = _checks.positive("num_transforms", num_transforms)
     return head(in_features, transform, num_transforms=number, rngs=rngs, **start)
 
 
