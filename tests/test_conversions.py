@@ -275,7 +275,7 @@ def test_the_front_of_a_homography_is_where_w_is_positive(x64):
         warped = stn.warp(board, whole, theta, kernel="nearest")
         np.testing.assert_array_equal(warped[..., 0], expected)
         np.testing.assert_array_equal(
-            stn.warp(board, stn.inverse(stn.inverse(whole)), theta, kernel="nearest"), warped
+            stn.warp(board, stn.inverted(stn.inverted(whole)), theta, kernel="nearest"), warped
         )
     # The other side of the same plane, where w is positive on the right alone.
     other = stn.warp(board, whole, -theta, kernel="nearest")
