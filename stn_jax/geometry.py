@@ -152,13 +152,15 @@ class WholeOutput(NamedTuple):
     output_shape: tuple[int, ...]
 
 
-def expand_output(matrix: Float[AnyArray, "rows columns"], shape: Sequence[int]) -> WholeOutput:
+def expand_output(
+    matrix: Float[AnyArray, "rows columns"], image_shape: Sequence[int]
+) -> WholeOutput:
     """The smallest output in which all of an image is seen, and the matrix that fills it.
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, output pixel to input pixel, centres at whole
         numbers; its values must be known, since shapes are.
-      shape: Spatial shape of the image, ``(height, width)`` or ``(depth, height, width)``.
+      image_shape: Spatial shape of the image, ``(height, width)`` or ``(depth, height, width)``.
 
     Returns:
       The matrix for an output whose first pixel lies elsewhere, and the shape of that output. What
@@ -190,7 +192,7 @@ def expand_output(matrix: Float[AnyArray, "rows columns"], shape: Sequence[int])
             "matrix must be known, since the shape of the output follows from it; got a traced "
             "one. Call expand_output outside of jit, and give it a fixed output_shape inside."
         )
-    shape = _checks.spatial_shape("shape", shape)
+    shape = _checks.spatial_shape("image_shape", image_shape)
     given, ndim = _checks.floating("matrix", matrix), len(shape)
     if given.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
         raise ValueError(
