@@ -6,10 +6,12 @@ one ``images``, and PyTorch's form of it ``x``, ``[1, 3, H, W]``; with the outpu
 ``homography`` ``[3, 3]`` between pixels, ``map_x`` and ``map_y`` ``[h, w]``, ``grid``
 ``[1, h, w, 2]``, a ``box`` ``(x0, y0, x1, y1)`` in pixels from the outer edges on and one as a
 ``share`` of the distance between the outer centres, ``points`` and where they have ``moved``,
-``[4, 2]``.
+``[4, 2]``; ``corners`` of the input and where they are ``dragged`` in the output, ``[4, 2]``, row
+by row; ``voxels`` ``[2, H, W]``, ``(rows, columns)`` to add to each pixel. ``half`` is the
+translation by half a pixel: who counts from the edge uses ``inv(half) @ M @ half``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Translation(NamedTuple):
@@ -128,6 +130,79 @@ TRANSLATIONS = (
         "estimation.similarity(points, moved)",
     ),
     Translation(
+        "JAX",
+        'map_coordinates(image[..., 0], [map_y, map_x], order=1, mode="nearest")',
+        "stn.grid_sample(image[..., :1], stn.normalized_from_pixels(jnp.stack([map_x, map_y], "
+        'axis=-1), (H, W)), padding="border")[..., 0]',
+    ),
+    Translation(
+        "JAX",
+        'map_coordinates(image[..., 0], [map_y, map_x], order=1, mode="mirror")',
+        "stn.grid_sample(image[..., :1], stn.normalized_from_pixels(jnp.stack([map_x, map_y], "
+        "axis=-1), (H, W), align_corners=True), align_corners=True, "
+        'padding="reflection")[..., 0]',
+    ),
+    Translation(
+        "Keras",
+        "ops.image.affine_transform(images, np.pad(m.reshape(1, 6), ((0, 0), (0, 2))), "
+        'fill_mode="nearest", data_format="channels_last")',
+        "stn.warp(image, stn.affine(), conversions.matrix_from_pixels(m, (H, W), "
+        '(H, W)).ravel(), padding="border")',
+    ),
+    Translation(
+        "Keras",
+        "ops.image.perspective_transform(images, corners[None], dragged[None], "
+        'data_format="channels_last")',
+        "stn.warp(image, stn.projective(), conversions.projective_theta("
+        "conversions.from_opencv(cv2.getPerspectiveTransform(dragged, corners), (H, W), (H, W))))",
+    ),
+    Translation(
+        "Keras",
+        'ops.image.map_coordinates(image[..., 0], [map_y, map_x], order=1, fill_mode="nearest")',
+        "stn.grid_sample(image[..., :1], stn.normalized_from_pixels(jnp.stack([map_x, map_y], "
+        'axis=-1), (H, W)), padding="border")[..., 0]',
+    ),
+    Translation(
+        "Pillow",
+        "Image.fromarray(image[..., 0]).transform((w, h), Image.Transform.PERSPECTIVE, "
+        "homography.ravel()[:8], Image.Resampling.BILINEAR)",
+        "zero_outside(stn.warp(image[..., :1], stn.projective(), conversions.projective_theta("
+        "conversions.matrix_from_pixels(np.linalg.inv(half) @ homography @ half, (H, W), "
+        '(h, w))), output_shape=(h, w), padding="border", return_coverage=True))[..., 0]',
+    ),
+    Translation(
+        "torchvision",
+        "TF.perspective(x, corners[[0, 1, 3, 2]].tolist(), dragged[[0, 1, 3, 2]].tolist())",
+        "stn.warp(image, stn.projective(), conversions.projective_theta("
+        "conversions.matrix_from_pixels(np.linalg.inv(half) @ cv2.getPerspectiveTransform(dragged, "
+        "corners) @ half, (H, W), (H, W))))",
+    ),
+    Translation(
+        "torchvision",
+        "TF.rotate(x[:, :, :W], 30, TF.InterpolationMode.BILINEAR)",
+        "stn.warp(image[:W], stn.rigid(), jnp.array([jnp.deg2rad(30), 0, 0]))",
+    ),
+    Translation(
+        "ONNX Runtime",
+        'run("GridSample", np.moveaxis(images, -1, 1), grid, mode="linear", '
+        'padding_mode="border", align_corners=0)',
+        'jax.vmap(lambda image, grid: stn.grid_sample(image, grid, padding="border"))(images, '
+        "grid)",
+    ),
+    Translation(
+        "SimpleITK",
+        "sitk.GetArrayFromImage(sitk.Resample(sitk.GetImageFromArray(image[..., 0]), "
+        "sitk.AffineTransform(m[:, :2].ravel().tolist(), m[:, 2].tolist())))",
+        "zero_outside(stn.warp(image[..., :1], stn.affine(), conversions.matrix_from_pixels(m, "
+        '(H, W), (H, W)).ravel(), padding="border", return_coverage=True))[..., 0]',
+    ),
+    Translation(
+        "MONAI",
+        'Warp("bilinear", "border")(x, voxels[None])',
+        "stn.warp(image, stn.flow((H, W)), conversions.offsets_from_voxels(jnp.moveaxis(voxels, "
+        '0, -1)).ravel(), padding="border")',
+    ),
+    Translation(
         "SciPy",
         'ndimage.map_coordinates(image[..., 0], [map_y, map_x], order=1, mode="nearest")',
         "stn.sample_pixels(image[..., :1], jnp.stack([map_x, map_y], axis=-1), "
@@ -138,13 +213,43 @@ TRANSLATIONS = (
 # What each library imports; but OpenCV and SciPy they are not installed everywhere.
 IMPORTS = {
     "PyTorch": "import torch\nimport torch.nn.functional as F",
-    "torchvision": "import torch\nfrom torchvision import ops",
     "TensorFlow": "import tensorflow as tf",
     "OpenCV": "import cv2",
     "Kornia": "import torch\nimport kornia.geometry.transform as K",
     "scikit-image": "from skimage import transform",
     "SciPy": "from scipy import ndimage",
+    "JAX": "from jax.scipy.ndimage import map_coordinates",
+    "Keras": "import os\nos.environ.setdefault('KERAS_BACKEND', 'jax')\nfrom keras import ops",
+    "Pillow": "from PIL import Image",
+    "torchvision": "import torch\nfrom torchvision import ops\n"
+    "import torchvision.transforms.v2.functional as TF",
+    "ONNX Runtime": """
+import onnx
+import onnxruntime
+
+def run(operator, *inputs, **attributes):
+    names = [f"input_{k}" for k in range(len(inputs))]
+    node = onnx.helper.make_node(operator, names, ["output"], **attributes)
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, each.shape)
+        for name, each in zip(names, inputs)
+    ]
+    output = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph([node], operator, values, [output])
+    opset = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return session.run(None, dict(zip(names, inputs)))[0]
+""",
+    "SimpleITK": "import SimpleITK as sitk",
+    "MONAI": "import torch\nfrom monai.networks.blocks import Warp",
 }
+
+
+def zero_outside(warped: tuple[Any, Any]) -> Any:
+    """What Pillow and SimpleITK give: the border's pixels up to the image's edge, then 0."""
+    values, coverage = warped
+    return values * coverage.mask[..., None]
 
 
 def table() -> str:

@@ -1,4 +1,4 @@
-"""Between this library's matrices and those of other libraries.
+"""Between this library's matrices, boxes and displacement fields and those of other libraries.
 
 A matrix here maps target to source points in normalised coordinates. Others count in pixels, and
 some map the other way; all of them come down to :func:`pixel_matrix` and its inverse,
@@ -9,6 +9,8 @@ some map the other way; all of them come down to :func:`pixel_matrix` and its in
 * OpenCV maps pixels, either way: :func:`to_opencv` and :func:`from_opencv`.
 * scikit-image's ``warp(image, inverse_map)`` takes the homogeneous :func:`pixel_matrix`.
 * Kornia's ``warp_affine`` and ``warp_perspective`` take OpenCV's with ``inverse_map=False``.
+* A crop is a matrix: :func:`matrix_from_box` and :func:`box_from_matrix`.
+* Displacement fields in voxels: :func:`offsets_from_voxels` and :func:`voxels_from_offsets`.
 
 A matrix is ``[n, n + 1]`` where it is affine, or homogeneous, ``[n + 1, n + 1]``, and the result
 has the shape of the argument. It acts on ``(x, y)`` or ``(x, y, z)``, and pixel centres are whole
@@ -24,10 +26,29 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._pixel_units import (
+    box_from_matrix,
+    matrix_from_box,
+    offsets_from_voxels,
+    voxels_from_offsets,
+)
 from stn_jax._renames import renamed_argument
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import scale_and_centre
 from stn_jax.transforms.linear import invert_matrix, square_matrix
+
+__all__ = [
+    "box_from_matrix",
+    "change_alignment",
+    "from_opencv",
+    "matrix_from_box",
+    "matrix_from_pixels",
+    "offsets_from_voxels",
+    "pixel_matrix",
+    "projective_theta",
+    "to_opencv",
+    "voxels_from_offsets",
+]
 
 Matrix = Float[AnyArray, "rows columns"]
 ScaleAndOffset = tuple[np.ndarray, np.ndarray]

@@ -157,3 +157,15 @@ def test_a_map_to_a_half_pixel_reads_one_pixel_from_everywhere(dtype, rng, x64):
             np.asarray(read[:, 0, :, 0], float),
             np.broadcast_to(expected[:, None], (len(thetas), out)),
         )
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_middle_is_zero_and_jit_changes_no_bit(align_corners):
+    """``jnp.linspace`` misses 0 in the middle by 1e-8, and is another under jit."""
+    sizes = (7, 6, 29)
+    grid = stn.regular_grid(sizes, align_corners=align_corners)
+    compiled = jax.jit(lambda: stn.regular_grid(sizes, align_corners=align_corners))()
+    np.testing.assert_array_equal(grid, compiled)
+    for size in (1, 3, 7, 49, 197):
+        row = stn.regular_grid((1, size), align_corners=align_corners)
+        assert row[0, size // 2].tolist() == [0, 0]

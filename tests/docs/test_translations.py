@@ -1,5 +1,9 @@
 """Every row of the table of translations: the other library's call gives what ours gives."""
 
+import importlib.util
+import warnings
+
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +20,10 @@ PACKAGES = {
     "TensorFlow": "tensorflow",
     "Kornia": "kornia",
     "scikit-image": "skimage",
+    "Keras": "keras",
+    "ONNX Runtime": "onnxruntime",
+    "SimpleITK": "SimpleITK",
+    "MONAI": "monai",
 }
 
 
@@ -31,20 +39,32 @@ def operands():
     theta = np.array([[[0.8, 0.2, 0.1], [-0.3, 0.9, -0.2]]], np.float32)
     box, share = np.float32([1.2, 0.7, 6.9, 7.6]), np.float32([0.1, 0.2, 0.8, 0.95])
     points, moved = rng.uniform(0, 8, (2, 4, 2)).astype(np.float32)
+    # Four corners of the input, row by row, and where they lie in the output.
+    corners = np.array([[0, 0], [W - 1, 0], [0, H - 1], [W - 1, H - 1]], np.float32)
+    dragged = np.array([[0.5, 0.2], [W - 1, 1], [0, H - 2], [W - 2, H - 1.5]], np.float32)
+    voxels = rng.normal(size=(2, H, W)).astype(np.float32)
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], np.float32)
     local = dict(locals())
     del local["rng"]
     return local | {"images": image[None], "H": H, "W": W, "h": h, "w": w}
 
 
 def run_theirs(row, names):
-    exec(translations.IMPORTS[row.library], names)
+    names |= {"np": np}
+    try:
+        exec(translations.IMPORTS[row.library], names)
+    except (ImportError, RuntimeError) as error:  # torchvision may be built for another PyTorch.
+        pytest.skip(f"{row.library} cannot be imported: {error}")
     if "torch" not in names:
-        return np.asarray(eval(row.theirs, names))
+        found = np.asarray(eval(row.theirs, names))
+        return np.moveaxis(found, 1, -1) if row.library == "ONNX Runtime" else found
     torch = names["torch"]
     names["x"] = torch.tensor(np.moveaxis(names["images"], -1, 1).copy())
-    names |= {name: torch.tensor(names[name]) for name in ("theta", "grid", "box")}
-    found = eval(row.theirs, names).numpy()
-    return found if "affine_grid" in row.theirs else np.moveaxis(found, 1, -1)
+    names |= {name: torch.tensor(names[name]) for name in ("theta", "grid", "box", "voxels")}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="monai")  # Which of its two samplers it takes.
+        found = eval(row.theirs, names)
+    return found if "affine_grid" in row.theirs else np.moveaxis(np.asarray(found), 1, -1)
 
 
 @pytest.mark.parametrize(
@@ -52,10 +72,11 @@ def run_theirs(row, names):
 )
 def test_call(row):
     package = PACKAGES.get(row.library)
-    if package:
-        pytest.importorskip(package, reason=f"{row.library} is not installed")
-    modules = {"jax": jax, "jnp": jnp, "stn": stn, "conversions": conversions}
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{row.library} is not installed")
+    modules = {"jax": jax, "jnp": jnp, "np": np, "cv2": cv2, "stn": stn}
     modules |= {"estimation": estimation, "geometry": geometry}
+    modules |= {"conversions": conversions, "zero_outside": translations.zero_outside}
     ours = np.asarray(eval(row.ours, operands() | modules))
     theirs = run_theirs(row, operands())
     assert ours.std() > 0.05

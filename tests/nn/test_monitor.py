@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import reference
 from scipy import linalg
@@ -171,6 +172,28 @@ def test_a_history_is_judged_by_its_end():
     assert [finding.name for finding in stnn.diagnose(late)] == ["left the image"]
     once = [good, numbers(*FAULTS["not finite"]), *(30 * [good])]
     assert [finding.name for finding in stnn.diagnose(once)] == ["not finite"]
+
+
+def test_one_nan_is_left_out_by_what_is_advised():
+    """Outside MultiSteps; inside it the running mean of gradients stays NaN for ever."""
+    rate, every = optax.sgd(1.0), 2
+    steps = optax.MultiSteps(rate, every).gradient_transformation()
+    ways = {
+        "outside": optax.apply_if_finite(steps, 100),
+        "inside": optax.MultiSteps(optax.apply_if_finite(rate, 100), every),
+    }
+    gradients = [jnp.array([1.0, 1.0]), jnp.array([jnp.nan, 1.0]), *5 * [jnp.array([1.0, 1.0])]]
+    found = {}
+    for name, optimizer in ways.items():
+        params = jnp.zeros(2)
+        state = optimizer.init(params)
+        for gradient in gradients:
+            updates, state = optimizer.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        found[name] = params.tolist()
+    assert found == {"outside": [-3.0, -3.0], "inside": [0.0, 0.0]}
+    clipped, _ = optax.clip_by_global_norm(1.0).update(gradients[:2], optax.EmptyState())
+    assert all(np.isnan(each).all() for each in clipped)
 
 
 @pytest.mark.usefixtures("no_runtime_types")
