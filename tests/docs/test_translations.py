@@ -52,7 +52,9 @@ def operands():
 def run_theirs(row, names):
     names |= {"np": np}
     try:
-        exec(translations.IMPORTS[row.library], names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Libraries use what others of them have deprecated.
+            exec(translations.IMPORTS[row.library], names)
     except (ImportError, RuntimeError) as error:  # torchvision may be built for another PyTorch.
         pytest.skip(f"{row.library} cannot be imported: {error}")
     if "torch" not in names:
