@@ -1,7 +1,6 @@
 """Every row of the table of translations: the other library's call gives what ours gives."""
 
 import importlib.util
-import warnings
 
 import cv2
 import jax
@@ -52,9 +51,7 @@ def operands():
 def run_theirs(row, names):
     names |= {"np": np}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Libraries use what others of them have deprecated.
-            exec(translations.IMPORTS[row.library], names)
+        exec(translations.IMPORTS[row.library], names)
     except (ImportError, RuntimeError) as error:  # torchvision may be built for another PyTorch.
         pytest.skip(f"{row.library} cannot be imported: {error}")
     if "torch" not in names:
@@ -63,12 +60,12 @@ def run_theirs(row, names):
     torch = names["torch"]
     names["x"] = torch.tensor(np.moveaxis(names["images"], -1, 1).copy())
     names |= {name: torch.tensor(names[name]) for name in ("theta", "grid", "box", "voxels")}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="monai")  # Which of its two samplers it takes.
-        found = eval(row.theirs, names)
+    found = eval(row.theirs, names)
     return found if "affine_grid" in row.theirs else np.moveaxis(np.asarray(found), 1, -1)
 
 
+# The other libraries' own warnings: of what they import at the first call, and of what they take.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "row", translations.TRANSLATIONS, ids=lambda row: row.library.lower().replace("-", "_")
 )
