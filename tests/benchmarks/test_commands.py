@@ -4,9 +4,10 @@ import json
 import math
 
 import pytest
+import tyro
 
-from benchmarks import compile as compile_command
 from benchmarks import (
+    accelerator,
     cost,
     pipeline,
     report,
@@ -16,6 +17,7 @@ from benchmarks import (
     train_step,
     transforms,
 )
+from benchmarks import compile as compile_command
 from benchmarks.harness import timing
 from benchmarks.harness.contenders import disagreement
 from benchmarks.peers import in_jax, in_torch
@@ -223,3 +225,39 @@ def test_pipeline(capsys):
             check_spread(spread)
             assert row["images_per_second"][name] == pytest.approx(2 * 4 / spread["median"])
     assert capsys.readouterr().out.count("images/s") == 6
+
+
+def test_what_an_accelerator_is_measured_by(tmp_path, capsys, monkeypatch):
+    saved = []
+
+    def command(name):
+        def run(command_line):
+            *options, flag, path = command_line
+            assert (options, flag) == (["--small"], "--save")
+            saved.append(path)
+
+        return run
+
+    chosen = {name: (command(name), 1.0, ()) for name in ("sampler", "transforms")}
+    with monkeypatch.context() as patch:
+        patch.setattr(accelerator, "COMMANDS", chosen)
+        assert accelerator.main(["--small", "--out", str(tmp_path)]) == 0
+        assert [path.rpartition("/")[2] for path in saved] == [
+            "sampler_cpu.json",
+            "transforms_cpu.json",
+        ]
+        assert accelerator.main(["--minutes", "0", "--out", str(tmp_path)]) == 1
+        assert "left out, for want of time: sampler, transforms" in capsys.readouterr().out
+    # The commands take the options that they are given.
+    for name, (_, _, options) in accelerator.COMMANDS.items():
+        module = {"sampler": sampler, "train_step": train_step, "transforms": transforms}[name]
+        tyro.cli(module.Arguments, args=options)
+
+
+def test_on_this_device_it_runs(tmp_path):
+    assert accelerator.main(["--small", "--out", str(tmp_path)]) == 0
+    assert {path.stem.partition("_cpu")[0] for path in tmp_path.iterdir()} == {
+        "sampler",
+        "train_step",
+        "transforms",
+    }
