@@ -1,1 +1,1 @@
-"""What the experiments that predict a label share: settings, step, run, table."""
+"""Shared by the experiments that predict a label: settings, step, run, table."""

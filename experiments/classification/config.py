@@ -22,9 +22,9 @@ from experiments.engine.problem import Schedule
 from experiments.models import ModelName, TransformName
 
 RecipeName = Literal["adam", "paper"]
-# Where data come from; the help lists all sources.
+# The source of the data; the help lists all sources.
 DataSpec = Annotated[str, tyro.conf.arg(help=" | ".join(LOADERS))]
-# Images in a step, and the rate at the start.
+# Defaults of each recipe: images in a step, and the learning rate at the start.
 _RECIPES: dict[str, dict[str, Any]] = {
     "adam": {"batch_size": 128, "learning_rate": 1e-3},
     "paper": {"batch_size": 256, "learning_rate": 1e-2},
@@ -33,17 +33,17 @@ _RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(TrainingOptions):
-    """The settings of a result, but for the distortion and the model."""
+    """All settings that a result depends on, except the distortion and the model."""
 
     data: DataSpec = "digits"
     validation: float = 0.1
-    """Share of the training images held out for the validation curve."""
+    """Share of the training images to hold out for the validation curve."""
     on: Literal["test", "validation"] = "test"
-    """The images to measure at the end. To choose a recipe, measure the held-out images; they then
-    replace the test set, which is not read."""
+    """The images to measure at the end. Choose recipes by the held-out images: "validation"
+    measures them in place of the test images."""
     recipe: RecipeName = "adam"
-    """adam, its rate falling to zero along a cosine | paper: SGD, its rate divided by ten after
-    each third of the steps"""
+    """adam: Adam, its rate falls to zero along a cosine | paper: SGD, its rate is divided by ten
+    after each third of the steps"""
     steps: int = 3000
     """Training steps; the paper's are 150000."""
     batch_size: int | None = None
@@ -53,15 +53,16 @@ class Recipe(TrainingOptions):
     localization_rate: float = 1.0
     """Factor on the learning rate of the localization network."""
     localization_frozen_steps: int = 0
-    """Number of first steps in which the localization network stands still."""
+    """Number of steps at the start in which the localization network is not trained."""
     identity_penalty: float = 0.0
-    """Weight in the loss of the mean squared distance of the maps from the identity."""
+    """Weight of a term of the loss: the mean squared distance of the transforms from the
+    identity."""
     width: float = 1.0
     """Factor on the filters and units of the classifier; at 1 a model has 400,000 parameters."""
     test_copies: int = 1
     """Distorted copies of each test image."""
     steps_per_dispatch: int = 50
-    """Steps in one compiled call, and between two lines of metrics."""
+    """Steps in one compiled call. Each call writes a line of metrics."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +79,7 @@ class Recipe(TrainingOptions):
             raise ValueError("--on validation needs images to be held out; got --validation 0.")
 
     def resolved(self, kind: type["Recipe"]) -> dict[str, Any]:
-        """The fields of a kind of recipe; those that were not given are filled in by its name."""
+        """The fields of a class of settings; those that are ``None`` get the recipe's defaults."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(kind)}
         usual = _RECIPES[self.recipe]
         return {
@@ -89,7 +90,7 @@ class Recipe(TrainingOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(Recipe):
-    """The settings of a result, but for the model."""
+    """All settings that a result depends on, except the model."""
 
     distortion: TaskName = "R"
     """Distortion of the digits, drawn afresh for every training image."""
@@ -115,7 +116,7 @@ class Run(Training):
 
     @property
     def task(self) -> Task:
-        """What its models learn."""
+        """The distortion and its labels."""
         return TASKS[self.distortion]
 
     @property

@@ -24,7 +24,7 @@ def run_of(folder: Path) -> Run:
 
 
 def trained_states(run: Run, folder: Path, classifier: Classifier) -> State:
-    """The state of each seed that the run tested, in most runs that of the last step.
+    """The state of each seed that the run tested: that of the last step, unless it stopped early.
 
     Args:
       run: The run that the folder holds.

@@ -1,7 +1,7 @@
-"""One run: a classifier trained and tested for each seed, and the folder it leaves.
+"""One run: trains and tests a classifier for each seed, and writes the run's folder.
 
-Everything in the folder follows from ``config.json``. A run that was stopped or killed goes on from
-its last checkpoint, and ends with the same numbers as one that was not.
+Everything in the folder follows from ``config.json``. A run that was stopped or killed resumes from
+its last checkpoint, and ends with the same numbers as an uninterrupted one.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from experiments.report.records import RunResult
 
 
 def load_dataset(recipe: Recipe) -> Dataset:
-    """The data of a recipe; the held-out images replace the test set if the recipe says so."""
+    """The data of a recipe. With ``on="validation"`` the held-out images replace the test set."""
     return load_split(recipe.data, recipe.validation, on=recipe.on)
 
 
@@ -51,10 +51,10 @@ def execute(run: Run, folder: Path, dataset: Dataset, *, profile: bool = False) 
     """Trains and tests a model for each seed; writes ``result.json`` and returns it.
 
     Args:
-      run: What is trained.
-      folder: Where; made by :func:`experiments.engine.run_folder.prepare_folder`.
+      run: The run.
+      folder: Its folder, made by :func:`experiments.engine.run_folder.prepare_folder`.
       dataset: The run's data.
-      profile: Whether the second dispatch is traced, into ``profile`` in the folder.
+      profile: Whether to trace the second dispatch, into ``profile`` in the folder.
 
     Raises:
       Interrupted: If the user asked to stop; the state is saved.
@@ -81,7 +81,7 @@ def execute(run: Run, folder: Path, dataset: Dataset, *, profile: bool = False) 
 
 
 def _train(run: Run, dataset: Dataset, classifier: Classifier, session: Session) -> list[State]:
-    """The states to test of each group of seeds."""
+    """Trains all seeds; returns the states to test, for each group of seeds."""
     problem = dataclasses.replace(
         classifier.problem,
         data=(dataset.train.images, dataset.train.labels),
@@ -98,7 +98,7 @@ def _train(run: Run, dataset: Dataset, classifier: Classifier, session: Session)
 
 
 def _evaluation(classifier: Classifier, dataset: Dataset) -> Any:
-    """The error on the held-out images, if there are any."""
+    """The function that measures the held-out images, if there are any."""
     held_out = dataset.validation
     if held_out is None:
         return None
@@ -159,7 +159,7 @@ def devices_of(run: Run) -> Devices:
 
 
 def make_optimizer(run: Run) -> optax.GradientTransformation:
-    """The optimizer of the recipe; models with a localization network get its rate, too."""
+    """The recipe's optimizer, with the rate of the localization network if the model has one."""
     if run.recipe == "adam":
         optimizer = adam_cosine(run.learning_rate, run.steps)
     else:

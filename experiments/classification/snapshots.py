@@ -22,7 +22,7 @@ _IMAGES = 10
 def follow_test_images(
     path: Path, dataset: Dataset, classifier: Classifier, *, seed: int
 ) -> Snapshots:
-    """Follows the first test image of each class through the training of a seed.
+    """Records the outputs for the first test image of each class during the training of a seed.
 
     Args:
       path: The file, ``pictures.npz``.

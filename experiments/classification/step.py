@@ -1,4 +1,4 @@
-"""A classifier as a problem of the engine: its loss, its batches, and what it predicts."""
+"""A classifier as a problem of the engine: its loss, its batches and its predictions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from experiments.engine.problem import Problem, Shard
 from stn_jax import nn as stnn
 
 _EVALUATION_BATCH = 256
-# A coarse lattice shows what a map does as well as the lattice of the output.
+# Monitor transforms on a coarse lattice; the finer lattice of the output adds nothing.
 _MONITORED_SIDE = 8
 
 
@@ -26,16 +26,16 @@ class Classifier(NamedTuple):
     """A model that is trained to predict labels, as pure functions.
 
     Attributes:
-      problem: What the engine trains, still without data. Its ``data`` are all training images,
-        uint8, and their labels.
+      problem: The problem to train, without data. Set its ``data`` to all training images, uint8,
+        and their labels.
       predict: ``predict(params, images, numbers)`` gives the predicted labels of some images of an
         undistorted test set, by their numbers as in
         :func:`experiments.data.distortions.distort_test_images`.
-      predict_seeds: The same for parameters with a leading axis of seeds. Images are distorted once
-        for all seeds.
+      predict_seeds: ``predict`` for parameters with a leading axis of seeds. Images are distorted
+        once for all seeds.
       forward: ``forward(params, images)`` gives the predicted labels of distorted images and, with
         a spatial transformer, theta and its outputs.
-      task: What is learnt.
+      task: The distortion and its labels.
     """
 
     problem: Problem
@@ -60,7 +60,7 @@ def make_classifier(
       optimizer: From optax, with its schedule.
       task: Its distortion is drawn afresh for every image of every step.
       batch_size: Images in a step, drawn with replacement.
-      penalty: Weight in the loss of the distance of maps from the identity.
+      penalty: Weight in the loss of the transforms' distance from the identity.
     """
     abstract: Any = nnx.eval_shape(lambda: create_model(nnx.Rngs(0)))
     graph = nnx.graphdef(abstract)

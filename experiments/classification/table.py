@@ -1,9 +1,9 @@
 """Tables of models × distortions × seeds, beside published numbers.
 
-Each cell is a folder that holds a run for each group of seeds that was trained by one command, such
-as ``R/st-cnn-affine/seeds-0-1-2``. A finished run is skipped and an unfinished one goes on from its
-last checkpoint, so after a kill the same command completes the table, with the numbers of a command
-that was not killed. Seeds may be added later; they get a run of their own.
+Each cell is a folder, such as ``R/st-cnn-affine``, with a run for the seeds that one command
+trained, such as ``seeds-0-1-2``. A finished run is skipped and an unfinished one resumes from its
+last checkpoint. So after a kill the same command completes the table, with the numbers of an
+uninterrupted one. Seeds that are added later get a run of their own.
 """
 
 import functools
@@ -37,7 +37,7 @@ from experiments.report import (
 from experiments.report.records import RunResult, TableCell, TableEntry
 from experiments.report.runs import RunFolder, read_run
 
-# Settings in which the runs of one cell may differ.
+# The runs of one cell may differ in these settings.
 _FREE = ("seeds", "seeds_at_once")
 
 
@@ -45,8 +45,9 @@ class Published(NamedTuple):
     """Published errors in percent.
 
     Attributes:
-      benchmark: The benchmark that they are of.
-      errors: By distortion and by model, with its transform where each has a number of its own.
+      benchmark: The benchmark that they were measured on.
+      errors: By distortion and model; the model's key names its transform if the paper tells them
+        apart.
     """
 
     benchmark: BenchmarkName | None
@@ -79,7 +80,7 @@ class Cell(NamedTuple):
         return Path(self.distortion) / "-".join(filter(None, (self.model, self.transform)))
 
     def run(self, arguments: TableArguments, seeds: tuple[int, ...]) -> Run:
-        """The run of some seeds."""
+        """The settings of the run of some seeds."""
         shared = arguments.resolved(Recipe) | {"seeds": seeds}
         transform = self.transform or "affine"
         return Run(**shared, distortion=self.distortion, model=self.model, transform=transform)
@@ -108,7 +109,7 @@ def make_table(
       arguments: What to train.
       title: Heading of the report.
       published: Errors to compare with.
-      closing: Makes the report's last sections of HTML, from the data and the run folders of each
+      closing: Makes the report's last sections, in HTML, from the data and the run folders of each
         model.
 
     Raises:
@@ -156,7 +157,7 @@ def _train_missing(
 def _entries(
     arguments: TableArguments, dataset: Dataset, cells: Sequence[Cell], published: Published
 ) -> list[TableCell]:
-    # Published errors say nothing of other data than their benchmark.
+    # Published errors are comparable only with errors on the same benchmark.
     judged = dataset.benchmark is not None and dataset.benchmark == published.benchmark
     return [entry_of(arguments, cell, published.error(cell), judged=judged) for cell in cells]
 
@@ -170,7 +171,7 @@ def table_command(
     *,
     closing: Callable[[Any, Dataset, Mapping[str, Sequence[Path]]], Sequence[str]] | None = None,
 ) -> int:
-    """The command of an experiment that is a table; returns the exit status.
+    """Runs the command of an experiment whose result is a table; returns the exit status.
 
     Args:
       room: The name of its package.
@@ -178,7 +179,7 @@ def table_command(
       words: The command line, ``sys.argv`` if ``None``.
       title: Heading of the report.
       published: Errors to compare with.
-      closing: As in :func:`make_table`, after the options.
+      closing: As in :func:`make_table`, but its first argument is the options.
     """
 
     def body(arguments: TableArguments) -> None:
@@ -218,7 +219,7 @@ def distortion_samples(
 
 
 def finished(folder: Path, run: Run) -> dict[int, Path]:
-    """The run folder of each seed of a cell that is finished.
+    """The run folder of each finished seed of a cell.
 
     Raises:
       ValueError: If a run of the cell has other settings than this one.
@@ -233,13 +234,13 @@ def finished(folder: Path, run: Run) -> dict[int, Path]:
 def entry_of(
     arguments: TableArguments, cell: Cell, paper: float | None, *, judged: bool
 ) -> TableCell:
-    """The entry of a cell, from the runs of its seeds; only its place while one is missing.
+    """The entry of a cell, from its runs; it has no errors while a seed is missing.
 
     Args:
       arguments: Of the table.
       cell: The cell.
       paper: Its published error.
-      judged: Whether that may be compared with an error on these data.
+      judged: Whether errors on these data may be compared with it.
     """
     place: dict[str, Any] = {
         "distortion": cell.distortion,
@@ -276,7 +277,7 @@ def entry_of(
 
 
 class _Seed(NamedTuple):
-    """The result of the run of a seed, and ``[copies, images]`` that it misclassified."""
+    """The result of a seed's run, and its error mask, ``[copies, images]``."""
 
     result: RunResult
     validation_error: float | None
@@ -291,7 +292,7 @@ def _of_seed(folder: Path, seed: int) -> _Seed:
 
 
 def _folders(arguments: TableArguments, cell: Cell) -> dict[int, Path]:
-    """The run folder of each of the table's seeds that is finished."""
+    """The run folder of each of the table's finished seeds."""
     done = finished(arguments.out / cell.folder, cell.run(arguments, arguments.seeds))
     return {seed: done[seed] for seed in arguments.seeds if seed in done}
 

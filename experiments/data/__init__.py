@@ -1,1 +1,1 @@
-"""Where the images come from, and how they are distorted."""
+"""Data sets, distortions of their images, and batches."""

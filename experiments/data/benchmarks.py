@@ -1,8 +1,8 @@
 """Published benchmarks, recognised by their test labels.
 
-Published errors may be compared with errors on these data and on no others. The name of a file says
-nothing: Fashion-MNIST comes in files with the names of MNIST's, and any data may lie in an NPZ
-file. The test labels are what a copy in other files, or in another image size, keeps.
+Published errors may be compared only with errors on the same data. A file's name does not identify
+its data: Fashion-MNIST has MNIST's file names, and an NPZ file may hold anything. The test labels
+do, and they stay the same in other file formats and image sizes.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 BenchmarkName = Literal["mnist", "gtsrb", "cub"]
 
-# Training images, and test images of each class.
+# Number of training images, and of test images of each class.
 _MNIST = 60_000, (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 _GTSRB = (
     39_209,
@@ -26,7 +26,7 @@ _COUNTS: dict[BenchmarkName, tuple[int, tuple[int, ...]]] = {"mnist": _MNIST, "g
 
 
 def recognise(num_training: int, test_labels: NDArray[np.int32]) -> BenchmarkName | None:
-    """The benchmark with so many training images and these test labels; ``None`` if there is none.
+    """The benchmark with this many training images and these test labels, or ``None``.
 
     Args:
       num_training: Number of training images, with those that are held out.

@@ -4,9 +4,9 @@ Each is called as ``distortion(key, image, others)``, with an image ``[height, w
 pixels in [0, 1] and, for clutter, a few other images. Batch with ``jax.vmap``.
 
 Sets R, RTS, P, E and TC follow Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025,
-section 4.1 and appendix A.4. The docstrings mark what is known of a set from (a) several
-independent texts, (b) one text, (c) memory; the rest is chosen here. The paper's images are 28×28;
-here their size is free, within the canvas of RTS and TC.
+section 4.1 and appendix A.4. The docstrings mark the source of each number: (a) several independent
+texts, (b) one text, (c) memory. All else is chosen here. The paper's images are 28×28; here they
+may have any size that fits on the canvas of RTS and TC.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ Distortion = Callable[[PRNGKeyArray, Array, Array], Array]
 
 RTS_CANVAS = (42, 42)
 TC_CANVAS = (60, 60)
-# Pixels: along the diagonal, and along each axis.
+# Standard deviations in pixels: along the diagonal, and along each axis.
 CORNER_DEVIATION = 5.0
 POINT_DEVIATION = 1.5
 PATCHES = 6
 PATCH = (6, 6)
-# Draws of four corners, of which the first convex quadrangle is taken; nearly all are convex.
+# Draws of four corners; the first that form a convex quadrangle are used. Nearly all do.
 _DRAWS = 8
 # The corners of the image in normalised coordinates, row by row.
 _CORNERS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
-# The test set is one fixed draw, whatever the seed of a run.
+# The test set is one fixed draw, the same for all seeds of a run.
 _TEST_SEED = 1506_02025
 _TEST_PART = 256
 
@@ -61,8 +61,8 @@ def rotate_scale_translate(
 ) -> Float[Array, "H W c"]:
     """Set RTS: rotation U(−45°, 45°), scale U(0.7, 1.2), a random place on 42×42 pixels (b).
 
-    Chosen here: the place is uniform among those inside the canvas and not bound to whole pixels;
-    there the image is rotated and scaled around its centre. One resampling does everything.
+    Chosen here: the place is uniform inside the canvas, also between whole pixels; there the image
+    is rotated and scaled around its centre. One resampling does everything.
     """
     del others
     angle_key, scale_key, place_key = jax.random.split(key, 3)
@@ -81,10 +81,9 @@ def project(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
     """Set P: scale U(0.75, 1), then each corner stretched by N(0, 5 px) (b, c).
 
     Chosen here: a corner of the whole image moves along its diagonal, outwards or inwards, by one
-    draw in pixels. All four are drawn again where they do not form a convex quadrangle, because the
-    image would be folded. If corners moved by as much along each axis, many digits would be
-    illegible and P far harder than R; in the paper P is a little harder than R, here it is a little
-    easier.
+    draw in pixels. If they do not form a convex quadrangle, all four are drawn again, because the
+    image would fold. If corners moved that far along each axis, many digits would be illegible and
+    P much harder than R. In the paper P is a little harder than R, here a little easier.
     """
     del others
     scale_key, corners_key = jax.random.split(key)
@@ -129,7 +128,7 @@ def clutter(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Arr
 def scatter(
     key: PRNGKeyArray, image: Image, others: Float[Array, "others h w c"], canvas: tuple[int, int]
 ) -> tuple[Float[Array, "H W c"], Integer[Array, " 2"]]:
-    """An image at a random place of a black canvas, among a patch cut from each of the others.
+    """An image at a random place on a black canvas, with clutter: a patch of each other image.
 
     Places are as in :func:`clutter`; without others there is no clutter.
 
@@ -151,7 +150,7 @@ def scatter(
 
 
 def vary(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
-    """The augmentation of the traffic signs: another photograph of the same sign.
+    """The augmentation of the traffic signs imitates other photographs of the same sign.
 
     Chosen here: rotation U(−10°, 10°), scale U(0.9, 1.1) and shift U(−8 %, 8 %) of the image along
     each axis in one resampling that repeats the border; contrast U(0.7, 1.3) around the mean, and
@@ -197,7 +196,7 @@ DISTORTIONS: dict[str, Distortion] = {
 
 
 def distorted_shape(distortion: Distortion, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Height, width and channels of a distorted image; of a volume its depth before them.
+    """Height, width and channels of a distorted image; for a volume the depth comes first.
 
     Args:
       distortion: One of :data:`DISTORTIONS`.
@@ -224,11 +223,11 @@ def distort_batch(
 
     Args:
       distortion: One of :data:`DISTORTIONS`.
-      key: Of the batch.
-      images: What the batch is taken from.
+      key: Random key of the batch.
+      images: The images to take the batch from.
       numbers: Indices of the images of the batch; all images if ``None``. The other images of each
         are the next ones in the batch.
-      part: Takes a device's part of the keys and indices, before any image is read.
+      part: Cuts a device's part out of the keys and indices, before any image is read.
     """
     numbers = jnp.arange(len(images)) if numbers is None else numbers
     rows = _with_others(np.arange(len(numbers)), len(numbers))
@@ -241,7 +240,7 @@ def distort_test_images(
     images: UInt8[Any, "n h w c"],
     numbers: Integer[Array, " batch"] | None = None,
 ) -> Float[Array, "batch *space channels"]:
-    """Distorts images of a test set by draws that depend on each image's number alone.
+    """Distorts images of a test set; the draw of each image depends on its number alone.
 
     Args:
       distortion: One of :data:`DISTORTIONS`.
@@ -250,7 +249,7 @@ def distort_test_images(
         the set are further copies, with draws of their own.
 
     Returns:
-      Images with pixels in [0, 1]; how the set is cut into parts does not matter.
+      Images with pixels in [0, 1]. A set that is distorted in parts is the same.
     """
     numbers = jnp.arange(len(images)) if numbers is None else numbers
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(_TEST_SEED), numbers)
@@ -263,34 +262,34 @@ def hash_test_images(
 ) -> str:
     """SHA-256 of a distorted test set, its pixels rounded to 0…255.
 
-    Machines that round differently may differ in a few pixels and so in the hash. On one machine it
-    shows whether two results are of the same test set.
+    On one machine the hash shows whether two results have the same test set. Machines that round
+    differently may get other pixels and so another hash.
     """
     read = jax.jit(lambda images, numbers: distort_test_images(distortion, images, numbers))
     resident, total = jnp.asarray(images), copies * len(images)
     digest = hashlib.sha256()
     for first in range(0, total, _TEST_PART):
-        # All parts have one size, so that there is one compilation; the last is cut off.
+        # All parts have the same size, so that there is one compilation; the last is truncated.
         part = np.asarray(read(resident, first + jnp.arange(_TEST_PART)))[: total - first]
         digest.update(np.rint(255 * part).astype(np.uint8).tobytes())
     return digest.hexdigest()
 
 
 def _with_others(numbers: Any, total: int) -> Any:
-    """Each index with those of its other images, the next ones: ``[batch, 1 + PATCHES]``."""
-    # Of two or more images, an image is never its own other image.
+    """Each index, followed by the indices of its other images: ``[batch, 1 + PATCHES]``."""
+    # If there are two or more images, no image is its own other image.
     steps = np.append(0, 1 + np.arange(PATCHES) % max(total - 1, 1))
     return (numbers[:, None] + steps) % total
 
 
 def _distort(distortion: Distortion, keys: Array, images: Array, rows: Array) -> Array:
-    """Distorts uint8 images, each by its own key; a row holds the indices of it and its others."""
+    """Distorts uint8 images, each by its own key. A row of indices: an image, its other images."""
     scaled = (images[rows[:, at]].astype(jnp.float32) / 255 for at in (0, slice(1, None)))
     return jax.vmap(distortion)(keys, *scaled)
 
 
 def _room(shape: tuple[int, ...], canvas: tuple[int, ...]) -> np.ndarray:
-    """By how many pixels, ``(x, y)``, an image can move on a canvas."""
+    """The number of pixels, ``(x, y)``, by which an image can move on a canvas."""
     room = np.array([canvas[1] - shape[1], canvas[0] - shape[0]])
     if (room < 0).any():
         raise ValueError(
@@ -300,7 +299,7 @@ def _room(shape: tuple[int, ...], canvas: tuple[int, ...]) -> np.ndarray:
 
 
 def _whole_place(key: PRNGKeyArray, room: np.ndarray, *number: int) -> Array:
-    """Uniform whole pixels ``(x, y)`` from 0 to the room."""
+    """Uniform whole pixels ``(x, y)`` from 0 to ``room``."""
     return jax.random.randint(key, (*number, 2), 0, room + 1)
 
 
@@ -322,7 +321,7 @@ def _warp_pixels(image: Array, matrix: Array, shape: tuple[int, int], **options:
 
 
 def _opposite_areas(corners: Array) -> Array:
-    """Twice the signed area of the three other corners of each corner, ``[..., 4]``.
+    """For each corner, twice the signed area of the triangle of the other three, ``[..., 4]``.
 
     All of them are positive if, and only if, the quadrangle is convex and not mirrored.
     """
@@ -337,7 +336,7 @@ def _area(p: Array, q: Array, r: Array) -> Array:
 
 
 def _to_quadrangle(corners: Array) -> Array:
-    """Theta of the homography that sends the image's corners to others, ``[4, 2]`` row by row.
+    """Theta of the homography that maps the image's corners to ``[4, 2]`` others, row by row.
 
     In homogeneous coordinates the image's corners satisfy ``A − B − C + D = 0``. By Cramer's rule
     the other corners do, too, if each is weighted by the area of the triangle of the three others.

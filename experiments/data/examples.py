@@ -1,11 +1,11 @@
 """Labelled pictures that are read one by one: from arrays, image files or TFDS.
 
-Each source is a sequence of examples with random access, which can be sent to another process. An
-example is a dict of ``image``, uint8 ``[side, side, 3]``, and ``label``, int32. With annotations it
-also has ``box``, float32 ``[4]``: left, top, right and bottom, and ``parts``, float32
-``[parts, 2]``: ``(x, y)``, NaN where a part is not visible. Both are in normalised coordinates of
-the image, −1 and 1 being its outer edges, and may lie outside it, where the picture goes on: boxes
-are clipped to the whole picture.
+Each source is a picklable sequence of examples with random access. An example is a dict of
+``image``, uint8 ``[side, side, 3]``, and ``label``, int32. With annotations it also has ``box``,
+float32 ``[4]``: left, top, right and bottom, and ``parts``, float32 ``[parts, 2]``: ``(x, y)``, NaN
+where a part is not visible. Both are in normalised coordinates of the image, with −1 and 1 at its
+outer edges. They may lie outside the image if it is a crop of the picture; boxes are clipped to the
+whole picture.
 """
 
 import io
@@ -36,23 +36,23 @@ class Examples(Protocol):
         """How many there are."""
 
     def __getitem__(self, index: int) -> Example:
-        """One of them; raises a ``DataError`` that names what cannot be read."""
+        """One example; a ``DataError`` names the file or record that cannot be read."""
 
 
 class Framing(NamedTuple):
     """How a picture of any size becomes a square.
 
     Attributes:
-      side: Of the square, in pixels.
-      fit: ``crop``: the shorter side fills the square, and the longer one is cut at both ends
-        alike; ``whole``: the whole picture is squeezed into the square.
+      side: Side of the square, in pixels.
+      fit: ``crop``: the shorter side fills the square, and the longer one is cut equally at both
+        ends; ``whole``: the whole picture is squeezed into the square.
     """
 
     side: int
     fit: FitName = "crop"
 
     def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of the part of a picture, of this size, that is kept."""
+        """Left, top, right and bottom of the part that is kept of a picture of this size."""
         width, height = size
         if self.fit == "whole":
             return 0.0, 0.0, float(width), float(height)
@@ -74,14 +74,14 @@ class Framing(NamedTuple):
     def points(
         self, points: Float[np.ndarray, "*n 2"], size: tuple[int, int]
     ) -> Float[np.ndarray, "*n 2"]:
-        """Points ``(x, y)`` in pixels from the picture's left and top edge, normalised."""
+        """Normalises points ``(x, y)``, given in pixels from the picture's left and top edge."""
         left, top, right, bottom = self.region(size)
         middle = np.array([left + right, top + bottom]) / 2
         half = np.array([right - left, bottom - top]) / 2
         return ((points - middle) / half).astype(np.float32)
 
     def box(self, box: Float[np.ndarray, " 4"], size: tuple[int, int]) -> Float[np.ndarray, " 4"]:
-        """The same for a box: left, top, right and bottom, first clipped to the picture."""
+        """Clips a box, left, top, right and bottom, to the picture and normalises it."""
         clipped = np.clip(box.reshape(2, 2), 0, size)
         return self.points(clipped, size).reshape(4)
 
@@ -90,7 +90,7 @@ class Arrays:
     """Images and labels in memory, and further arrays with an entry for each image.
 
     Raises:
-      ValueError: If the arrays are not of one length.
+      ValueError: If the arrays differ in length.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Files:
       labels: ``[n]``.
       framing: How a picture becomes a square.
       boxes: Left, top, right and bottom of each, in pixels of the picture, ``[n, 4]``.
-      parts: ``(x, y)`` of each part, in pixels, NaN where it is not seen, ``[n, parts, 2]``.
+      parts: ``(x, y)`` of each part, in pixels, NaN where it is not visible, ``[n, parts, 2]``.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Files:
 
 
 def folder(root: Path, framing: Framing) -> Files:
-    """The image files of a folder in which there is one for each class, by their names.
+    """The image files of a folder that has a folder for each class, named after it.
 
     Raises:
       DataError: If there is none.
@@ -179,13 +179,13 @@ class Tfds:
     """A prepared data set of TensorFlow Datasets with ``image``, ``label`` and perhaps ``bbox``.
 
     Args:
-      name: Of the data set; whichever version was prepared is taken.
+      name: Name of the data set; the version that was prepared is read.
       split: ``train`` or ``test``.
       data_dir: Where it was prepared, TFDS's own folder if empty.
       framing: How a picture becomes a square.
 
     Raises:
-      DataError: If it is not there or cannot be read.
+      DataError: If it is missing or cannot be read.
     """
 
     def __init__(self, name: str, split: str, data_dir: str, framing: Framing) -> None:
@@ -195,7 +195,7 @@ class Tfds:
         self._length = len(self._records())
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state without open files: another process opens its own."""
+        """The state without open files; another process opens its own."""
         return self.__dict__ | {"_opened": None}
 
     def __len__(self) -> int:
@@ -213,14 +213,14 @@ class Tfds:
             label = np.array(record["label"], np.int32)
             example = {"image": self._framing.image(picture), "label": label}
         if "bbox" in record:
-            # Shares of the height and the width: top, left, bottom, right.
+            # Top, left, bottom, right, as shares of the height and the width.
             top, left, bottom, right = np.asarray(record["bbox"], np.float64)
             pixels = np.array([left, top, right, bottom]) * np.tile(size, 2)
             example["box"] = self._framing.box(pixels, size)
         return example
 
     def labels(self) -> Integer[np.ndarray, " n"]:
-        """The labels of all examples, which are read for this."""
+        """The labels of all examples; reads all of them."""
         return np.array([self._record(k)["label"] for k in range(self._length)], np.int32)
 
     def class_names(self) -> list[str]:
@@ -246,7 +246,7 @@ class Tfds:
         name = self._asked[0]
         try:
             yield
-        except Exception as error:  # TFDS raises whatever its parts raise; the cause stays chained.
+        except Exception as error:  # TFDS raises errors of many types; the cause stays chained.
             raise DataError(
                 f"{self._where}: expected {name} prepared by TFDS as array_record or parquet; got "
                 f"{type(error).__name__}: {error}; run `tfds build {name} "
@@ -270,7 +270,7 @@ def _open(name: str, split: str, data_dir: str) -> Any:
 
 
 class Chosen:
-    """A selection of other examples, by index, and perhaps of their arrays."""
+    """Some of the examples of another source, by index, and perhaps only some of their arrays."""
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ class Chosen:
 def _decoding(where: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    # Pillow raises these, also for pictures that are far too large.
+    # Pillow's errors; the last is for pictures that are far too large.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         got = f"{type(error).__name__}: {error}"
         remedy = "fetch it again, or save it with 8 bits a channel"

@@ -5,9 +5,9 @@ lie in a folder for each of 43 classes, with a CSV file beside them; a name such
 ``00003_00017.ppm`` is frame 17 of track 3, and the thirty frames of a track show one sign as a car
 comes nearer. Test images lie in one folder. CSV files have the columns Filename, Width, Height,
 Roi.X1, Roi.Y1, Roi.X2, Roi.Y2 and ClassId, with semicolons between them; the region of interest is
-the sign without the margin of about a tenth, and of at least 5 pixels, that each image has around
-it. X2 and Y2 are the first column and row outside: read so, the right margin has 5 pixels in all
-but 16 of 39,209 training images; were X2 the last column inside, it had only 4 in most of them.
+the sign, without the margin around it of a tenth, but at least 5 pixels. We take X2 and Y2 as the
+first column and row outside the region: then the right margin has 5 pixels in all but 16 of 39,209
+training images. If X2 were the last column inside, most images would have a margin of 4.
 """
 
 import csv
@@ -24,17 +24,17 @@ from tqdm import tqdm
 from experiments.data.pictures import as_rgb
 
 SIDE = 48
-# The published folder, and that of the corrected archive, which torchvision downloads.
+# The published folder, and the one in the corrected archive, which torchvision downloads.
 _TRAININGS = (Path("Final_Training/Images"), Path("Training"))
 _TEST = Path("Final_Test/Images")
-# This file, with the classes, is published apart from the images.
+# This file has the classes; it is published separately from the images.
 _TEST_FILE = "GT-final_test.csv"
 _FETCH = "fetch the benchmark again, with the classes of the test images"
 _COLUMNS = ("Filename", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId")
 
 
 class SignsError(Exception):
-    """A broken folder: the place, the expectation, the finding and the remedy."""
+    """A broken folder: names the place, what was expected and got, and the remedy."""
 
     def __init__(self, where: Path, expected: str, got: object, remedy: str) -> None:
         super().__init__(where, expected, got, remedy)

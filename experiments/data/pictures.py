@@ -1,4 +1,4 @@
-"""Pictures as red, green and blue of 8 bits, whatever they were stored as."""
+"""Converts pictures of any format to 8-bit RGB."""
 
 import numpy as np
 from PIL import Image
@@ -7,8 +7,8 @@ from PIL import Image
 def as_rgb(picture: Image.Image) -> Image.Image:
     """A picture in Pillow's mode ``RGB``.
 
-    Sixteen bits are scaled, as Pillow's own conversion does not: it clips them at 255, so a grey
-    PNG of 16 bits comes out white.
+    Scales 16 bits to 8. Pillow's own conversion clips at 255, so that a grey 16-bit PNG turns
+    white.
 
     Raises:
       ValueError: If the values are 32-bit integers or floats, whose range is not known.

@@ -1,6 +1,6 @@
 """Batches of examples, read and decoded ahead of the training; the only file that knows Grain.
 
-The batch of a step depends on the seed and the step alone, not on the threads and processes that
+The batch of a step depends only on the seed and the step, not on the threads and processes that
 read it, so a resumed training sees the same batches. Each of several processes reads its own part
 of every batch; the concatenated parts are the batch that one process would read.
 """
@@ -15,7 +15,7 @@ from absl import flags
 from experiments.data.examples import Example, Examples
 
 Batch = dict[str, np.ndarray]
-# Batches that each thread, or each process, prepares in advance.
+# How many batches each thread, or each process, prepares in advance.
 _READY = 2
 
 
@@ -32,11 +32,11 @@ class Reading:
     """The processes and threads that read and decode.
 
     Attributes:
-      workers: Processes that each make whole batches; with 0 the program's own threads do. JAX
-        forbids to fork, so they are started from scratch, which takes some seconds.
+      workers: Processes that each make whole batches; with 0 the program's own threads do. A
+        program that uses JAX must not fork, so they are spawned, which takes some seconds.
       threads: Threads in each process. Reading, decoding and resizing release Python's lock, so
-        threads are as good as processes until Python's own work is too much for one. With 0 a batch
-        is made when it is requested.
+        threads suffice until one process is busy with Python code. With 0 a batch is made when it
+        is requested.
     """
 
     workers: int = 0
@@ -57,14 +57,14 @@ def shuffled(
     shard: Shard = Shard(),
     reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
-    """Endless batches: in every epoch each example once, in another order.
+    """Endless batches: each epoch has every example once, in a new order.
 
-    An epoch may end within a batch; the next epoch fills it up.
+    A batch at the end of an epoch is filled with examples of the next one.
 
     Args:
-      examples: What to read.
+      examples: The examples to read.
       batch_size: Examples in a batch, over all processes.
-      seed: Of the orders.
+      seed: Seed of the random orders.
       start: Step of the first batch.
       shard: The part of each batch to yield.
       reading: The processes and threads.
@@ -90,7 +90,7 @@ def shuffled(
 def in_order(
     examples: Examples, batch_size: int, *, reading: Reading = Reading()
 ) -> Generator[Batch, None, None]:
-    """Each example once, in order; the last batch is filled up with the first examples.
+    """Each example once, in order; the last batch is padded with the first examples.
 
     Arguments, result and errors are those of :func:`shuffled`.
     """
@@ -120,7 +120,7 @@ def _read(batches: "grain.MapDataset[Example]", reading: Reading) -> Generator[B
         )
     )
     if reading.workers and not flags.FLAGS.is_parsed():
-        # Grain reads flags of absl, which our command lines do not parse.
+        # Grain reads absl flags, which our command lines do not parse.
         flags.FLAGS.mark_as_parsed()
     options = grain.multiprocessing.MultiprocessingOptions(
         num_workers=reading.workers, per_worker_buffer_size=_READY

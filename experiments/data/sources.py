@@ -1,7 +1,7 @@
 """Labelled images from an installed package, IDX files, an NPZ file or TFDS.
 
-Every source returns a :class:`Dataset` in memory, after it has read and checked everything. A
-broken file raises a :class:`DataError` that names the file.
+Every source reads and checks everything, then returns a :class:`Dataset` in memory. A broken file
+raises a :class:`DataError` that names the file.
 """
 
 import dataclasses
@@ -28,15 +28,15 @@ from experiments.data.benchmarks import BenchmarkName
 
 
 class DataError(ValueError):
-    """Unusable data: names the source, the expectation, the finding and the remedy."""
+    """Unusable data: names the source, what was expected and got, and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Images ``[n, height, width, channels]`` with values 0 to 255, and labels ``[n]``.
 
-    ``groups`` ``[n]``, if there are any, number sets of images that are nearly alike, such as the
-    frames of a camera's track. All images of a group have one label.
+    ``groups`` ``[n]``, if given, holds the same number for images that are nearly alike, such as
+    the frames of one track. All images of a group have the same label.
     """
 
     images: NDArray[np.uint8]
@@ -48,8 +48,8 @@ class Split:
 class Dataset:
     """A data set in memory; labels of all its splits lie in ``[0, num_classes)``.
 
-    ``benchmark`` names the published benchmark that the data are, if the source knows that they
-    are one. Only then are errors compared with published ones.
+    ``benchmark`` names the published benchmark, if the source recognises the data as one. Only then
+    are errors compared with published ones.
     """
 
     name: str
@@ -99,7 +99,7 @@ def load_split(spec: str, validation: float, *, on: Literal["test", "validation"
     Args:
       spec: As for :func:`load`.
       validation: As ``fraction`` for :func:`split_validation`.
-      on: With ``validation``, the held-out images replace the test set.
+      on: If ``validation``, the held-out images replace the test set.
     """
     dataset = split_validation(load(spec), validation)
     if on == "test":
@@ -117,7 +117,7 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
 
     Args:
       dataset: The data set.
-      fraction: Part of the training images to hold out, in ``[0, 1)``.
+      fraction: Share of the training images to hold out, in ``[0, 1)``.
 
     Returns:
       A data set with a validation split; ``dataset`` itself when it already has one or
@@ -181,12 +181,12 @@ def _load_digits(_: str) -> Dataset:
     return _dataset("digits", splits)
 
 
-# Errors of reading a missing, damaged, encrypted or pickled file; gzip's own errors are OSErrors.
+# Raised by a missing, damaged, encrypted or pickled file; gzip's errors are OSErrors.
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
-# The name of each file up to its ending, and the dimensions of the array in it.
+# The name of each file without its ending, and the number of dimensions of its array.
 _IDX_FILES = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
-# Of several that exist, the last is read.
+# If several of these exist, the last one is read.
 _IDX_ENDINGS = (".idx{}-ubyte.gz", "-idx{}-ubyte.gz", ".idx{}-ubyte", "-idx{}-ubyte")
 
 
@@ -224,7 +224,7 @@ def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         got = f"{len(content)} bytes in all"
         raise _error(path, f"a header of {start} bytes", got, "it is truncated, fetch it again")
     magic, *shape = struct.unpack(f">{1 + ndim}I", content[:start])
-    right = 0x0800 + ndim  # 8 stands for unsigned bytes.
+    right = 0x0800 + ndim  # The code 8 means unsigned bytes.
     if magic != right:
         expected = f"the magic number 0x{right:08x} (unsigned bytes, {ndim} dimensions)"
         raise _error(path, expected, f"0x{magic:08x}", "check that it is what its name says")
@@ -235,9 +235,9 @@ def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-# The array of the track of each training image, numbered within its class.
+# This array holds the track of each training image, numbered within its class.
 _TRACKS = "track_train"
-# The names an NPZ file may give to each split; its arrays are x_NAME and y_NAME.
+# Names that an NPZ file may use for each split; the arrays are x_NAME and y_NAME.
 _NPZ_NAMES = {"train": ("train",), "test": ("test",), "validation": ("val", "valid", "validation")}
 
 
@@ -259,7 +259,7 @@ def _load_npz(argument: str) -> Dataset:
             x, y = f"x_{name}", f"y_{name}"
             if x in arrays and y in arrays and split not in splits:
                 splits[split] = (arrays.pop(x), arrays.pop(y), f"{path} ({x}, {y})")
-    # An array that is left has no partner, or belongs to a second validation split.
+    # A remaining array has no partner, or belongs to a second validation split.
     if arrays or len(keys) != 2 * len(splits) or not splits.keys() >= {"train", "test"}:
         expected = "x_train, y_train, x_test, y_test and perhaps one pair x_val, y_val, each once"
         raise _error(path, f"{expected} and in upper or lower case", found, "rename the arrays")
@@ -299,7 +299,7 @@ def _load_tfds(data_dir: str) -> Dataset:
             import tensorflow_datasets as tfds  # Imported here: heavy, and optional.
 
             for split in ("train", "test"):
-                # The stars take whichever version was prepared.
+                # The stars match the version that was prepared.
                 source = tfds.data_source(
                     "mnist:*.*.*", split=split, data_dir=data_dir or None, download=False
                 )
@@ -307,7 +307,7 @@ def _load_tfds(data_dir: str) -> Dataset:
                 images = np.stack([example["image"] for example in examples])
                 labels = np.array([example["label"] for example in examples])
                 splits[split] = (images, labels, f"{where} ({split})")
-    except Exception as error:  # TFDS raises whatever its parts raise; the cause stays chained.
+    except Exception as error:  # TFDS raises errors of many types; the cause stays chained.
         expected, got = "MNIST prepared by TFDS as array_record or parquet", type(error).__name__
         prepare = "run `tfds build mnist --file_format=array_record` where TensorFlow is installed"
         remedy = f"{prepare}, then name its folder as tfds:DATA_DIR, or use idx:FOLDER or npz:FILE"
@@ -329,8 +329,8 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
 
 def _dataset(name: str, splits: Mapping[str, tuple[Any, Any, str]]) -> Dataset:
     """Checks the images and labels of each split, and converts them to one form."""
-    # One range for all splits, or a dark split in 0..255 would be taken for one in 0..1. The margin
-    # is for resized images, whose rounding errors may exceed 1.
+    # Find the range of all splits together: a dark split in 0..255 alone might look like 0..1. The
+    # margin allows for resized images, whose rounding errors may exceed 1.
     floats = [images for images, _, _ in splits.values() if images.dtype.kind == "f"]
     scale = 255 if all(images.max(initial=0) < 1.001 for images in floats) else 1
     made: dict[str, Split] = {}
@@ -355,7 +355,7 @@ def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]
     """Converts images to uint8 ``[n, height, width, channels]``; multiplies floats by ``scale``."""
     given = f"{array.dtype} of shape {array.shape}"
     if array.ndim == 2:
-        # Flattened squares: grey where the length is a square, else three channels.
+        # Flattened squares: one channel if the length is a square number, else three.
         for channels in (1, 3):
             side = math.isqrt(array.shape[1] // channels)
             if side * side * channels == array.shape[1]:
@@ -369,7 +369,7 @@ def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]
     if array.dtype == np.uint8:
         return array
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 255):  # In this form NaN is refused too.
+    if not (low >= 0 and high <= 255):  # Written so that NaN fails, too.
         expected = "finite image values from 0 to 255, or from 0 to 1 as floats"
         raise _error(where, expected, f"{low} to {high}", "rescale them")
     if array.dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""Tasks: how images are distorted, and the labels of the results."""
+"""Tasks: a distortion of images, and the labels of the distorted images."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar
@@ -14,15 +14,15 @@ Labels = TypeVar("Labels")
 
 
 class Task(NamedTuple):
-    """A distortion and the labels of its results.
+    """A distortion, and the labels of the distorted images.
 
     Attributes:
-      distortion: Of one image, given a few others.
-      targets: The label of each distorted image, from the labels ``[n]`` of a batch or a test set;
-        the other images of each are the next ones.
-      num_classes: The number of classes, from the number of classes of the images.
+      distortion: Distorts one image, given a few others.
+      targets: Makes the labels of distorted images from the labels ``[n]`` of a batch or a test
+        set, in which the other images of an image follow it.
+      num_classes: Makes the number of classes from that of the undistorted images.
       ndim: Number of spatial axes of a distorted image.
-      held_out: The distortion of test images, where it is not that of training.
+      held_out: The distortion of test images, if it differs from that of training images.
     """
 
     distortion: Distortion
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
 
 def sums(labels: Labels) -> Labels:
-    """Each label plus the next one; the last plus the first."""
+    """The sum of each label and the next one; for the last label, the first."""
     array = np if isinstance(labels, np.ndarray) else jnp
     return labels + array.roll(labels, -1)
 

@@ -1,10 +1,10 @@
-"""Solid digits somewhere in a volume: a distortion from two to three dimensions.
+"""Solid digits at random poses in a volume, made from images of digits.
 
-A pure function of a key and an image, as those of :mod:`experiments.data.distortions`. Volumes are
-``[depth, height, width, channels]``, cubes of 60³ voxels for images of 28×28 pixels, and in
-proportion for others. Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, only say
-that digits lie in volumes of 60³ voxels and are flattened before the classifier (b, as there);
-everything else is chosen here.
+The distortion is a pure function of a key and an image, as those of
+:mod:`experiments.data.distortions`. Volumes are ``[depth, height, width, channels]``: cubes of 60³
+voxels for images of 28×28 pixels, and in proportion for others. Jaderberg et al., Spatial
+Transformer Networks, arXiv:1506.02025, only say that digits lie in volumes of 60³ voxels and are
+flattened before the classifier (mark b of that module); everything else is chosen here.
 """
 
 import math
@@ -19,9 +19,9 @@ from experiments.data.distortions import Image, Others
 
 # Side of the volume and of the images in it.
 SIDE, IMAGE_SIDE = 60, 28
-# How thick a solid is, as a share of its image's side.
+# Thickness of a solid, as a share of its image's side.
 THICKNESS = 1 / 4
-# Radians, either way, about an axis of any direction.
+# The largest angle in radians, in both directions, about an axis of any direction.
 LARGEST_ANGLE = math.pi / 3
 SCALES = (0.7, 1.2)
 
@@ -30,16 +30,16 @@ def extrude(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Arr
     """Set of the volumes: a solid digit, turned, scaled and put at a random place of a cube.
 
     Chosen here: the solid is a quarter of its image's side thick, and stands upright in the middle
-    of a cube of that side. The place of the cube is uniform among those inside the volume and not
-    bound to whole voxels. There the solid is rotated by U(−60°, 60°) about an axis of any direction
-    and scaled by U(0.7, 1.2), both around its centre. One resampling does everything.
+    of a cube of that side. The place of the cube is uniform inside the volume, also between whole
+    voxels. There the solid is rotated by U(−60°, 60°) about an axis of any direction and scaled by
+    U(0.7, 1.2), both around its centre. One resampling does everything.
     """
     del others
     return solid(image, pose(key, image.shape), volume_shape(image.shape))
 
 
 def pose(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, " 7"]:
-    """Draws how a digit lies in its volume.
+    """Draws the pose of a digit in its volume.
 
     Args:
       key: Random key.
@@ -65,7 +65,7 @@ def pose(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, " 7"]:
 def solid(
     image: Image, theta: Float[Array, " 7"], shape: tuple[int, int, int]
 ) -> Float[Array, "d H W c"]:
-    """The volume that one trilinear resampling of an upright solid gives; exact, without the solid.
+    """One trilinear resampling of an upright solid; exact, without making the solid's voxels.
 
     All slices of a solid are equal, so the trilinear sum over its voxels is a product: the image
     sampled at ``(x, y)``, times the weight of the solid's thickness at ``z``. Each slice of the
@@ -74,12 +74,12 @@ def solid(
 
     Args:
       image: ``[height, width, channels]``, pixels as large as the solid's voxels.
-      theta: As :func:`pose` draws it.
-      shape: That of the volume.
+      theta: From :func:`pose`.
+      shape: Shape of the volume.
     """
     side, thickness = cube_shape(image.shape)[0], _thickness(image.shape)
     matrix = stn.similarity(ndim=3).matrix(theta)[:3]
-    # From the cube's normalised coordinates to the image's, where that is not square.
+    # From the cube's normalised coordinates to the image's, which may not be square.
     across = matrix[:2] * (side / np.array(image.shape[1::-1]))[:, None]
     depths = stn.regular_grid(shape)[:, 0, 0, 2]
     lattice = stn.regular_grid(shape[1:])
@@ -88,7 +88,7 @@ def solid(
         flat = jnp.column_stack([across[:, :2], across[:, 2] * depth + across[:, 3]])
         x, y, z, offset = matrix[2]
         voxels = side / 2 * (x * lattice[..., 0] + y * lattice[..., 1] + z * depth + offset)
-        # The linear kernel's weights of all the solid's voxels along its thickness.
+        # The linear kernel's weights, summed over the solid's voxels along its thickness.
         inside = jnp.clip((thickness + 1) / 2 - jnp.abs(voxels), 0, 1)
         seen = stn.warp(image, stn.affine(), flat.ravel(), output_shape=shape[1:])
         return seen * inside[..., None]
@@ -97,7 +97,7 @@ def solid(
 
 
 def cube_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Depth, height and width of the cube that an image stands in: its longer side."""
+    """Depth, height and width of an image's cube: the image's longer side."""
     side = max(shape[:2])
     return side, side, side
 
@@ -109,5 +109,5 @@ def volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _thickness(shape: tuple[int, ...]) -> int:
-    """Of an image's solid, in voxels."""
+    """Thickness of an image's solid, in voxels."""
     return max(round(THICKNESS * max(shape[:2])), 1)

@@ -17,24 +17,24 @@ from tqdm import tqdm
 from experiments.engine.devices import are_several, broadcast_from_0, is_first
 
 State = TypeVar("State")
-# The work that a kill may cost.
+# A killed run loses at most this much work, and one dispatch.
 SECONDS_BETWEEN_CHECKPOINTS = 30
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or read: names it, and says what to do."""
+    """A checkpoint cannot be written or read; the message names it and says what to do."""
 
 
 class OtherStateError(CheckpointError):
-    """A checkpoint, perhaps whole, of a state with other leaves, shapes or dtypes."""
+    """The state in a checkpoint has other leaves, shapes or dtypes than the expected one."""
 
 
 class Checkpoints:
     """The last two checkpoints of one training, written while the training goes on.
 
-    A checkpoint is written beside its place and then renamed, so a half-written one is never taken
-    for a whole one. It carries a digest of its numbers, so that damage is noticed. Of several
-    processes only the first writes and reads.
+    A checkpoint is written under a temporary name and then renamed, so a half-written one is never
+    read. It holds a digest of its numbers, so that damage is noticed. Only the first process writes
+    and reads.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,11 +53,11 @@ class Checkpoints:
         )
 
     def are_due(self) -> bool:
-        """Whether the last checkpoint, or the start, is half a minute ago."""
+        """Whether half a minute has passed since the last checkpoint, or since the start."""
         return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
 
     def save(self, step: int, state: State) -> None:
-        """Begins to write the state after ``step`` steps; waits only for the checkpoint before.
+        """Starts to write the state after ``step`` steps; waits only for the previous checkpoint.
 
         Raises:
           CheckpointError: If this checkpoint or the one before it cannot be written.
@@ -91,16 +91,17 @@ class Checkpoints:
         """
         where = self._folder / str(step)
         digest = self._read(step, "digest", ocp.args.JsonRestore())
-        # Compared first: Orbax casts and pads a leaf without a word. Old checkpoints have no list.
+        # Compare first, because Orbax silently casts and pads leaves. Old checkpoints lack
+        # ``leaves``.
         if "leaves" in digest and (other := _difference(_described(like), digest["leaves"])):
             raise OtherStateError(
-                f"checkpoint {where} is of another state: {other}. Go on with the settings that it "
-                "was made with, or train in another folder."
+                f"checkpoint {where} is of another state: {other}. Resume with the settings that "
+                "it was made with, or train in another folder."
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         state: State = self._read(step, "state", ocp.args.StandardRestore(abstract))
         if _digest(state) != digest["sha256"]:
-            raise CheckpointError(f"checkpoint {where} is damaged: its digest is another.")
+            raise CheckpointError(f"checkpoint {where} is damaged: its digest does not match.")
         return state
 
     def _read(self, step: int, item: str, arguments: Any) -> Any:
@@ -113,11 +114,12 @@ class Checkpoints:
     def resume(self, like: State) -> tuple[int, State] | None:
         """The step and the state of the last whole checkpoint; ``None`` if there is no checkpoint.
 
-        Broken checkpoints after it are renamed and reported. All processes get the first one's.
+        Later checkpoints, which are broken, are renamed and reported. All processes get the state
+        that the first process read.
 
         Raises:
           OtherStateError: If the leaves, their shapes or their dtypes are not those of ``like``.
-          CheckpointError: If there are checkpoints and not one of them is whole; names them.
+          CheckpointError: If there are checkpoints but none of them is whole; names them.
         """
         found = self._last_whole(like) if is_first() else None
         step, state = broadcast_from_0(found or (-1, like))
@@ -145,7 +147,7 @@ class Checkpoints:
             return step, state
         if broken:
             raise CheckpointError(
-                " ".join(map(str, broken)) + f" None before it is whole; delete {self._folder} to "
+                " ".join(map(str, broken)) + f" No earlier one is whole; delete {self._folder} to "
                 "train again from the start."
             )
         return None
@@ -170,10 +172,10 @@ class Checkpoints:
 
     def _unwritten(self, error: Exception) -> CheckpointError:
         whole = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
-        kept = f"that of step {max(whole)} is whole" if whole else "there is none yet"
+        kept = f"The one of step {max(whole)} is whole" if whole else "There is no earlier one"
         return CheckpointError(
-            f"a checkpoint cannot be written to {self._folder}: {_brief(error)}. Of those before "
-            f"it {kept}. Make room on the disk, then go on with the run."
+            f"a checkpoint cannot be written to {self._folder}: {_brief(error)}. {kept}. Make room "
+            "on the disk, then resume the run."
         )
 
 
@@ -186,7 +188,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _brief(error: Exception) -> str:
-    """The first line of an error's message, shortened; TensorStore's fill a page."""
+    """The first line of an error's message, shortened; TensorStore's messages fill a page."""
     return textwrap.shorten(str(error).partition("\n")[0], 160)
 
 

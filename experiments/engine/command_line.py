@@ -1,4 +1,4 @@
-"""How a command reads its options and ends."""
+"""Runs a command: reads its options, reports its errors, returns its exit status."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def run_command(
       arguments_type: The record of its options.
       body: Called with the options.
       words: The command line, ``sys.argv`` if ``None``.
-      goes_on: How the same command goes on after it was stopped.
+      goes_on: Ends the message "the same command …" of a stopped command.
     """
     try:
         arguments = tyro.cli(

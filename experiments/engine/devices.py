@@ -4,7 +4,7 @@ There are two forms of the same step. ``jit`` is one program over a mesh of all 
 is sharded along the axis ``data``, and XLA adds the gradients up. ``pmap`` is one program for each
 device, on its part of the batch, with an explicit mean of the gradients; upstream it is in
 maintenance. In both forms every device draws the random numbers of the whole batch and takes its
-part, so all see the examples that one device would see, and end alike up to rounding.
+part. So the examples are those of a training on one device, and the results agree up to rounding.
 
 After :func:`start`, the devices of several processes are one mesh.
 """
@@ -33,16 +33,17 @@ class Devices(NamedTuple):
       platform: Their platform, such as ``cpu``.
       local_shard: The part of a batch that a device works on, of arrays whose first axis is the
         batch. Call it in a step, on random numbers and indices, before examples are read.
-      local_key: The key of a device in a step; another for each program, so the same in ``jit``.
-      mean: The mean over all devices of values that each computed of its part; in a step.
-      compile: Compiles ``steps(state, *arrays, num_steps)``, with the static number last, which
-        gives a state and metrics. The memory of the state is donated.
-      compile_step: Compiles ``step(state, *arrays)`` alike.
-      replicate: Puts a state or data on every device, where the compiled step takes them.
-      put_batch: Puts this process's part of a batch from the host where the compiled step takes
-        it, and does not wait. In the step it is what :attr:`local_shard` gives of a batch.
-      to_host: Makes replicated arrays, or results of the compiled step, arrays of one device. Of an
-        array that is sharded over the devices of several processes it takes one shard.
+      local_key: The key of a device in a step: one for all devices in ``jit``, one for each in
+        ``pmap``.
+      mean: The mean over all devices of values that each computed from its part. Call it in a step.
+      compile: Compiles ``steps(state, *arrays, num_steps)``, which gives a state and metrics;
+        ``num_steps`` is static. The memory of the state is donated.
+      compile_step: Compiles ``step(state, *arrays)`` in the same way.
+      replicate: Copies a state or data to every device, laid out as the compiled step takes them.
+      put_batch: Puts this process's part of a batch from the host on its devices, and does not
+        wait. The step gets it as a batch that :attr:`local_shard` has cut already.
+      to_host: Turns replicated arrays, or results of the compiled step, into arrays of one device.
+        If an array is sharded over several processes, it gives one shard.
     """
 
     number: int
@@ -58,7 +59,7 @@ class Devices(NamedTuple):
 
 
 def all_devices(form: ParallelName, batch_size: int) -> Devices:
-    """One of the two forms, over all devices.
+    """The ``jit`` or the ``pmap`` form, over all devices.
 
     Raises:
       ValueError: If the batch does not divide over the devices.
@@ -106,7 +107,7 @@ def wait_for_all(place: str) -> None:
 
 
 def broadcast_from_0(tree: Tree) -> Tree:
-    """The first process's arrays, in every process; all pass arrays of one structure."""
+    """The first process's arrays, in every process. All must pass trees of the same structure."""
     return multihost_utils.broadcast_one_to_all(tree) if are_several() else tree
 
 
@@ -123,7 +124,7 @@ def _mesh_of_all(number: int) -> Devices:
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def local_shard(batch: Tree) -> Tree:
-        # Every device draws the whole batch: that costs less than to send the parts around.
+        # Every device draws the whole batch, which is cheaper than sending the parts around.
         whole = jax.lax.with_sharding_constraint(batch, replicated)
         return jax.lax.with_sharding_constraint(whole, sharded)
 

@@ -10,12 +10,13 @@ from experiments.engine.problem import Schedule, State
 
 
 class Best(NamedTuple):
-    """For each seed, the state with the least error on the held-out examples so far.
+    """For each seed, the state with the smallest error on the held-out examples so far.
 
     Attributes:
       states: With a leading axis of seeds.
       errors: Their errors, in percent.
-      waited: Measurements since then, up to the number at which the seed is done.
+      waited: Measurements since then. When they reach ``Schedule.early_stopping``, the seed is
+        done.
     """
 
     states: State
@@ -41,7 +42,7 @@ class Progress(NamedTuple):
         return step >= schedule.steps or bool(np.all(self.best.waited >= schedule.early_stopping))
 
     def measured(self, errors: Float[np.ndarray, " seeds"], patience: int | None) -> "Progress":
-        """Keeps the states that have a smaller error than before; a seed that is done stays."""
+        """Keeps as best the states with a smaller error than before; skips seeds that are done."""
         if self.best is None or patience is None:
             return self
         waited = np.asarray(self.best.waited)

@@ -15,13 +15,13 @@ def in_batches(
     *,
     axis: int = 0,
 ) -> Any:
-    """Calls a function on the numbers from 0 to ``total``, ``size`` at a time; joins the results.
+    """Calls a function on ``0 … total - 1``, ``size`` numbers at a time; joins the results.
 
     Args:
       function: Takes numbers of examples; gives arrays, or a tree of arrays, of their results.
       total: How many examples there are.
-      size: Numbers in a call. The last call is filled up with the first numbers; their second
-        results are dropped.
+      size: Numbers in a call. The last call is padded with the first numbers; the results of the
+        padding are dropped.
       axis: The axis of the examples in the results.
 
     Returns:

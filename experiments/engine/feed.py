@@ -14,9 +14,9 @@ def placed_ahead(
     """The batches on the device, each put there while the device computes with earlier ones.
 
     Args:
-      batches: From the host; closed when this is.
+      batches: From the host; closed together with this generator.
       place: Puts a batch on the device and does not wait for it, as ``jax.device_put``.
-      number: How many batches are under way at once.
+      number: How many batches are put on the device ahead.
     """
     under_way: collections.deque[Placed] = collections.deque()
     try:

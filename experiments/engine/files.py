@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all; errors of reading name the file."""
+"""Files are written whole or not at all; reading errors name the file."""
 
 import json
 import os

@@ -56,10 +56,10 @@ def fit(
       problem: The functions and the data.
       program: Its compiled functions. Problems that differ in ``init``, data and measurements alone
         may share one program.
-      schedule: Its length.
-      session: Of the output folder.
+      schedule: The number of steps, and when to validate and to stop.
+      session: The session of the output folder.
       seeds: The seeds.
-      name: Of the training in messages and, unless the session identifies trainings by their seeds
+      name: Names the training in messages and, unless the session tells trainings apart by seed
         alone, in metrics and checkpoints.
 
     Raises:
@@ -82,10 +82,10 @@ def fit(
                 snapshots.keep(_snapshot(problem, states, constants, seeds, step))
         if progress.is_done(schedule, step):
             return Fitted(progress.tested, constants)
-        # The first collective operation of several processes fails after half a minute.
+        # Synchronise first: the first collective operation times out after half a minute.
         wait_for_all(title)
         resident, placed = devices.replicate(states), devices.replicate((constants, keys))
-        # In the first process the option stays unset, so that TQDM_DISABLE works.
+        # Leave ``disable`` unset in the first process, so that TQDM_DISABLE works.
         silent = {} if is_first() else {"disable": True}
         bar = tqdm(total=schedule.steps, initial=step, unit="step", desc=title, **silent)
         report = Reporter(session, name, seeds, problem, program.monitor, bar)
@@ -102,7 +102,7 @@ def fit(
                 step += count
                 progress = progress._replace(states=states)
                 snapshot = _snapshot(problem, states, constants, seeds, step)
-                # The dispatch before, while this one runs.
+                # Write the metrics of the previous dispatch while this one runs.
                 report.write()
                 measured = None
                 if problem.evaluate is not None and schedule.is_validated(step):
@@ -120,13 +120,13 @@ def fit(
                 if stopping:
                     break
     if any_process(session.stop["requested"]):
-        # Only after the checkpoint is on the disk.
+        # Raise only here: closing ``checkpoints`` has put the checkpoint on the disk.
         raise Interrupted(f"{title}, step {step} of {schedule.steps}")
     return Fitted(progress.tested, constants)
 
 
 def _of_group(problem: Problem, seeds: Sequence[int]) -> Any:
-    """The snapshots, if it is one of these seeds that they follow."""
+    """The problem's snapshots, if they follow one of these seeds."""
     snapshots = problem.snapshots
     return snapshots if snapshots is not None and snapshots.seed in seeds else None
 
@@ -166,7 +166,7 @@ def _advance(
             for _ in range(count):
                 batches = tuple(next(feed) for feed in feeds)
                 states, metrics = program.step(states, constants, batches, keys)
-                # The host does not look at them yet, so it runs ahead of the device.
+                # Do not read the metrics yet, so that the host runs ahead of the device.
                 each.append(metrics)
             return states, each
 
@@ -175,7 +175,7 @@ def _advance(
 
 @contextlib.contextmanager
 def _trace(session: Session, *, active: bool) -> Iterator[Callable[[Any], Any]]:
-    """Traces a dispatch; gives a function that waits for its results, or does nothing."""
+    """Traces a dispatch if ``active``; gives a function that then waits for the results."""
     if not active:
         yield lambda results: results
         return

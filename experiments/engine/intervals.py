@@ -16,17 +16,17 @@ INTERVAL_METHOD = (
 def interval(wrong: Bool[np.ndarray, "seeds copies images"]) -> tuple[float, float]:
     """The 95 % interval of a mean test error.
 
-    The effective number of test images is the one at which a binomial rate would have the
-    variance that the rate has with images as clusters (Korn and Graubard, Confidence Intervals
-    for Proportions with Small Expected Number of Positive Counts, 1998). It is the number of
-    images itself for one copy and one seed.
+    The copies of one test image are a cluster. The effective number of test images is the number of
+    independent ones whose mean error has the same variance (Korn and Graubard, Confidence Intervals
+    for Proportions with Small Expected Number of Positive Counts, 1998). With one copy and one seed
+    it is the number of images.
 
     Args:
       wrong: Whether the model of each seed misclassified each copy of each test image.
 
     Returns:
-      Lower and upper end in percent. One seed says nothing of the spread over seeds; its interval
-      covers only the choice of test images.
+      Lower and upper end in percent. With one seed the interval covers the choice of test images,
+      but not the spread over seeds.
     """
     by_image = wrong.mean(axis=(0, 1))
     rate, spread = by_image.mean(), by_image.var()

@@ -15,7 +15,7 @@ class MetricsLog:
     The events lie in ``tensorboard``, beside the file. Of several processes only the first writes.
 
     Args:
-      path: The file; lines that are there already are read.
+      path: The file; its existing lines are read.
       key: The entry of a line that names its training, such as ``seed``.
     """
 
@@ -41,7 +41,7 @@ class MetricsLog:
         """Drops the lines of some trainings after the step that they resume from."""
         kept = [row for row in self._rows if row[self.key] not in trainings or row["step"] <= step]
         self._rows = kept
-        # A kill loses events that were still in memory, so all are written again.
+        # A kill loses events that were still in memory, so write all events again.
         for which in trainings if is_first() else ():
             self._open_events(which)
             for row in self.rows(which):
@@ -70,7 +70,7 @@ class MetricsLog:
         self._events[which] = SummaryWriter(str(folder), purge_step=0)
 
     def has_only(self, trainings: Sequence[int | str]) -> bool:
-        """Whether there is no line of another training than these."""
+        """Whether every line belongs to one of these trainings."""
         return all(row[self.key] in trainings for row in self._rows)
 
     def seconds(self, training: int | str) -> float:
@@ -78,7 +78,7 @@ class MetricsLog:
         return max((row["seconds"] for row in self.rows(training)), default=0.0)
 
     def at(self, training: int | str, step: int) -> dict[str, Any]:
-        """The line of a training after so many steps."""
+        """The line of a training at a step."""
         return next(row for row in self.rows(training) if row["step"] == step)
 
     def rows(self, training: int | str) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ class MetricsLog:
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """All lines but a last one that a kill cut short."""
+    """All lines; a last line that a kill cut short is left out."""
     rows = []
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, start=1):

@@ -1,4 +1,4 @@
-"""Optimizers of the experiments, by optax."""
+"""Optimizers of the experiments, from optax."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,9 +27,9 @@ def sgd_staircase(
     Args:
       rate: The rate at the start.
       steps: Steps of the whole training.
-      shares: Rising, in (0, 1). Two shares of very few steps may fall on the same step.
-      momentum: Of the velocity; plain SGD if ``None``.
-      weight_decay: Added to the gradient, times the parameters; nothing if ``None``.
+      shares: Rising, in (0, 1). If there are very few steps, two shares may round to the same step.
+      momentum: The momentum; plain SGD if ``None``.
+      weight_decay: The parameters times this are added to the gradient; no decay if ``None``.
     """
     boundaries = [round(steps * share) for share in shares]
     schedules = [optax.constant_schedule(rate / 10**k) for k in range(len(shares) + 1)]
@@ -42,7 +42,7 @@ def sgd_staircase(
 def with_localization_rate(
     optimizer: optax.GradientTransformation, factor: float, frozen_steps: int
 ) -> optax.GradientTransformation:
-    """The optimizer, slower in localization networks, which stand still for the first steps."""
+    """The optimizer, with localization networks slowed down, and frozen for the first steps."""
     slower = stnn.localization_rate(multiplier=factor, frozen_steps=frozen_steps)
     return optax.chain(optimizer, slower)
 

@@ -1,4 +1,4 @@
-"""Options that every experiment has; the records of the rooms inherit them."""
+"""Options that every experiment has; each experiment's records inherit them."""
 
 import dataclasses
 from typing import Any, Literal
@@ -19,7 +19,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions(Options):
-    """How a training runs, as far as its result depends on it."""
+    """The options of a training that its result depends on."""
 
     seeds: tuple[int, ...] = (0,)
     """One training for each seed."""
@@ -29,14 +29,14 @@ class TrainingOptions(Options):
     """How a step is spread over all devices: jit, one program over a mesh | pmap, one program for
     each device. Both give the same result up to rounding."""
     accumulate: int = 1
-    """Parts in which a step works through its batch, one after the other: the same gradient up to
-    rounding, for less memory."""
+    """Number of parts of a batch that a step processes one after the other, to save memory. The
+    gradient is the same up to rounding."""
     precision: PrecisionName = "float32"
     """The dtype that the networks compute in; parameters, theta, coordinates and logits are
     float32."""
     early_stopping: int | None = None
-    """Stop a training when the error on the held-out images has not fallen for this many of its
-    measurements, and test the state with the least error."""
+    """Stop a training after this many measurements in a row without a smaller error on the held-out
+    images, and test the state with the smallest error."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +53,7 @@ class TrainingOptions(Options):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options that a result holds: all but the places of data and weights."""
+        """The options that a result holds: all but the paths of data and weights."""
         return {k: v for k, v in self.to_json().items() if k not in ("data", "weights")}
 
     def schedule_of(
@@ -74,7 +74,7 @@ class TrainingOptions(Options):
         return [self.seeds[first : first + self.seeds_at_once] for first in starts]
 
     def check_training(self, batch_size: int, *, validates: bool) -> None:
-        """Checks what depends on the devices and on the data, before a folder is touched.
+        """Checks the options against the devices and the data, before a folder is touched.
 
         Args:
           batch_size: Examples in a step.
@@ -115,8 +115,8 @@ class Launch(Options):
     """Join the other processes of a cluster that JAX recognises, such as SLURM, Open MPI,
     Kubernetes and Cloud TPU. All processes get the same options and see the same output folder."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where several processes train together and JAX does not recognise
-    the cluster. Start each with the same options but --process."""
+    """HOST:PORT of process 0, if several processes train together on a cluster that JAX does not
+    recognise. Give all processes the same options, except --process."""
     num_processes: int = 1
     """Number of processes that train together."""
     process: int = 0
@@ -137,13 +137,13 @@ class Launch(Options):
         if self.distributed and self.coordinator is not None:
             raise ValueError(
                 "distributed takes the coordinator from the cluster; got coordinator "
-                f"{self.coordinator}. Leave one of the two away."
+                f"{self.coordinator}. Give only one of the two."
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputFolder(Options):
-    """What becomes of a run that is in the output folder already."""
+    """Whether to resume or to delete a run that the output folder holds already."""
 
     resume: bool = False
     """Go on with the run in the output folder."""
@@ -173,7 +173,7 @@ def as_json(options: Any, kind: type[Any] | None = None) -> dict[str, Any]:
 
     Args:
       options: A record. The output folder and the options of the launch are left out.
-      kind: A parent of the record; if it is given, its fields alone.
+      kind: A parent class of the record; if given, only its fields are taken.
     """
     launch = {field.name for each in (Launch, OutputFolder) for field in dataclasses.fields(each)}
     names = [field.name for field in dataclasses.fields(options if kind is None else kind)]

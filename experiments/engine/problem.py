@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from experiments.engine.snapshots import Snapshots
 
-# A function that takes a device's part of arrays whose first axis is the batch.
+# A function that cuts a device's part out of arrays whose first axis is the batch.
 Shard = Callable[[Any], Any]
 
 
@@ -30,12 +30,12 @@ class Problem:
       init: ``init(seed)`` gives the parameters, and constants: arrays that the loss reads and no
         step changes, such as stored statistics.
       loss: ``loss(params, constants, batch, key)`` gives a scalar and metrics. Metrics that are
-        scalars are averaged over steps and logged. Metrics that are arrays, one entry for each
-        example, are kept of the last step alone, for ``monitor``.
+        scalars are averaged over steps and logged. Metrics that are arrays have an entry for each
+        example; ``monitor`` gets those of the last step.
       draw: ``draw(key, data, shard)`` gives the batch of a step: a tree of arrays whose first axis
-        is the batch. It draws whatever is random for the whole batch, so that all devices draw
-        alike, and calls ``shard`` on that before it reads the examples. ``data`` is the data below,
-        or the next of ``batches``, in which the examples are sharded already.
+        is the batch. It draws random numbers for the whole batch, so that all devices draw the
+        same, and calls ``shard`` on them before it reads the examples. ``data`` is the field of
+        that name, or the next of ``batches``, whose examples are sharded already.
       optimizer: From optax, with its schedule.
       batch_size: Examples in a step.
       data: A tree of arrays that stays on every device.
@@ -45,14 +45,14 @@ class Problem:
         leading axis of seeds; gives an array over seeds for each metric. ``validation_error`` is
         the metric that early stopping follows.
       snapshots: The model's outputs for a few examples, throughout the training.
-      monitor: Metrics of the arrays that the loss gave.
-      gradient_metrics: Metrics of the gradient.
-      one_after_the_other: Whether accelerators train the seeds of a group one after the other:
-        convolutions with a kernel for each seed are grouped ones, which cuDNN runs slower.
+      monitor: Computes metrics from the arrays among the loss's metrics.
+      gradient_metrics: Computes metrics from the gradient.
+      one_after_the_other: Whether accelerators train the seeds of a group one after the other.
+        Batched over seeds, a convolution becomes a grouped one, which cuDNN runs slower.
 
     ``draw`` and ``loss`` get the same key, which depends on the seed and the step alone, so that a
-    resumed training sees the same batches. An experiment that needs it in both splits it alike in
-    both.
+    resumed training sees the same batches. An experiment that uses it in both must split it the
+    same way in both.
     """
 
     init: Callable[[int], tuple[Any, Any]]
@@ -78,7 +78,7 @@ class Schedule:
       steps_per_dispatch: Steps between two lines of metrics; with resident data, steps of one
         compiled call.
       validations: About how many times held-out examples are measured.
-      early_stopping: Number of measurements without a smaller error after which a training ends.
+      early_stopping: A training ends after this many measurements without a smaller error.
     """
 
     steps: int
@@ -87,7 +87,7 @@ class Schedule:
     early_stopping: int | None = None
 
     def is_validated(self, step: int) -> bool:
-        """Whether held-out examples are measured after so many steps."""
+        """Whether held-out examples are measured after this step."""
         dispatches = self.steps // self.steps_per_dispatch
         every = max(1, dispatches // self.validations)
         return step // self.steps_per_dispatch % every == 0 or step == self.steps

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from experiments.engine.files import read_json
 
 _VERSION = "version"
-# Not Self, which the checks of types at run time refuse in a method.
+# Not ``Self``, because the type checker at run time refuses it in a method.
 _Kind = TypeVar("_Kind", bound="Record")
 
 
@@ -34,14 +34,14 @@ class Record:
 
     @classmethod
     def from_json(cls: type[_Kind], data: Any, where: Path | str = "the JSON object") -> _Kind:
-        """The record that a JSON object holds. Entries that are no fields are left out.
+        """The record that a JSON object holds. Entries that are not fields are ignored.
 
         Args:
           data: The parsed JSON.
-          where: What to call it in errors.
+          where: Its name in errors.
 
         Raises:
-          ValueError: If it is no object, lacks an entry, or is of a newer version.
+          ValueError: If it is not an object, lacks an entry, or has a newer version.
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"{where} must hold a JSON object; got {type(data).__name__}.")
@@ -49,7 +49,7 @@ class Record:
         if version > cls.VERSION:
             raise ValueError(
                 f"{where} is of version {version} and this program knows {cls.__name__} up to "
-                f"version {cls.VERSION}. Read it with a newer one."
+                f"version {cls.VERSION}. Read it with a newer program."
             )
         hints = typing.get_type_hints(cls)
         given = {field.name for field in _fields(cls) if field.name in data}
@@ -63,7 +63,7 @@ class Record:
         """The record in a file.
 
         Raises:
-          ValueError: If the file is no such record; names it.
+          ValueError: If the file does not hold such a record; names it.
         """
         return cls.from_json(read_json(path), path)
 
@@ -75,7 +75,7 @@ class Result(Record):
     Attributes:
       dataset: The name of the data.
       settings: Without the places of data and weights.
-      versions, device: Of the packages and of the computation.
+      versions, device: The package versions and the device that made it.
     """
 
     dataset: str
@@ -95,7 +95,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 def _to_json(value: Any) -> Any:
     if isinstance(value, Record):
-        # The version of the whole is that of its parts.
+        # Only the outermost record writes its version; it covers the inner ones.
         return {name: each for name, each in value.to_json().items() if name != _VERSION}
     if isinstance(value, Mapping):
         return {str(key): _to_json(each) for key, each in value.items()}
@@ -105,7 +105,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(hint: Any, value: Any, where: Path | str) -> Any:
-    """A JSON value as a field of a type."""
+    """Converts a JSON value to the type of a field."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if value is None or hint is Any:
         return value

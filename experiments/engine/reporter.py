@@ -15,14 +15,14 @@ _Metrics = dict[str, Array]
 
 
 class Dispatch(NamedTuple):
-    """The results of some steps.
+    """The results of the steps of one dispatch.
 
     Attributes:
-      step: The step after them.
-      number: The number of steps.
+      step: The number of the last of these steps.
+      number: How many steps these are.
       metrics: The metrics of all steps together, or a list of the metrics of each step.
       measured: Metrics of held-out examples, where they were due.
-      snapshot: Outputs for the followed examples, if there are any.
+      snapshot: The model's outputs for the followed examples, if there are any.
     """
 
     step: int
@@ -33,7 +33,7 @@ class Dispatch(NamedTuple):
 
 
 class Reporter:
-    """Takes the results of a dispatch when it is sent, and writes them later, on request."""
+    """Takes the results of a dispatch when it is sent; writes them when asked to."""
 
     def __init__(
         self,

@@ -26,8 +26,8 @@ def prepare_folder(run: Settings, folder: Path, *, resume: bool, overwrite: bool
     """Makes the folder of a run, or checks that it holds this very run.
 
     Raises:
-      ValueError: If it holds anything and neither option is given, or if it holds something else
-        than this run.
+      ValueError: If it holds a run and neither option is given, or if it holds anything but this
+        run.
     """
     if is_first():
         _prepare(run, folder, resume=resume, overwrite=overwrite)
@@ -36,7 +36,7 @@ def prepare_folder(run: Settings, folder: Path, *, resume: bool, overwrite: bool
 
 def _prepare(run: Settings, folder: Path, *, resume: bool, overwrite: bool) -> None:
     config_file = folder / "config.json"
-    # A kill may have left no more than the beginning of a file.
+    # A folder counts as empty if a kill has left only partial files.
     occupied = folder.exists() and (
         not folder.is_dir() or not all(is_partial(path) for path in folder.iterdir())
     )
@@ -60,9 +60,9 @@ def _prepare(run: Settings, folder: Path, *, resume: bool, overwrite: bool) -> N
 
 
 def check_settings(run: Settings, folder: Path, *, but: Collection[str] = ()) -> None:
-    """Checks that a folder holds a run of these settings, some of them left out.
+    """Checks that a folder holds a run of these settings; those in ``but`` may differ.
 
-    A setting that the folder lacks was introduced later, and had its default.
+    A setting that the folder lacks is newer than the run, so the run had its default.
 
     Raises:
       ValueError: If settings differ; names them.
@@ -89,7 +89,7 @@ def read_finished(folder: Path, schedule: Schedule, like: Progress) -> Progress:
     Args:
       folder: The folder of its checkpoints.
       schedule: Of the training.
-      like: A progress of its structure.
+      like: A progress with the same leaves, shapes and dtypes.
 
     Raises:
       ValueError: If there is no checkpoint, it cannot be read, or the training is not finished.
@@ -99,7 +99,7 @@ def read_finished(folder: Path, schedule: Schedule, like: Progress) -> Progress:
 
 def _read_finished(folder: Path, schedule: Schedule, like: Progress) -> Progress:
     step = None
-    # Checkpoints would make a folder that is missing.
+    # ``Checkpoints`` would create a missing folder.
     if folder.is_dir():
         with closing(Checkpoints(folder)) as checkpoints:
             step = checkpoints.latest()

@@ -1,4 +1,4 @@
-"""A command at work in its output folder: metrics, checkpoints' places, and the request to stop."""
+"""An open output folder: its metrics, its checkpoint folders, and the request to stop."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager

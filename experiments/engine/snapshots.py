@@ -1,4 +1,4 @@
-"""Snapshots of a model at work, taken after every dispatch of a training."""
+"""Snapshots of a model's outputs, taken after every dispatch of a training."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,7 +53,7 @@ class Snapshots:
         write_atomically(self._path, lambda path: np.savez_compressed(path, **arrays))
 
     def restore(self, step: int) -> None:
-        """Takes up the snapshots of an interrupted training, up to the step it resumes from."""
+        """Reads the snapshots of an interrupted training, up to the step it resumes from."""
         self._kept = []
         if not step:
             return

@@ -27,7 +27,7 @@ class Program(NamedTuple):
         resident data, and metrics: means over the steps, arrays of the last one.
       step: ``step(states, constants, batches, keys)``, the same for one step on a batch from the
         host for each seed.
-      monitor: Metrics of the arrays among the metrics.
+      monitor: Computes the metrics of a problem's ``monitor``.
     """
 
     devices: Devices
@@ -41,8 +41,8 @@ def make_program(problem: Problem, devices: Devices, *, accumulate: int = 1) -> 
 
     Args:
       problem: Its loss, draw and optimizer are compiled; ``init``, data and measurements are not.
-      devices: Where.
-      accumulate: Parts in which a step works through its batch.
+      devices: The devices to run on.
+      accumulate: Number of parts of a batch that a step processes one after the other.
     """
     step = make_step(problem, devices, accumulate)
 
@@ -102,7 +102,7 @@ def make_step(problem: Problem, devices: Devices, accumulate: int = 1) -> Step:
             grads, metrics = gradients(params, constants, *part)
             return jax.tree.map(jnp.add, total, grads), metrics
 
-        # Every n-th example, so that a part lies on all devices that the batch lies on.
+        # Take every n-th example, so that each part spans all devices of the batch.
         parts = jax.tree.map(
             lambda a: jnp.moveaxis(a.reshape(-1, accumulate, *a.shape[1:]), 1, 0), batch
         )
@@ -156,10 +156,10 @@ def make_run(step: Step) -> Callable[[State, Any, Any, PRNGKeyArray, int], tuple
 def _over_seeds(
     problem: Problem, devices: Devices, function: Callable[..., Any], *arguments: Any
 ) -> Any:
-    """A function of one seed, for arguments with a leading axis of seeds."""
+    """Calls a function of one seed on arguments with a leading axis of seeds."""
     number = len(jax.tree.leaves(arguments[-1])[0])
     if number == 1:
-        # XLA on the CPU runs a batched product slower than a plain one, also with a batch of one.
+        # XLA on the CPU runs a batched product slower than a plain one, even for a batch of one.
         ended = function(*jax.tree.map(lambda each: each[0], arguments))
         return jax.tree.map(lambda each: each[None], ended)
     if problem.one_after_the_other and devices.platform != "cpu":

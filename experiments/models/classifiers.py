@@ -1,22 +1,23 @@
 """The classifiers of the experiments, with or without a spatial transformer before them.
 
-Layers follow the distorted-MNIST protocol of Jaderberg et al., arXiv:1506.02025, appendix A.4: FCN
-two hidden layers; CNN convolutions 9×9 and 7×7, each followed by 2×2 max-pooling; localization of
-ST-FCN three layers of 32 units, of ST-CNN two 5×5 convolutions of 20 filters and a layer of 20 on
-the halved input; in sets RTS and TC, and in the additions, the transformer's output is averaged
-2×2. Each transform of a 2×ST-FCN has a localization network of its own, and samples all channels.
+The layers follow the distorted-MNIST protocol of Jaderberg et al., arXiv:1506.02025, appendix A.4.
+The FCN has two hidden layers; the CNN has convolutions 9×9 and 7×7, each followed by 2×2
+max-pooling. The localization network of the ST-FCN has three layers of 32 units; that of the ST-CNN
+has two 5×5 convolutions of 20 filters and a layer of 20 units, on the halved input. In sets RTS and
+TC, and in the additions, the transformer's output is averaged 2×2. Each transform of a 2×ST-FCN has
+a localization network of its own, and samples all channels.
 
 A volume is flattened along its depth before the classifier. A spatial transformer of volumes comes
 before that; its output has as many voxels as the digit's own cube, 28³ of 60³. Its localization
-network is that of images, on three views of the volume, halved.
+network is that of images, applied to three halved views of the volume.
 
-Deviations. At ``width=1`` there are 256 and 256 units, or 32 and 64 filters. The experiments choose
-the width for 400,000 parameters, localization network included. The paper also uses about 400,000
-parameters for every model, but its stated layer widths cannot add up to that; we keep the total and
-choose the widths. In RTS the output of a transformer has 56×56 pixels, not 42×42: averaged 2×2,
-42×42 becomes 21×21, which is too small for the convolutions; 28×28 is the size of the digits
-themselves. In the additions, where the paper has no CNN behind a transformer, it has 42×42, and
-56×56 before a CNN.
+Deviations from the paper. ``width=1`` means 256 and 256 units, or 32 and 64 filters. The
+experiments choose the width for 400,000 parameters, localization network included. The paper also
+uses about 400,000 parameters for every model, but its stated layer widths cannot add up to that; we
+keep the total and choose the widths. In RTS the transformer's output has 56×56 pixels, not 42×42:
+averaged 2×2, 42×42 becomes 21×21, which is too small for the convolutions, and 56×56 becomes 28×28,
+the size of the digits. In the additions the output has 42×42 pixels before an FCN, and 56×56 before
+a CNN, which the paper does not have there.
 """
 
 import math
@@ -37,7 +38,7 @@ from stn_jax import nn as stnn
 
 # Height and width of the classifier's input behind a transformer, after averaging 2×2.
 _CROPS: dict[str, tuple[int, int]] = {"RTS": (28, 28), "TC": (30, 30), "addition": (21, 21)}
-# Instead of crops that are too small for the convolutions: 28×28, the size of the digits.
+# Replaces crops that are too small for the convolutions: 28×28, the size of the digits.
 _LEAST_CROP = 24
 _CROP_OF_CONVOLUTIONS = (28, 28)
 # Units of a fully connected layer, and filters of the second convolution, at width 1.
@@ -145,7 +146,7 @@ class ConvolutionalClassifier(nnx.Module):
 
 
 class ThreeSidedLocalization(nnx.Module):
-    """A localization network of images, applied to three views of a volume, halved."""
+    """A localization network of images, applied to three halved views of a volume."""
 
     def __init__(self, localization: Callable[[Array], Array]) -> None:
         self.localization = localization
@@ -158,7 +159,7 @@ class ThreeSidedLocalization(nnx.Module):
 
 
 class ParallelLocalizations(nnx.Module):
-    """Localization networks of the same images, one for each parallel transform."""
+    """Localization networks that get the same images, one for each parallel transform."""
 
     def __init__(self, networks: Sequence[Callable[[Array], Array]]) -> None:
         self.networks = nnx.List(networks)
@@ -171,7 +172,7 @@ class ParallelLocalizations(nnx.Module):
 
 
 class Model(nnx.Module):
-    """A classifier, perhaps behind a spatial transformer.
+    """A classifier, with or without a spatial transformer before it.
 
     The outputs of parallel transforms are stacked along the channels. Between transformer and
     classifier there may be 2×2 average-pooling, and volumes are flattened.
@@ -197,7 +198,7 @@ class Model(nnx.Module):
     def forward(
         self, images: Float[Array, "batch *space c"]
     ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch ..."] | None]:
-        """Logits and theta of each image; no theta without a spatial transformer."""
+        """Logits and theta of each image; theta is ``None`` without a spatial transformer."""
         theta = None
         if self.transformer is not None:
             images, theta = self.transformer(images, return_theta=True)
@@ -228,12 +229,12 @@ def build(
     crop: tuple[int, ...] | None = None,
     rngs: nnx.Rngs,
 ) -> Model:
-    """A model by name.
+    """Makes a model by its name.
 
     Args:
       name: With or without a spatial transformer, fully connected or convolutional.
-      transform: That of the spatial transformer, if the model has one.
-      in_shape: Height, width and channels of an image; of a volume the depth before them.
+      transform: Transform of the spatial transformer, if the model has one.
+      in_shape: Height, width and channels of an image; for a volume the depth comes first.
       num_classes: Number of classes.
       width: Factor on the filters and units of the classifier.
       crop: Height and width of the classifier's input behind a spatial transformer, whose output
@@ -243,7 +244,7 @@ def build(
       rngs: Flax random state.
 
     Raises:
-      ValueError: If images are too small for the network, or the transform is not one of volumes.
+      ValueError: If images are too small for the network, or the transform has no form for volumes.
     """
     classifier: nnx.Module
     shape = input_shape(name, in_shape, crop)
@@ -272,7 +273,7 @@ def build(
 
 
 def crop_of(task: str, name: ModelName, image_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The ``crop`` for :func:`build`, from task, model and an undistorted image's shape."""
+    """The ``crop`` for :func:`build`, from the task, the model and an undistorted image's shape."""
     if task == "volumes":
         return cube_shape(image_shape)
     crop = _CROPS.get(task)
@@ -291,7 +292,7 @@ def input_shape(
 
 
 def _is_solid(in_shape: tuple[int, ...]) -> bool:
-    """Whether a shape is that of a volume, not of an image."""
+    """Whether the shape is of a volume, not of an image."""
     return len(in_shape) == 4
 
 
@@ -324,7 +325,7 @@ def localization(
 
 
 def compute_in(model: nnx.Module, precision: PrecisionName) -> None:
-    """Makes the layers of a model compute in a precision, except those that give theta and logits.
+    """Sets the dtype that a model's layers compute in, except those that give theta and logits.
 
     Parameters stay float32, and so do layers without parameters on float32 inputs.
     """

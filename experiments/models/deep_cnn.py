@@ -2,7 +2,7 @@
 
 Convolutions 5×5, 5×5 and 3×3, the first two followed by 2×2 max-pooling, and two fully connected
 layers. Each image is first standardised to mean 0 and deviation 1, since photographs of signs
-differ most in their light.
+differ most in brightness and contrast.
 """
 
 import math
@@ -19,7 +19,7 @@ from stn_jax import nn as stnn
 # Filters of each convolution, and units, at width 1.
 _FILTERS, _UNITS = (32, 64, 128), 256
 _SIZES = (5, 5, 3)
-# Keeps the noise of a uniform image small.
+# Added in quadrature to the deviation, so that noise in a uniform image stays small.
 _LEAST_DEVIATION = 0.05
 
 
@@ -30,8 +30,8 @@ class DeepClassifier(nnx.Module):
       in_shape: Height, width and channels of an image.
       num_classes: Number of classes.
       width: Factor on the filters and units.
-      transform: Of a spatial transformer behind the first convolution and its pooling, which
-        warps all maps alike; no transformer if ``None``.
+      transform: Transform of a spatial transformer behind the first pooling, which warps all
+        feature maps the same way; ``None`` for no transformer.
       rngs: Flax random state.
 
     Raises:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from stn_jax.sampling.backends.cpu_loops import isolate_loop
 
-# Output columns of a convolution in one matrix product.
+# Output columns of a convolution that one matrix product computes.
 _COLUMNS_AT_ONCE = 10
 
 
@@ -18,7 +18,7 @@ _COLUMNS_AT_ONCE = 10
 def max_pool(maps: Float[Array, "batch h w c"]) -> Float[Array, "batch h//2 w//2 c"]:
     """2×2 max-pooling, in the form whose gradient XLA runs fast on the CPU.
 
-    Of equal pixels the first gets the gradient, as in PyTorch.
+    If pixels are equal, the first gets the gradient, as in PyTorch.
     """
     return _in_windows(maps).max(axis=(2, 4))
 
@@ -35,7 +35,7 @@ def _max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
         here = first[:, :, None, :, None] == place
         return jnp.where(here, _in_windows(tangent), 0).sum(axis=(2, 4))
 
-    # In a loop of its own: XLA would otherwise recompute the transpose for both its consumers.
+    # Isolated in its own loop; otherwise XLA recomputes the transpose for both its consumers.
     tangent = isolate_loop(chosen, tangents[0], first.astype(jnp.int8))
     return jnp.maximum(upper, lower), tangent
 
@@ -53,12 +53,13 @@ def _in_windows(maps: Array) -> Array:
 
 
 def convolve(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
-    """``lax.conv_general_dilated``; on the CPU one matrix product for a few columns at once.
+    """``lax.conv_general_dilated``; on the CPU a matrix product for every few output columns.
 
     XLA on the CPU runs the input gradient of a convolution with a large kernel through a naive
-    loop, but the gradient of a product is another product. A product for each single column would
-    read every pixel as often as the kernel is wide; a product for several neighbouring columns
-    multiplies by some zeros instead, which is faster. Only for plain convolutions without padding.
+    loop, but the gradient of a product is another product. One product per column would read every
+    pixel once for each column of the kernel; one product for several neighbouring columns
+    multiplies by some zeros instead, which is faster. Only for convolutions without padding,
+    strides or dilation.
     """
 
     def plain(inputs: Array, kernel: Array) -> Array:
@@ -68,7 +69,7 @@ def convolve(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
 
 
 def _by_products(inputs: Array, kernel: Array) -> Array:
-    """The convolution as a matrix product for each few columns of the output."""
+    """The convolution as one matrix product for every few columns of the output."""
     size_y, size_x, channels, filters = kernel.shape
     batch, *space, _ = inputs.shape
     height, width = space[0] - size_y + 1, space[1] - size_x + 1
@@ -81,7 +82,7 @@ def _by_products(inputs: Array, kernel: Array) -> Array:
     tiled = jnp.stack([rows[:, :, x * columns :][:, :, :span] for x in range(tiles)], axis=2)
     tiled = tiled.reshape(batch, -1, tiles, span * channels)
     windows = jnp.concatenate([tiled[:, y : y + height] for y in range(size_y)], axis=-1)
-    # place[s, o, k]: whether the kernel's column k weights the window's column s for output o.
+    # place[s, o, k]: whether output column o weights window column s by kernel column k.
     place = np.arange(span)[:, None, None] == (
         np.arange(columns)[:, None] + np.arange(size_x)[None, :]
     )

@@ -1,4 +1,4 @@
-"""The number of parameters of a classifier, and the width for a number of parameters."""
+"""The number of parameters of a classifier, and the width that gives such a number."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ from experiments.models.classifiers import (
     localization,
 )
 
-# The size of every model of digits.
+# Number of parameters of every model of digits.
 PARAMETERS = 400_000
 _MOST_UNITS = 8192
 
@@ -33,7 +33,7 @@ def width_for(
     *,
     crop: tuple[int, ...] | None = None,
 ) -> float:
-    """The width at which :func:`build` makes a model nearest to a size.
+    """The width at which :func:`build` makes the model whose size is nearest to a given one.
 
     Args:
       parameters: The number of parameters, with the localization network.
@@ -59,21 +59,21 @@ def width_for(
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """Number of trained numbers in a model."""
+    """Number of parameters of a model."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 def _size_of_fully_connected(
     in_shape: tuple[int, ...], num_classes: int, units: np.ndarray
 ) -> np.ndarray:
-    """Number of parameters for each number of units."""
+    """Number of parameters of a fully connected model, for each number of units."""
     return (math.prod(in_shape) + 1 + units + 1 + num_classes) * units + num_classes
 
 
 def _size_of_convolutional(
     in_shape: tuple[int, ...], num_classes: int, filters: np.ndarray
 ) -> np.ndarray:
-    """Number of parameters for each number of filters of the second convolution."""
+    """Number of parameters of a CNN, for each number of filters of the second convolution."""
     height, width, channels = in_shape
     first = (filters + 1) // 2
     pixels = math.prod(((side - 8) // 2 - 6) // 2 for side in (height, width))

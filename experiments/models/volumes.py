@@ -1,4 +1,4 @@
-"""Volumes as images: what lies between a volume and a network of images."""
+"""Turns volumes into images, for networks of images."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,13 +12,13 @@ def flatten(volumes: Float[Array, "*batch d h w c"]) -> Float[Array, "*batch h w
 
     With that factor, an upright digit that fills its volume is as bright as its image.
     """
-    # In a loop of its own: XLA on the CPU would otherwise recompute the volume for each consumer.
+    # Isolated in its own loop; otherwise XLA on the CPU recomputes the volume for each consumer.
     return isolate_loop(lambda volumes: volumes.mean(axis=-4) / THICKNESS, volumes)
 
 
 def three_views(
     volumes: Float[Array, "batch side side side c"],
 ) -> Float[Array, "batch side side 3*c"]:
-    """Cubes flattened along depth, height and width; the three views are channels."""
+    """Flattens cubes along depth, height and width; the three views become channels."""
     sides = (volumes.mean(axis=axis) / THICKNESS for axis in (2, 3))
     return jnp.concatenate([flatten(volumes), *sides], axis=-1)

@@ -13,9 +13,9 @@ _DPI = 90
 _FRAME_MS = 150
 _LAST_FRAME_MS = 3000
 _MAX_BYTES = 2_000_000
-# Most parameters in a caption; a thin plate spline has dozens.
+# A caption shows at most this many parameters; a thin plate spline has dozens.
 _MAX_NUMBERS = 12
-# Parameters in a row of the matrix: affine and projective, and affine in 3-D.
+# Columns of the matrix, by number of parameters: affine, projective, affine in 3-D.
 _ROWS = {6: 3, 8: 3, 12: 4}
 
 
@@ -27,12 +27,12 @@ def theta_animation(
     Args:
       pictures: Pictures of a model with a spatial transformer.
       total_steps: Number of training steps, for the caption.
-      max_frames: Snapshots beyond this number are left out evenly; the first and last are kept.
+      max_frames: At most this many snapshots are shown, evenly spaced, with the first and the last.
       max_images: Number of images shown.
 
     Returns:
-      The bytes of a GIF file: one frame for each snapshot; the last one stays longer. Every other
-      frame is left out until the file is smaller than 2 MB.
+      The bytes of a GIF file: one frame for each snapshot; the last one stays longer. While the
+      file is larger than 2 MB, every other frame is removed.
 
     Raises:
       ValueError: If the pictures are of a model without a spatial transformer.
@@ -64,7 +64,7 @@ def theta_animation(
         frames.append(Image.fromarray(figures.pixels(figure)))
         for line in lines:
             line.remove()
-        # The layout is computed once, so that nothing jumps and drawing is quick.
+        # Compute the layout once, so that frames do not jump and drawing is quick.
         figure.set_layout_engine("none")
     gif = animate(frames)
     while len(gif) > _MAX_BYTES and len(frames) > 2:

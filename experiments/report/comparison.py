@@ -18,16 +18,16 @@ from experiments.report.page import (
 from experiments.report.records import TableCell, TableEntry, Verdict
 from experiments.report.runs import RunFolder, run_names
 
-# Between an error and the paper's, in a table of models × sets.
+# The sign between an error and the paper's, in a table of models × sets.
 _SIGNS: dict[Verdict, str] = {"at or below": "≤", "within the interval": "≈", "above": ">"}
-# The paper's numbers have one decimal and a binomial standard error of 0.1 points; twice that of a
-# difference sets two models apart.
+# The paper's errors have one decimal and a binomial standard error of 0.1 points, so their
+# difference has 0.14. Two models count as different from twice that on.
 _APART = 0.3
 _PENDING = "…"
 _NONE = "–"
 _LEGEND = (
-    "Test error in percent, the mean over seeds, and its 95 % interval; then how it stands to the "
-    "paper's: ≤ at or below it, ≈ above it by less than the interval is wide, > above it."
+    "Test error in percent: the mean over seeds and its 95 % interval. Then the paper's error: "
+    "≤ ours is at or below it, ≈ our interval reaches down to it, > our interval lies above it."
 )
 _SAMPLES = "Test images of each set; none shows them undistorted."
 
@@ -43,11 +43,11 @@ def order(entries: Sequence[TableCell]) -> tuple[int, list[str]]:
     """Compares the order of the models with the published order.
 
     Args:
-      entries: Those without a verdict are left out.
+      entries: The cells; those without a verdict are ignored.
 
     Returns:
-      The number of pairs of models of one set whose published errors differ by 0.3 points or more,
-      and a description of each pair among them whose order is the opposite here.
+      The number of pairs of models on one set whose published errors differ by 0.3 points or more,
+      and a description of each of these pairs whose order is reversed here.
     """
     judged = [(e.paper, e) for e in _finished(entries) if e.verdict and e.paper is not None]
     pairs = [
@@ -66,12 +66,12 @@ def order(entries: Sequence[TableCell]) -> tuple[int, list[str]]:
 
 
 def comparison_text(entries: Sequence[TableCell]) -> str:
-    """A row for each cell, and how the cells were made."""
+    """A table with a row for each cell, then the settings and the versions."""
     return "\n".join([tables.text_table(*_rows(entries)), "", *_protocol(entries)])
 
 
 def comparison_markdown(entries: Sequence[TableCell]) -> str:
-    """Models × sets, for a README."""
+    """A table of models × sets, then the settings and the versions, for a README."""
     headings, rows = _matrix(entries)
     lines = [headings, ["---"] * len(headings), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -119,7 +119,7 @@ def build_comparison(
         picture = figures.png(figures.training_curves(curves))
         write_file(out / f"training_curves_{name}.png", picture)
         sections.append(html_figure(picture, f"Training curves, {name}", f"Set {name}. {CURVES}"))
-    # Of several runs of a cell, the last one's picture.
+    # If a cell has several runs, show the picture of the last one.
     looking = {
         (run.result.distortion, run.result.model, run.result.transform or ""): run.pictures
         for of_set in runs.values()
@@ -195,7 +195,7 @@ def _finished(entries: Sequence[TableCell]) -> list[TableEntry]:
 
 
 def _protocol(entries: Sequence[TableCell]) -> list[str]:
-    """How the cells were made, in sentences; settings that differ between cells are listed."""
+    """Sentences on the data, the training, the intervals and the versions of the finished cells."""
     done = _finished(entries)
     if not done:
         return ["Nothing is done yet."]

@@ -50,7 +50,7 @@ def new_figure(width: float, height: float, *, dpi: int = 120) -> Figure:
 
 
 def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Loss, and training and validation error, against the step: a colour a run, a line a seed.
+    """Loss, training and validation error against the step: a colour per run, a line per seed.
 
     Args:
       runs: By name, lines of metrics with ``seed``, ``step`` and ``loss``.
@@ -118,7 +118,7 @@ def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.nd
     """Error against the angle of the images: the mean over seeds, and their range.
 
     Args:
-      names: Of the models.
+      names: Names of the models.
       angles: In degrees.
       errors: In percent, ``[models, seeds, angles]``.
     """
@@ -144,7 +144,7 @@ def error_plot(results: Sequence[RunResult], names: Sequence[str] | None = None)
         seeds = result.test_errors
         axes.plot(result.interval, [row, row], color=color, linewidth=2, solid_capstyle="butt")
         axes.plot(result.mean, row, "o", color=color, markersize=9)
-        # A little lower: the mean of one seed would cover its ring.
+        # Draw the rings a little lower: with one seed the dot would cover its ring.
         axes.plot(
             seeds, [row + 0.25] * len(seeds), "o", color=color, markersize=4, fillstyle="none"
         )
@@ -217,7 +217,7 @@ def show_image(axes: Axes, image: np.ndarray, *, margin: float = 0.0) -> AxesIma
 
 
 def show_input(axes: Axes, pictures: Pictures, image: int) -> None:
-    """Shows an input; there is a margin if regions of a transformer will be drawn."""
+    """Shows an input, with a margin if the regions of a transformer will be drawn on it."""
     drawn = pictures.regions is not None and pictures.regions.transform.ndim == 2
     show_image(axes, pictures.inputs[image], margin=MARGIN if drawn else 0.0)
 
@@ -257,13 +257,13 @@ def _colors(runs: Sequence[object]) -> list[str]:
 
 
 def _lines(colors: Iterable[str], names: Iterable[str]) -> list[Line2D]:
-    """A legend of colours."""
+    """A line of each colour with its name, for a legend."""
     pairs = zip(colors, names, strict=True)
     return [Line2D([], [], color=color, label=name) for color, name in pairs]
 
 
 def _show_errors(axes: Axes) -> None:
-    """Makes the axis one of percent, logarithmic above 1 % and linear below, so that 0 is on it."""
+    """Scales the axis from 0 to 100 %: linear below 1 %, so that 0 is shown, logarithmic above."""
     axes.set_yscale("symlog", linthresh=1, linscale=0.4)
     axes.set(ylim=(0, 100), yticks=(ticks := [0, 1, 2, 5, 10, 20, 50, 100]))
     axes.set_yticklabels([str(tick) for tick in ticks])

@@ -81,7 +81,7 @@ def build_report(
       out: Folder to write to; made if it does not exist.
       runs: Run folders, in the order in which they are shown.
       title: Heading of the page.
-      names: Of the runs; by default their models, and the settings in which they differ.
+      names: Names of the runs; by default their models, and the settings in which they differ.
       opening: Sections of HTML that come first.
 
     Returns:
@@ -153,7 +153,7 @@ def build_page(
       out: Folder to write to.
       title: Heading of the page.
       sections: HTML that comes first.
-      metrics: By the name of a training, its lines of metrics; no curves are drawn without them.
+      metrics: The lines of metrics of each training, by name; ``None`` draws no curves.
       settings: Of the experiment.
 
     Returns:
@@ -215,7 +215,7 @@ def html_figure(image: bytes, alternative: str, explanation: str) -> str:
 
 
 def _protocols(names: Sequence[str], results: Sequence[RunResult]) -> str:
-    """How the runs were made; one paragraph where all were made alike."""
+    """The data, training and test of the runs; one paragraph if they are the same for all."""
     protocols = [html.escape(_protocol(result)) for result in results]
     if len(set(protocols)) == 1:
         return f"<p>{protocols[0]}</p>"

@@ -15,18 +15,19 @@ class RunResult(Record):
     """``result.json`` of a run.
 
     Attributes:
-      model, transform, distortion: Of the training; ``None`` in a model without a transformer.
+      model, transform, distortion: Settings of the training. ``transform`` is ``None`` for a model
+        without a transformer.
       dataset: The name of the data.
-      benchmark: The published benchmark that the data are, if they are one; since version 2.
-      num_parameters: Trained numbers of the model.
+      benchmark: The published benchmark, if the data are one; since version 2.
+      num_parameters: Number of trained parameters.
       steps, batch_size: Of the training.
-      seeds: One training for each.
+      seeds: There was one training for each.
       test_errors: In percent, by seed.
       test_images: Number of test images.
       mean, interval: Of the test errors, in percent.
       interval_method: How the interval was computed, in words.
       wall_time_s: Seconds of all trainings.
-      versions, device: Of the packages and of the computation.
+      versions, device: The package versions and the device of the run.
       tested_steps: The step of the state that was tested, by seed.
       validation_errors: At that step, by seed; ``None`` without held-out images.
       test_copies: Distorted copies of each test image.
@@ -63,7 +64,7 @@ class TableCell(Record):
     """A cell of a table: a model on a distortion.
 
     Attributes:
-      distortion, model, transform: Of the trainings.
+      distortion, model, transform: Settings of the trainings.
       paper: The published error in percent, if there is one.
     """
 
@@ -86,7 +87,7 @@ class TableEntry(TableCell):
       verdict: How the error compares with the published one; ``None`` if there is none, or if the
         data are not its benchmark.
       mean, interval, interval_method, seeds, test_errors, validation_errors: As of a run.
-      settings: Of the runs, without the place of the data.
+      settings: Settings of the runs, without the path of the data.
       num_parameters, dataset, test_images, steps, batch_size, versions, device, test_sha256: As of
         a run.
     """

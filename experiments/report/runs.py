@@ -43,7 +43,7 @@ class Pictures:
       inputs: Distorted inputs, volumes flattened, uint8 ``[images, height, width, channels]``.
       labels: True classes, ``[images]``.
       predictions: Predicted classes, ``[snapshots, images]``.
-      regions: Of the spatial transformer; ``None`` for a model without one.
+      regions: Those of the spatial transformer; ``None`` for a model without one.
     """
 
     steps: np.ndarray
@@ -96,7 +96,7 @@ def read_run(folder: Path) -> RunFolder:
 
 
 def transform_named(name: str, ndim: int = 2) -> Transform:
-    """The family of this name, for images or for volumes."""
+    """The family of transforms of this name, for images or for volumes."""
     try:
         family = getattr(stn_jax, name)
         transform: Transform = family() if ndim == 2 else family(ndim=ndim)
@@ -107,7 +107,7 @@ def transform_named(name: str, ndim: int = 2) -> Transform:
 
 
 def run_names(results: Sequence[RunResult]) -> list[str]:
-    """A short name for each run: its model, and as many settings as make the names different."""
+    """A short name for each run: its model, then settings until all names differ."""
 
     def name(result: RunResult, keys: Sequence[str]) -> str:
         values = (getattr(result, key) for key in keys)

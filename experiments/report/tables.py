@@ -7,7 +7,7 @@ from typing import Any
 from experiments.report.records import RunResult
 
 _NONE = "–"
-# Headings of columns of words, which are aligned on the left.
+# Columns with these headings hold words and are aligned on the left.
 _WORDS = (
     "run",
     "data",
@@ -24,7 +24,7 @@ _WORDS = (
 
 
 def error_table(results: Sequence[RunResult]) -> str:
-    """The test errors as plain text, one row a run in the order given.
+    """The test errors as plain text: one row per run, in the given order.
 
     Args:
       results: Of the runs.
@@ -51,7 +51,7 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def error_table_html(results: Sequence[RunResult], names: Sequence[str] | None = None) -> str:
-    """The same table as HTML, with a first column of names if they are given."""
+    """The table of :func:`error_table` as HTML, with a first column of names if they are given."""
     headings, rows = _cells(results)
     if names is not None:
         headings = ["run", *headings]
@@ -112,7 +112,7 @@ def format_duration(seconds: float) -> str:
 def _cells(results: Sequence[RunResult]) -> tuple[list[str], list[list[str]]]:
     """Headings, and one row of text a result."""
     rows = [_row(result) for result in results]
-    # Where all runs share the task, the page states it once, outside the table.
+    # If all runs share the task, the page states it once, outside the table.
     tasks = {(result.dataset, result.distortion) for result in results}
     if len(tasks) > 1:
         rows = [

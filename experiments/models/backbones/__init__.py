@@ -1,4 +1,4 @@
-"""Networks from photographs to features, and their published weights."""
+"""Networks that map photographs to features, and their published weights."""
 
 from experiments.models.backbones.base import Backbone
 from experiments.models.backbones.layers import FrozenBatchNorm

@@ -9,16 +9,17 @@ from jaxtyping import Array, Float
 
 
 class Backbone(nnx.Module):
-    """A network from images to maps of features, and by their mean to a description.
+    """A network from an image to feature maps, and to their means, the description.
 
     Parameters and statistics are float32; a backbone computes in its ``dtype``. It normalises
     images itself, in the way its published weights need.
 
     Attributes:
-      num_features: Number of maps, and length of a description.
-      stride: Side of an image over that of its maps; sides of images are multiples of it.
-      heads: Prefixes of the names of tensors that a file may hold beside the backbone's.
-      dtype: Of the convolutions and the maps.
+      num_features: Number of feature maps, and length of a description.
+      stride: The side of an image divided by the side of its feature maps; images must have sides
+        that are multiples of it.
+      heads: Prefixes of tensor names that a weight file may hold and that are not the backbone's.
+      dtype: The dtype of convolutions and feature maps.
     """
 
     num_features: ClassVar[int]
@@ -29,17 +30,17 @@ class Backbone(nnx.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch features"]:
-        """The mean of each map, float32, of RGB images with pixels in [0, 1]."""
+        """The mean of each feature map, float32, for RGB images with pixels in [0, 1]."""
         return self.features(images).mean(axis=(1, 2), dtype=jnp.float32)
 
     @abc.abstractmethod
     def features(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns features"]:
-        """The maps before the last pooling, of RGB images with pixels in [0, 1]."""
+        """The feature maps before the last pooling, for RGB images with pixels in [0, 1]."""
 
     def tensor_name(self, path: tuple[str, ...]) -> str:
-        """The name in files of published weights of the variable at a path of this module."""
+        """The name that published weights have for the variable at this path of the module."""
         *modules, variable = path
         return ".".join([*modules, _TENSORS[variable]])
 
@@ -52,7 +53,7 @@ class Backbone(nnx.Module):
             )
 
 
-# Flax's names of variables, and PyTorch's.
+# PyTorch's names of variables, by Flax's.
 _TENSORS = {
     "kernel": "weight",
     "scale": "weight",

@@ -1,4 +1,4 @@
-"""GoogLeNet with batch normalisation, the Inception of torchvision."""
+"""GoogLeNet with batch normalisation, as in torchvision."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from experiments.models.backbones.base import Backbone
 from experiments.models.backbones.layers import NormedConvolution, draw_kernels, max_pool_3x3
 from experiments.models.pooling import max_pool
 
-# The filters of each block's branches: 1×1; 1×1 and 3×3; 1×1 and 3×3; and 1×1 after the pooling.
+# Filters of each block's branches: 1×1; 1×1, 3×3; 1×1, 3×3; and 1×1 after the pooling.
 _BLOCKS = {
     "3a": (64, (96, 128), (16, 32), 32),
     "3b": (128, (128, 192), (32, 96), 64),
@@ -26,13 +26,13 @@ _EPSILON = 1e-3
 
 
 class GoogLeNet(Backbone):
-    """The first Inception, with batch normalisation, as torchvision has it.
+    """The first Inception network, with batch normalisation, as in torchvision.
 
-    Its third branches have 3×3 filters, not 5×5, as torchvision's published weights have them.
+    The third branch of each block has 3×3 filters, not 5×5, as torchvision's published weights do.
 
     Args:
       rngs: Flax random state.
-      dtype: Of the convolutions.
+      dtype: The dtype of the convolutions.
 
     Reference:
       Szegedy et al., Going Deeper with Convolutions, arXiv:1409.4842; the filters:
@@ -72,15 +72,15 @@ class GoogLeNet(Backbone):
         return maps
 
     def tensor_name(self, path: tuple[str, ...]) -> str:
-        """As ``inception3a.branch2.0.conv.weight``, ``inception3a.branch2.0.bn.running_mean``."""
+        """Such as ``inception3a.branch2.0.conv.weight``, ``inception3a.branch2.0.bn.bias``."""
         *modules, variable = [part for part in path if part not in ("blocks", "norm")]
-        # The layers of the last branch are counted from the pooling on.
+        # In the last branch PyTorch numbers the pooling as layer 0.
         modules = ["branch4.1" if part == "branch4" else part for part in modules]
         return super().tensor_name((*modules, "bn" if "norm" in path else "conv", variable))
 
 
 class Inception(nnx.Module):
-    """Four branches, whose maps are stacked."""
+    """Four branches; their feature maps are concatenated."""
 
     def __init__(
         self,

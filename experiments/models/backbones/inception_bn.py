@@ -16,7 +16,7 @@ from experiments.models.backbones.layers import (
 
 
 class _Block(NamedTuple):
-    """Filters of a block's branches; without ``single`` and ``pooled`` it halves the maps."""
+    """Filters of a block's branches. A block without ``single`` and ``pooled`` halves the maps."""
 
     single: int
     simple: tuple[int, int]
@@ -36,23 +36,24 @@ _BLOCKS = {
     "5a": _Block(352, (192, 320), (160, 224), 128),
     "5b": _Block(352, (192, 320), (192, 224), 128),
 }
-# The only one that takes maxima where it pools without halving.
+# Only this block has max-pooling without halving; the others have average-pooling.
 _LAST = "5b"
-# Of channels in the order blue, green, red, of pixels up to 255.
+# Means of the channels, blue, green, red, of pixels from 0 to 255.
 _MEAN = (104.0, 117.0, 128.0)
 
 
 class InceptionBN(Backbone):
-    """The Inception of Ioffe and Szegedy, the backbone of the paper on spatial transformers.
+    """Ioffe and Szegedy's Inception, the backbone in the paper on spatial transformers.
 
-    The paper's own weights were never published. Published weights, trained in Caffe, have in
-    PyTorch the names of ``bninception`` in Cadene's pretrainedmodels: ``conv1_7x7_s2.weight``,
-    ``conv1_7x7_s2_bn.weight``, ``inception_3a_double_3x3_reduce.weight`` and so on. A file for this
-    class needs these names, since neither torchvision nor timm has this network.
+    The paper's own weights were never published. Weights trained in Caffe were; ``bninception`` in
+    Cadene's pretrainedmodels has them for PyTorch. A file for this class needs the names used
+    there: ``conv1_7x7_s2.weight``, ``conv1_7x7_s2_bn.weight``,
+    ``inception_3a_double_3x3_reduce.weight`` and so on. Neither torchvision nor timm has this
+    network.
 
     Args:
       rngs: Flax random state.
-      dtype: Of the convolutions.
+      dtype: The dtype of the convolutions.
 
     Reference:
       Ioffe and Szegedy, Batch Normalization, arXiv:1502.03167, figure 5; the names, the paddings
@@ -106,12 +107,12 @@ class InceptionBN(Backbone):
         return maps
 
     def tensor_name(self, path: tuple[str, ...]) -> str:
-        """As ``inception_3a_1x1.weight`` and ``inception_3a_1x1_bn.running_mean``."""
+        """Such as ``inception_3a_1x1.weight`` and ``inception_3a_1x1_bn.running_mean``."""
         _, unit, *_, variable = path
         return super().tensor_name((f"{unit}_bn" if "norm" in path else unit, variable))
 
     def _pass(self, maps: Array, *names: str) -> Array:
-        """The maps behind some units, one after the other."""
+        """Applies some layers one after the other."""
         for name in names:
             maps = self.units[name](maps)
         return maps

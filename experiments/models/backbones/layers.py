@@ -14,17 +14,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class FrozenBatchNorm(nnx.Module):
-    """Batch normalisation by stored statistics, which never change.
+    """Batch normalisation with stored statistics, which never change.
 
     ``(x − mean) / sqrt(variance + epsilon) · scale + bias``; scale and bias are trained. The paper
-    computes the statistics of each batch. That has three costs: each device has only the few crops
-    of its part, or every layer needs a mean over all devices; the network differs between training
-    and testing; and the step carries more than parameters. The fixed statistics of ImageNet serve
-    photographs of birds as well, and training stays a pure function.
+    uses the statistics of each batch. That has three costs: a device normalises over only the few
+    crops of its part, unless every layer exchanges means; training and testing differ; and a step
+    has to update statistics, too. ImageNet's statistics suit photographs of birds, and with them
+    the loss is a pure function of the parameters.
 
     Args:
       features: Number of maps.
-      scale: The scale at the start; 0 makes a residual branch add nothing at first.
+      scale: The initial scale; with 0 a residual branch adds nothing at first.
       epsilon: Added to the variance.
     """
 
@@ -36,28 +36,28 @@ class FrozenBatchNorm(nnx.Module):
         self.epsilon = epsilon
 
     def factor_and_offset(self) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
-        """The factor and the offset of ``x · factor + offset``, which is the normalisation."""
+        """Factor and offset of the normalisation, ``x · factor + offset``."""
         factor = self.scale[...] / jnp.sqrt(self.variance[...] + self.epsilon)
         return factor, self.bias[...] - self.mean[...] * factor
 
 
 class NormedConvolution(nnx.Module):
-    """A convolution, normalisation by stored statistics and ``relu``, in one pass over the maps.
+    """A convolution, normalisation with stored statistics and ``relu``, in one pass over the maps.
 
-    The normalisation multiplies the kernel, which is much smaller than the maps. Half the filter's
-    side is added on all sides, so that a stride of 1 keeps the maps' shape. The kernel is zero
-    until :func:`draw_kernels`.
+    The normalisation's factor multiplies the kernel, which is much smaller than the maps. The
+    padding is half the filter's side, so that a stride of 1 keeps the maps' shape. The kernel is
+    zero until :func:`draw_kernels` is called.
 
     Args:
-      in_features: Number of maps that come in.
-      features: Number of maps.
+      in_features: Number of input maps.
+      features: Number of output maps.
       size: Side of the square filters.
       stride: Step of the filters.
-      biased: Whether the convolution has a bias of its own before the normalisation.
+      biased: Whether the convolution adds a bias before the normalisation.
       rectified: Whether ``relu`` follows.
-      scale: As in :class:`FrozenBatchNorm`; so is the next.
+      scale: As in :class:`FrozenBatchNorm`.
       epsilon: Added to the variance.
-      dtype: Of the computation; variables are float32.
+      dtype: The dtype to compute in; variables are float32.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class NormedConvolution(nnx.Module):
             offset = offset + self.bias[...] * factor
         side, stride = self.kernel.shape[0], self.stride
         if side == 1:
-            # The CPU is slow at the gradient of a convolution with strides.
+            # XLA on the CPU is slow at the gradient of a strided convolution.
             maps, stride = maps[:, ::stride, ::stride], 1
         maps = jax.lax.conv_general_dilated(
             maps.astype(self.dtype),
@@ -103,9 +103,9 @@ class NormedConvolution(nnx.Module):
 
 
 def draw_kernels(module: nnx.Module, rngs: nnx.Rngs) -> None:
-    """Draws all kernels of :class:`NormedConvolution` in a module, with the deviation of He et al.
+    """Draws all :class:`NormedConvolution` kernels of a module, by the initialisation of He et al.
 
-    One draw for all kernels: a compilation for each shape would take minutes.
+    It makes one draw for all kernels, since a compilation for each shape would take minutes.
     """
     kernels = [
         each.kernel for _, each in nnx.iter_modules(module) if isinstance(each, NormedConvolution)
@@ -113,7 +113,7 @@ def draw_kernels(module: nnx.Module, rngs: nnx.Rngs) -> None:
     sizes = [math.prod(kernel.shape) for kernel in kernels]
     drawn: Array | np.ndarray = _normal(rngs.params(), sum(sizes))
     if not isinstance(drawn, jax.core.Tracer):
-        # A slice of a NumPy array needs no compilation.
+        # NumPy, because slicing a NumPy array needs no compilation.
         drawn = np.asarray(drawn)
     ends = itertools.accumulate(sizes)
     for kernel, size, end in zip(kernels, sizes, ends, strict=True):
@@ -140,8 +140,9 @@ def max_pool_3x3(
     Args:
       maps: The maps.
       stride: Step of the windows.
-      padding: By how much windows reach beyond the first and the last row and column. PyTorch's
-        padding of 1 with stride 2 is ``(1, 0)`` for even sides, and its ceil mode ``(0, 1)``.
+      padding: How far windows reach beyond the first, and beyond the last, row and column.
+        PyTorch's padding of 1 with stride 2 is ``(1, 0)`` for even sides, and its ceil mode is
+        ``(0, 1)``.
     """
     return _pool_3x3(maps, jnp.maximum, -jnp.inf, stride, padding)
 
@@ -149,7 +150,7 @@ def max_pool_3x3(
 def average_pool_3x3(
     maps: Float[Array, "batch height width c"],
 ) -> Float[Array, "batch height width c"]:
-    """The mean of the 3×3 pixels around each; those outside the maps are zeros that count."""
+    """The mean of the 3×3 pixels around each; pixels outside the maps count as zeros."""
     return _pool_3x3(maps, jnp.add, 0.0, 1, (1, 1)) / 9
 
 

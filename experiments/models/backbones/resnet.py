@@ -11,20 +11,21 @@ from experiments.models.backbones.layers import NormedConvolution, draw_kernels,
 
 # Filters and number of the blocks of each layer.
 _LAYERS = ((64, 3), (128, 4), (256, 6), (512, 3))
-# A block gives so many times its filters.
+# A block's output has this many times as many maps as its filters.
 _EXPANSION = 4
-# Of ImageNet, by channel.
+# Mean and deviation of each channel over ImageNet.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ResNet50(Backbone):
     """ResNet-50 with the strides in the 3×3 convolutions, "v1.5", as torchvision and timm have it.
 
-    Without published weights each block starts as the identity, so that deviations stay bounded.
+    Without published weights each block starts as the identity, so that activations do not grow
+    from block to block.
 
     Args:
       rngs: Flax random state.
-      dtype: Of the convolutions.
+      dtype: The dtype of the convolutions.
 
     Reference:
       He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385; the strides:
@@ -62,7 +63,7 @@ class ResNet50(Backbone):
         return maps
 
     def tensor_name(self, path: tuple[str, ...]) -> str:
-        """As ``layer1.0.conv2.weight``, and ``layer1.0.downsample.1.bias`` of a normalisation."""
+        """Such as ``layer1.0.conv2.weight``; ``layer1.0.downsample.1.bias``, a normalisation's."""
         *modules, unit, variable = [part for part in path if part != "norm"]
         normalises = "norm" in path
         if unit == "downsample":
@@ -73,7 +74,7 @@ class ResNet50(Backbone):
 
 
 class Bottleneck(nnx.Module):
-    """Convolutions 1×1, 3×3 and 1×1, whose result is added to the input."""
+    """Convolutions 1×1, 3×3 and 1×1; their result is added to the input."""
 
     def __init__(self, in_features: int, filters: int, *, stride: int, dtype: Any) -> None:
         options: dict[str, Any] = {"dtype": dtype}

@@ -1,4 +1,4 @@
-"""A small backbone for small images, trained from nothing."""
+"""A small backbone for small images, without published weights."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ _FILTERS = (16, 32, 64)
 class Small(Backbone):
     """Three 3×3 convolutions without normalisation, each followed by 2×2 max-pooling.
 
-    For trials and tests: it has no published weights, and takes images from 8×8 pixels on. Each
-    image is first brought to mean 0 and deviation 1.
+    It is for trials and tests, and takes images of at least 8×8 pixels. Each image is first
+    standardised to mean 0 and deviation 1.
 
     Args:
       rngs: Flax random state.
-      dtype: Of the convolutions.
+      dtype: The dtype of the convolutions.
     """
 
     num_features = _FILTERS[-1]

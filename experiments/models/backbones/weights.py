@@ -1,4 +1,4 @@
-"""Published weights, read from a local file."""
+"""Reads published weights from a local file."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,22 +10,22 @@ from safetensors import SafetensorError, safe_open
 
 from experiments.models.backbones.base import Backbone
 
-# Names of tensors in an error, at most.
+# An error names at most this many tensors.
 _MOST_NAMES = 5
-# PyTorch's counters of batches, which no network reads.
+# PyTorch stores a counter of batches, which no network reads.
 _COUNTER = ".num_batches_tracked"
 _FLOATING = ("F64", "F32", "F16")
 
 
 def load_weights(backbone: Backbone, path: Path) -> None:
-    """Puts published weights in place of a backbone's own.
+    """Replaces a backbone's weights by published ones.
 
     Args:
       backbone: The module, which is changed.
       path: A safetensors file with the names of :meth:`Backbone.tensor_name`: those of torchvision
-        and timm, or for BN-Inception of pretrainedmodels. One is made of a PyTorch model by
-        ``safetensors.torch.save_file(model.state_dict(), path)``. The heads that classify are left
-        aside, and weights in other precisions become float32.
+        and timm, or for BN-Inception of pretrainedmodels.
+        ``safetensors.torch.save_file(model.state_dict(), path)`` writes one from a PyTorch model.
+        Classification heads are ignored, and weights in other precisions become float32.
 
     Raises:
       ValueError: If the file is missing or corrupt, or tensors are missing, superfluous, of other
@@ -64,7 +64,7 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
 
 def _theirs(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in PyTorch's layout: of a kernel filters first, then channels, rows, columns."""
+    """The shape in PyTorch's layout; a kernel has filters, channels, rows, columns."""
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
 
 
@@ -82,7 +82,7 @@ def _check(path: Path, name: str, shape: list[int], dtype: str, expected: tuple[
 
 
 def _refuse(path: Path, problem: str, names: Collection[str]) -> None:
-    """Raises a ``ValueError`` if there are names."""
+    """Raises a ``ValueError`` that lists the names, if there are any."""
     if names:
         first = sorted(names)[:_MOST_NAMES]
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
