@@ -26,7 +26,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
 def _classify(arguments: Arguments) -> None:
     """Trains all models that are not trained yet; measures, reports and prints the tables."""
     result_file = arguments.out / "result.json"
-    # Wrong options are found before a folder is touched.
+    # Check the options before a folder is touched.
     data = None if result_file.exists() and arguments.resume else check(arguments)
     prepare_folder(arguments, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite)
     if not result_file.exists():

@@ -20,7 +20,7 @@ RecipeName = Literal["adam", "paper"]
 
 
 class Resolved(NamedTuple):
-    """The settings that the recipe fills in where they are not given."""
+    """The settings that have a default for each recipe."""
 
     steps: int
     batch_size: int
@@ -39,30 +39,32 @@ _RECIPES: dict[RecipeName, Resolved] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Birds(TrainingOptions):
-    """The settings that determine a result."""
+    """All settings that a result depends on."""
 
     data: str = "drawn"
     """drawn (a small set, drawn into the output folder) | cub:FOLDER | tfds | tfds:DATA_DIR"""
     fit: FitName = "crop"
-    """How pictures become squares: crop, the middle of the longer side | whole, squeezed"""
+    """How pictures become squares: crop, take the middle of the longer side | whole, squeeze it"""
     validation: float = 0.1
-    """Share of the training images of every class held out for the validation curve."""
+    """Share of the training images of every class to hold out for the validation curve."""
     on: Literal["test", "validation"] = "test"
-    """The images to measure at the end. To choose settings, measure the held-out images."""
+    """The images to measure at the end. Choose settings by the held-out images."""
     num_transforms: tuple[int, ...] = (0, 2)
-    """Spatial transformers of each model; 0 is the plain CNN, which sees the whole image reduced to
-    a crop's size."""
+    """Number of spatial transformers of each model; 0 is the plain CNN, which sees the whole image
+    reduced to a crop's size."""
     backbone: BackboneName = "small"
-    """The network that describes a crop."""
+    """The network that computes the features of a crop."""
     weights: str | None = None
-    """Safetensors file of the backbone's published weights; all its copies start with them."""
+    """Safetensors file of the backbone's published weights; every backbone of a model starts with
+    them."""
     side: int = 64
     """Side of the model's input images, in pixels; the paper's are 448 and 224."""
     crop_size: int | None = None
-    """Side of a backbone's input; by default half of the image's, of drawn birds a quarter."""
+    """Side of a backbone's input, in pixels; by default half the image's side, a quarter for drawn
+    birds."""
     recipe: RecipeName = "adam"
-    """adam, its rate falling to zero along a cosine | paper: SGD with momentum and weight decay,
-    its rate divided by ten after 1/3, 2/3 and 5/6 of the steps"""
+    """adam: Adam, its rate falls to zero along a cosine | paper: SGD with momentum and weight
+    decay, its rate is divided by ten after 1/3, 2/3 and 5/6 of the steps"""
     steps: int | None = None
     """Training steps; by default the recipe's, adam 5000, paper 30000."""
     batch_size: int | None = None
@@ -72,11 +74,12 @@ class Birds(TrainingOptions):
     localization_rate: float | None = None
     """Factor on the rate of the localization network; adam 0.1, paper 0.0001."""
     localization_frozen_steps: int | None = None
-    """Number of first steps in which the localization network stands still; adam 400, paper 0."""
+    """Number of steps at the start in which the localization network is not trained; adam 400,
+    paper 0."""
     dropout: float | None = None
-    """Dropout rate of the descriptions; adam 0, paper 0.7."""
+    """Dropout rate of the backbones' features; adam 0, paper 0.7."""
     remat: bool = False
-    """Compute activations again in the backward pass, to save memory."""
+    """Recompute activations in the backward pass, to save memory."""
     steps_per_line: int = 50
     """Steps between two lines of metrics."""
 
@@ -103,7 +106,7 @@ class Birds(TrainingOptions):
 
     @property
     def resolved(self) -> Resolved:
-        """The settings that the recipe fills in where they are not given."""
+        """These settings; those that are ``None`` get the recipe's defaults."""
         given = {name: getattr(self, name) for name in Resolved._fields}
         return _RECIPES[self.recipe]._replace(
             **{name: value for name, value in given.items() if value is not None}
@@ -111,7 +114,7 @@ class Birds(TrainingOptions):
 
     @property
     def schedule(self) -> Schedule:
-        """How long its trainings are."""
+        """The length of its trainings."""
         return self.schedule_of(self.resolved.steps, self.steps_per_line, validations=10)
 
     @property
@@ -119,12 +122,12 @@ class Birds(TrainingOptions):
         """Side of a backbone's input."""
         if self.crop_size is not None:
             return self.crop_size
-        # At a quarter, crops are averaged 2×2, so that all places of a crop are equally sharp.
+        # A quarter of the side averages crops 2×2, so that all crops are equally sharp.
         return self.side // (4 if self.data == "drawn" else 2)
 
     @property
     def framing(self) -> Framing:
-        """How pictures become the squares that come from the host."""
+        """How pictures become the squares that the host hands to a step."""
         return Framing(stored_side(self.side), self.fit)
 
     def to_json(self) -> dict[str, Any]:
@@ -142,9 +145,9 @@ class Arguments(Birds, Launch, OutputFolder):
     """
 
     workers: int = 0
-    """Processes that read and decode images; with 0, threads of this one do that."""
+    """Processes that read and decode images; with 0 the threads of this process do."""
     threads: int = 2
-    """Threads that read images, in each such process."""
+    """Threads in each of these processes."""
     out: Path = Path("runs/birds")
     """Output folder."""
 

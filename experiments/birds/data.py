@@ -1,10 +1,10 @@
-"""Birds: CUB-200-2011 in its original folders or by TFDS, or a small drawn set in these folders.
+"""Birds: CUB-200-2011, in its original folders or by TFDS, or a small drawn set.
 
 Wah, Branson, Welinder, Perona and Belongie, The Caltech-UCSD Birds-200-2011 Dataset, 2011: 5,994
 training and 5,794 test images of 200 classes, each with a box around the bird and the places of 15
-parts. The text files number images, classes and parts from 1, with one entry on a line. Boxes and
-parts are for measuring; a training never gets them. TFDS has the boxes but not the parts. Test
-images are those of the benchmark; for validation, the last training images of every class are held
+parts. The text files number images, classes and parts from 1, with one entry per line. Boxes and
+parts are only for measuring; a training never gets them. TFDS has the boxes but not the parts. The
+test images are the benchmark's; for validation, the last training images of every class are held
 out.
 """
 
@@ -31,13 +31,13 @@ _CUB_IMAGES = (5_994, 5_794)
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples, as of :mod:`experiments.data.examples`, and their labels ``[n]``."""
+    """A source of :mod:`experiments.data.examples`, and its labels ``[n]``."""
 
     examples: Examples
     labels: Integer[np.ndarray, " n"]
 
     def chosen(self, numbers: Integer[np.ndarray, " k"]) -> "Split":
-        """The split of these indices."""
+        """The split with only the examples at these indices."""
         return Split(Chosen(self.examples, numbers), self.labels[numbers])
 
     def unannotated(self) -> Examples:
@@ -55,8 +55,9 @@ class Birds:
       parts: Names of the parts, in the order of the examples' ``parts``; empty if there are none.
       train: Training images.
       test: Test images.
-      validation: Training images held out, which are not in ``train``; ``None`` if none are.
-      benchmark: ``cub`` if the images are all those of CUB-200-2011.
+      validation: The held-out training images, which are not in ``train``; ``None`` if there are
+        none.
+      benchmark: ``cub`` if the data are the whole of CUB-200-2011.
     """
 
     name: str
@@ -79,7 +80,7 @@ def load(spec: str, framing: Framing, *, validation: float = 0.0, drawn: Path) -
       drawn: Folder of the drawn set, which is written there if it is missing.
 
     Raises:
-      ValueError: If ``validation`` is out of range, or leaves nothing on one side.
+      ValueError: If ``validation`` is out of range, or leaves one of the two splits empty.
       DataError: If ``spec`` has none of these forms, or a file is missing or broken; names it, and
         the line.
     """
@@ -146,7 +147,7 @@ def _read_tfds(data_dir: str, framing: Framing) -> Birds:
 
 
 def _cub(classes: tuple[str, ...], parts: tuple[str, ...], train: Split, test: Split) -> Birds:
-    """Birds in the form of CUB-200-2011; published accuracies are of the whole set alone."""
+    """The data set as a record; it is the benchmark only if CUB-200-2011 is complete."""
     whole = (len(train.labels), len(test.labels)) == _CUB_IMAGES
     return Birds("CUB-200-2011", classes, parts, train, test, benchmark="cub" if whole else None)
 
@@ -189,7 +190,7 @@ def _broken(path: Path, number: int, expected: str, line: str) -> DataError:
 
 
 def _named(path: Path) -> dict[int, str]:
-    """The names in a file of lines with a number and a name, in the order of the file."""
+    """The names by their numbers, from a file of lines with a number and a name."""
     names: dict[int, str] = {}
     for number, line in _lines(path):
         first, _, name = line.strip().partition(" ")
@@ -202,7 +203,7 @@ def _named(path: Path) -> dict[int, str]:
 
 
 def _rows(path: Path, columns: int, check: Callable[[list[float]], bool]) -> Iterator[list[float]]:
-    """The lines of a file of numbers; each must pass a check."""
+    """Reads lines of numbers; each line must pass a check."""
     for number, line in _lines(path):
         try:
             row = [float(word) for word in line.split()]
@@ -221,9 +222,9 @@ def _numbers(
     """The numbers of each image in a file.
 
     Args:
-      path: A file of lines with the number of an image and its numbers.
+      path: A file; each line has the number of an image, then the image's numbers.
       images: Names by number; each must have a line.
-      columns: How many numbers an image has.
+      columns: How many numbers follow that of the image.
       among: The allowed numbers; all if ``None``.
     """
     found: dict[int, list[float]] = {}

@@ -1,10 +1,10 @@
-"""A small set of drawn birds in the folders of CUB-200-2011, which needs no download.
+"""Draws a small set of birds, in the folder layout of CUB-200-2011; it needs no download.
 
 Each picture shows one long-necked bird of random colour, place, size and pose, among other shapes.
-A small sign on its head and one on its body, a few pixels wide, make the class: there are two signs
-for each place, so four classes, and one place alone shows only half of the class. The head is
-nearly always above the body, and so far from it that a crop of half the picture's side can hardly
-contain both signs. All signs are symmetric under mirroring. The set is one fixed draw.
+A small sign on its head and one on its body, each a few pixels wide, determine the class: each
+place has one of two signs, so there are four classes, and one sign alone leaves two of them. The
+head is nearly always above the body, so far away that a crop of half the picture's side hardly ever
+contains both signs. All signs are symmetric under mirroring. The set is one fixed draw.
 """
 
 import math
@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIDE = 96
-# Width of a sign in pixels, on a picture of that side.
+# Width of a sign in pixels.
 SIGN = 10
 TRAIN, TEST = 4000, 1000
 PARTS = ("crown", "belly")
-# Drawn larger and averaged, so that edges are smooth.
+# Pictures are drawn this many times larger and averaged, so that edges are smooth.
 _FINE = 3
 _SEED = 2011
 _CLUTTER = 10
@@ -42,20 +42,20 @@ def draw(rng: np.random.Generator, signs: tuple[str, str]) -> Drawn:
 
     Args:
       rng: The source of all random numbers.
-      signs: The sign on the head and that on the body, of :data:`SIGNS`.
+      signs: The sign on the head and the sign on the body, from :data:`SIGNS`.
     """
     picture = _ground(rng)
     pen, unit = ImageDraw.Draw(picture), float(_FINE)
     for _ in range(_CLUTTER):
         _draw_clutter(pen, rng)
-    # The body is an ellipse, which a polygon of points draws at any angle.
+    # Pillow draws ellipses only upright, so the body is a polygon.
     length, girth = unit * rng.uniform(12, 14), unit * rng.uniform(8, 9.5)
     head, reach = unit * rng.uniform(7, 8), unit * rng.uniform(34, 42)
     facing, tilt = rng.choice([-1, 1]), rng.uniform(-0.4, 0.4)
     neck = rng.uniform(math.pi / 9, math.pi / 2.5)
 
     def turned(x: float, y: float) -> _Point:
-        """A point of the body's axes, x to the front and y up, in the picture's, from the body."""
+        """Rotates an offset from the body's axes, x to the front, y up, to the picture's."""
         cos, sin = math.cos(tilt), math.sin(tilt)
         return facing * (x * cos - y * sin), -(x * sin + y * cos)
 
@@ -76,7 +76,7 @@ def draw(rng: np.random.Generator, signs: tuple[str, str]) -> Drawn:
     ]
     outline = np.array([*body, *skull, *tail, *beak])
     low, high = outline.min(axis=0), outline.max(axis=0)
-    # Anywhere with the whole bird inside, and with a margin for the random crops.
+    # A place with the whole bird inside, and with a margin for the random crops.
     margin = 9 * unit
     place = rng.uniform(margin - low, unit * SIDE - margin - high)
     plumage = rng.integers(40, 150, 3)
@@ -123,7 +123,7 @@ def write(folder: Path, *, train: int = TRAIN, test: int = TEST, seed: int = _SE
         (folder / "images" / name).mkdir(parents=True)
     for number in range(1, train + test + 1):
         label = (number - 1) % len(classes)
-        # Of its own number, so that a larger set begins with a smaller one's pictures.
+        # Seeded by the picture's number, so that a larger set begins with a smaller one's pictures.
         drawn = draw(np.random.default_rng((seed, number)), classes[label])
         file = f"{names[label]}/{number:05d}.png"
         drawn.picture.save(folder / "images" / file)
@@ -140,7 +140,7 @@ def write(folder: Path, *, train: int = TRAIN, test: int = TEST, seed: int = _SE
 
 
 def write_once(folder: Path) -> None:
-    """Draws the set into a folder unless it exists; a kill leaves the whole set or none."""
+    """Draws the set into a folder, unless the folder exists; a kill leaves a whole set or none."""
     if folder.exists():
         return
     partial = folder.with_name(f".{folder.name}.partial")
@@ -156,7 +156,7 @@ def _ground(rng: np.random.Generator) -> Image.Image:
 
 
 def _draw_clutter(pen: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """A twig, a stone, or a scribble of a sign's size."""
+    """Draws a twig, a stone, or a scribble as large as a sign."""
     unit = _FINE
     x, y = rng.uniform(0, unit * SIDE, 2)
     color = _color(rng.integers(30, 200, 3))

@@ -1,4 +1,4 @@
-"""The content of crops: which parts of a bird they contain; no training sees the annotations."""
+"""Measures which parts of a bird crops contain, by annotations that no training gets."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ class Predicted(NamedTuple):
     Attributes:
       labels: Predicted classes, ``[n]``.
       theta: Centres ``(x, y)`` of the crops, ``[n, transforms, 2]``; ``None`` without transformers.
-      boxes: Left, top, right and bottom on the input of the networks, ``[n, 4]``.
-      parts: Places on it, ``[n, parts, 2]``, NaN where a part is not visible.
+      boxes: Left, top, right and bottom in coordinates of the networks' input, ``[n, 4]``.
+      parts: Places in the same coordinates, ``[n, parts, 2]``; NaN where a part is not visible.
     """
 
     labels: Integer[np.ndarray, " n"]
@@ -35,8 +35,8 @@ class Contained(NamedTuple):
     """The content of the crops of one transformer; means over images, as shares.
 
     Attributes:
-      parts: For each part, how often it lies in the crop where it is visible, ``[parts]``; NaN for
-        one that never is.
+      parts: For each part, how often it lies in the crop if it is visible, ``[parts]``; NaN if it
+        never is.
       overlap: Intersection over union of the crop and the box.
       contained: Share of the box's area that lies in the crop.
     """
@@ -53,11 +53,11 @@ def predict(
 
     Args:
       experiment: The settings.
-      forward: Logits and centres of a batch of images.
+      forward: Gives logits and centres of a batch of images.
       split: The images.
     """
     batch_size, number = experiment.resolved.batch_size, len(split.labels)
-    # Threads start at once, and there is too little to read for processes.
+    # Threads, not processes: they start at once, and there is little to read.
     batches = pipeline.in_order(split.examples, batch_size, reading=Reading(threads=2))
     labels, theta, boxes, parts = [], [], [], []
     for batch in batches:
@@ -84,7 +84,7 @@ def crop_rates(
     Transformers are sorted by the rate of the head minus that of the body, the largest first.
 
     Args:
-      predicted: Whose boxes and parts.
+      predicted: The boxes and parts.
       theta: Centres of crops.
       parts: Names of the parts.
     """
@@ -120,8 +120,8 @@ def _groups(rates: np.ndarray, parts: Sequence[str]) -> PartRates:
 
 
 def on_view(points: Float[np.ndarray, "*n 2"], stored: int, side: int) -> Float[np.ndarray, "*n 2"]:
-    """Normalised coordinates of an image as those of the square in its middle."""
-    # Of an odd margin, the smaller half is on the left and at the top.
+    """Converts normalised coordinates of an image to those of the square in its middle."""
+    # If the margin is odd, its smaller half is on the left and at the top.
     return points * (stored / side) + (stored - side) % 2 / side
 
 
@@ -134,9 +134,9 @@ def content_of(
     """The content of crops.
 
     Args:
-      centres: Of the crops, normalised.
+      centres: Centres of the crops, normalised.
       scale: Side of a crop as a share of the image's.
-      boxes: Left, top, right and bottom; what lies outside the image does not count.
+      boxes: Left, top, right and bottom; only the area inside the image counts.
       parts: Places; parts outside the image count as not visible.
     """
     low, high = np.maximum(centres - scale, -1), np.minimum(centres + scale, 1)
@@ -156,14 +156,14 @@ def inside(
     scale: float,
     parts: Float[np.ndarray, "n parts 2"],
 ) -> Bool[np.ndarray, "n parts"]:
-    """Which visible parts lie in the crops around centres."""
+    """Whether each part is visible and lies in the crop around each centre."""
     return (np.abs(parts - centres) <= scale).all(axis=-1) & _visible(parts)
 
 
 def share_of_visible(
     contained: Bool[np.ndarray, "n parts"], parts: Float[np.ndarray, "n parts 2"]
 ) -> Float[np.ndarray, " parts"]:
-    """How often each part is in a crop where it is visible; NaN if it never is."""
+    """How often each part is in a crop if it is visible; NaN if it never is."""
     times = _visible(parts).sum(axis=0)
     return np.where(times > 0, contained.sum(axis=0) / np.maximum(times, 1), np.nan)
 
@@ -171,11 +171,11 @@ def share_of_visible(
 def mean_of_group(
     rates: Float[np.ndarray, " parts"], names: Sequence[str], group: Sequence[str]
 ) -> float | None:
-    """The mean rate of the parts of a group that are ever visible; ``None`` if there are none."""
+    """The mean rate of a group's parts; skips parts that are never visible; ``None`` if all are."""
     own = [rate for rate, name in zip(rates, names, strict=True) if name in group]
     own = [rate for rate in own if not np.isnan(rate)]
     return float(np.mean(own)) if own else None
 
 
 def _visible(parts: Float[np.ndarray, "n parts 2"]) -> Bool[np.ndarray, "n parts"]:
-    return (np.abs(parts) <= 1).all(axis=-1)  # NaN is not.
+    return (np.abs(parts) <= 1).all(axis=-1)  # False for NaN.

@@ -1,17 +1,17 @@
-"""A classifier of photographs by their parts, each cropped by a spatial transformer.
+"""A classifier of photographs; spatial transformers crop the parts that it looks at.
 
 The architecture is that of Jaderberg et al., arXiv:1506.02025, section 4.3 and appendix A, for
 birds. One localization network is shared by all N transformers: a backbone without its last
 pooling, a 1×1 convolution to 128 maps, a fully connected layer of 128 units and the regression of
-the N centres. The crops have a fixed scale, half of the image, and at first tile it. A smooth bound
-keeps their centres on it; without the bound, untrained networks move crops off the image. A
-backbone of its own describes each crop; the descriptions are concatenated, and a linear layer
-follows.
+the N centres. The crops have a fixed scale, half of the image, and at first tile the image. A
+smooth bound keeps their centres on the image; without it, untrained networks move crops off the
+image. Each crop has a backbone of its own. A linear layer classifies the concatenated features of
+the crops.
 
 Assumptions where the paper is silent: the input of the localization network is the whole image,
 reduced to the size of a crop, so that its maps are 7×7 where crops have 224×224 pixels; ``relu``
 and a normalisation follow its 1×1 convolution; two crops begin one above the other; dropout acts on
-the concatenated descriptions.
+the concatenated features.
 """
 
 import math
@@ -30,12 +30,12 @@ from stn_jax import nn as stnn
 # Side of a crop as a share of the image's.
 SCALE = 0.5
 DROPOUT = 0.7
-# Maps and units of the localization network behind its backbone.
+# Maps of the convolution and units of the layer behind the localization network's backbone.
 _UNITS = 128
 
 
 class PartModel(nnx.Module):
-    """A backbone for each of N crops and one for their localization; or one, for the image.
+    """N crops with a backbone each, and one to localize them; or one for the whole image.
 
     The trained variables are the ``nnx.Param``; the statistics of backbones are ``nnx.BatchStat``
     and never change.
@@ -44,12 +44,12 @@ class PartModel(nnx.Module):
       backbone: Name of the backbone.
       image_size: Side of the square images, in pixels.
       num_classes: Number of classes.
-      num_transforms: Number N of crops; with 0 the model describes the whole image, reduced.
+      num_transforms: Number N of crops; with 0 the model classifies the whole image, reduced.
       crop_size: Side of a backbone's input, in pixels; half the image's when ``None``.
-      dropout: Dropout rate of the descriptions in training.
-      dtype: That of the convolutions; parameters, theta and the warp are float32.
-      remat: Whether the backward pass computes each backbone again, which keeps the activations of
-        one backbone in memory instead of all. Only for accelerators: XLA on the CPU merges the two
+      dropout: Dropout rate of the features in training.
+      dtype: The dtype of the convolutions; parameters, theta and the warp are float32.
+      remat: Whether the backward pass recomputes each backbone, so that only one backbone's
+        activations are in memory at a time. Only for accelerators: XLA on the CPU merges both
         passes.
       rngs: Flax random state.
 
@@ -85,7 +85,7 @@ class PartModel(nnx.Module):
         self.describers[0].check_size(self.crop_size, self.crop_size)
         transformer = None
         if num_transforms:
-            # Of each side of a crop at least three quarters stay on the image.
+            # At least three quarters of each side of a crop stay on the image.
             centred = stn.bounded(stn.attention(), radius=(1.0, 1 - SCALE / 2, 1 - SCALE / 2))
             transform = stn.fixed(centred, {0: _unbounded(SCALE)})
             maps = ReducedMaps(create(), self.crop_size, remat=remat, rngs=rngs)
@@ -111,7 +111,7 @@ class PartModel(nnx.Module):
 
     @property
     def backbones(self) -> list[Backbone]:
-        """All backbones, with that of the localization network, to load weights into."""
+        """All backbones, including the localization network's, to load weights into."""
         return [each for _, each in nnx.iter_modules(self) if isinstance(each, Backbone)]
 
     def __call__(
@@ -131,10 +131,10 @@ class PartModel(nnx.Module):
 
         Args:
           images: RGB with pixels in [0, 1].
-          key: Of the dropout; without a key nothing is dropped.
+          key: Random key of the dropout; without a key there is none.
 
         Returns:
-          Logits, and theta of each crop; ``None`` in place of theta without crops.
+          Logits, and theta of each crop; theta is ``None`` if there are no crops.
 
         Raises:
           ValueError: If images are of another size.
@@ -167,23 +167,24 @@ class PartModel(nnx.Module):
 
 
 def _rows_and_columns(num_tiles: int) -> tuple[int, int]:
-    """The most nearly square grid; two tiles one above the other, as most heads are on top."""
+    """The most nearly square grid. Two tiles lie one above the other, as most heads are on top."""
     columns = max(k for k in range(1, math.isqrt(num_tiles) + 1) if num_tiles % k == 0)
     return num_tiles // columns, columns
 
 
 def _unbounded(scale: float) -> float:
-    """The parameter that the bound, of radius 1, maps to a scale."""
+    """The parameter whose bounded value, with radius 1, is this scale."""
     return 1 + math.atanh(scale - 1)
 
 
 class ReducedMaps(nnx.Module):
-    """The input of the localization network's fully connected layers: a backbone's maps, reduced.
+    """Reduces a backbone's maps to the input of the localization network's dense layers.
 
     The mean over the image is subtracted from each map, unless a map is a single cell, and all maps
-    are divided by their common norm: the result shows where things are. Without this, the maps are
-    positive and nearly the same for all images; a step of the next layers then moves the crops of
-    all images alike, off the image, before any crop follows its own image.
+    are divided by their common norm: the result tells images apart by where things are. Without
+    this, the maps are positive and nearly the same for all images. Then a step of the next layers
+    moves the crops of all images the same way, off the image, before any crop follows its own
+    image.
     """
 
     def __init__(self, backbone: Backbone, size: int, *, remat: bool, rngs: nnx.Rngs) -> None:
@@ -196,7 +197,7 @@ class ReducedMaps(nnx.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch rows columns maps"]:
-        """Maps of each image, which is first reduced."""
+        """Feature maps of each image, which is first reduced."""
         seen = reduce(images, self.size)
         maps = run(type(self.backbone).features, self.backbone, seen, remat=self.remat)
         maps = nnx.relu(self.reduction(maps.astype(jnp.float32)))
@@ -213,7 +214,7 @@ def run(
     *,
     remat: bool,
 ) -> Float[Array, "batch ..."]:
-    """The result of a backbone's method; with ``remat`` the backward pass computes it again."""
+    """Calls a backbone's method; with ``remat`` the backward pass recomputes it."""
     if not remat:
         return method(backbone, images)
     graph, state = nnx.split(backbone)
@@ -225,11 +226,11 @@ def run(
 def reduce(
     images: Float[Array, "batch height width c"], size: int
 ) -> Float[Array, "batch size size c"]:
-    """Images resized with antialiasing; images that have the size already stay bit for bit."""
+    """Resizes images with antialiasing; images of that size stay the same bits."""
     batch, height, width, channels = images.shape
     factor = height // size
     if (height, width) == (factor * size, factor * size):
-        # The warp gives the same, but its program is far larger.
+        # An identity warp gives the same pixels, but compiles to a much larger program.
         blocks = images.reshape(batch, size, factor, size, factor, channels)
         return blocks.mean(axis=(2, 4))
     whole = stn.attention()

@@ -8,11 +8,11 @@ from experiments.engine.records import Record, Result
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartRates(Record):
-    """How often parts lie in crops where they are visible, as shares; ``None`` if they never are.
+    """How often parts lie in crops if they are visible, as shares; ``None`` if they never are.
 
     Attributes:
       head, body: Means over the parts of the head and of the body.
-      parts: By the name of the part.
+      parts: By name of the part.
     """
 
     head: float | None
@@ -47,14 +47,14 @@ class ModelResult(Record):
 
     Attributes:
       model: Its name.
-      num_parameters: Trained numbers.
+      num_parameters: Number of parameters.
       accuracies: In percent, by seed.
       accuracy, interval: Their mean and its interval.
-      paper: The published accuracy, where the data and sizes are the paper's.
-      held: The content of the crops, by seed; ``None`` for a model without transformers, as are
-        the two baselines.
+      paper: The published accuracy, if the data and the sizes are the paper's.
+      held: The content of the crops, by seed. This and the two baselines are ``None`` for a model
+        without transformers.
       held_by_first_crops: The content of the untrained crops, which tile the image.
-      held_in_the_middle: The content of one crop in the middle of the image.
+      held_in_the_middle: The content of a centre crop.
     """
 
     model: str
@@ -75,9 +75,9 @@ class BirdsResult(Result):
     Attributes:
       rows: The models.
       interval_method: How intervals were computed, in words.
-      on: ``test`` or ``validation``: which images were measured.
+      on: The measured images, ``test`` or ``validation``.
       num_classes, train_images, images: Numbers of classes, of training and of measured images.
-      seeds: One training of each model for each.
+      seeds: Each model was trained once for each.
       wall_time_s: Seconds of all trainings.
     """
 

@@ -20,16 +20,16 @@ from stn_jax import visualize
 Table = tuple[list[str], list[list[str]]]
 _NONE = "–"
 _FOUND = (
-    "Images never seen in training, with what each transformer reads in a colour of its own, and "
-    "below what it passes on. The frame of an image is red where the model takes it for another "
-    "class. The networks are told the class alone, in training, and no place of anything."
+    "Images never seen in training, with the crop of each transformer outlined in its colour, and "
+    "the crops below. The frame of a misclassified image is red. Training uses the class labels "
+    "alone, and no annotation of any place."
 )
 _HELD = (
-    "How often a part lies in the crop where it is seen at all, in percent, the mean over the "
-    "parts of the head or of the body; then intersection over union of crop and box, and how much "
-    "of the box lies in the crop. Each is a mean over the seeds, whose transformers are put in "
-    "order first, that with most of head over body in front. Beside them what the first crops "
-    "hold, which tile the image and are the same of every image, and a crop in its middle."
+    "How often a visible part lies in the crop, in percent: the mean over the parts of the head, "
+    "or of the body. Then the intersection over union of crop and box, and the share of the box "
+    "that lies in the crop. All are means over the seeds; within each seed the transformers are "
+    "sorted by (head rate − body rate). Two baselines: the untrained crops, which tile every image "
+    "in the same way, and a centre crop."
 )
 
 
@@ -39,7 +39,7 @@ class Pictured(NamedTuple):
     Attributes:
       images: The input of the network, in [0, 1], ``[n, side, side, 3]``.
       theta: Centres of the crops, ``[n, transforms, 2]``.
-      right: Whether the predicted class is right, ``[n]``.
+      right: Whether the predicted class is correct, ``[n]``.
       crop_size: Side of a crop, in pixels.
     """
 
@@ -102,7 +102,7 @@ def build_birds(
 
     Args:
       out: Folder to write to.
-      result: Of the experiment.
+      result: The result of the experiment.
       logged: The lines of metrics of each model.
       pictured: Images of each model with transformers.
 
@@ -164,7 +164,7 @@ def _percent(shares: Sequence[float | None]) -> str:
 
 
 def _notes(result: BirdsResult) -> list[str]:
-    """How the result was measured, in sentences."""
+    """Sentences on how the result was measured."""
     settings = result.settings
     which = "test" if result.on == "test" else "held-out training"
     return [

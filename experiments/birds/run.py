@@ -1,4 +1,4 @@
-"""The trainings of a model of birds, and what is measured of them."""
+"""Trains a model of birds and measures it."""
 
 import dataclasses
 import functools
@@ -37,8 +37,8 @@ from experiments.engine import (
 from experiments.engine.session import Session
 from experiments.models.backbones.weights import load_weights
 
-# Jaderberg et al., arXiv:1506.02025, section 4.3: accuracy in percent, by the number of
-# transformers and the side of their input.
+# Jaderberg et al., arXiv:1506.02025, section 4.3: accuracy in percent, by number of transformers
+# and side of the image.
 PAPER = {(0, 224): 82.3, (2, 224): 83.1, (0, 448): 82.3, (2, 448): 83.9, (4, 448): 84.1}
 # Side of the input of the paper's backbones, to which the plain CNN's image is reduced.
 _PAPER_INPUT = 224
@@ -52,7 +52,7 @@ def name_of(num_transforms: int) -> str:
 
 
 def check(arguments: Arguments) -> birds.Birds | None:
-    """Checks the options; returns the data unless they are yet to be drawn.
+    """Checks the options; returns the data, or ``None`` if they are not drawn yet.
 
     Raises:
       ValueError: If the batch does not divide over the devices, a model cannot be built, or data or
@@ -67,7 +67,7 @@ def check(arguments: Arguments) -> birds.Birds | None:
 
 
 def read_data(arguments: Arguments) -> birds.Birds:
-    """The data set; a drawn one lies in the output folder."""
+    """Opens the data set; a drawn one is in the output folder."""
     return birds.load(
         arguments.data,
         arguments.framing,
@@ -87,13 +87,13 @@ def measured(experiment: Birds, data: birds.Birds) -> Split:
 def train_and_test(
     arguments: Arguments, num_transforms: int, data: birds.Birds, session: Session
 ) -> tuple[ModelResult, Pictured | None]:
-    """Trains a model for all seeds; its result, and pictures of the first seed's crops.
+    """Trains a model for all seeds; returns its result, and pictures of the first seed's crops.
 
     Args:
       arguments: The options.
-      num_transforms: Of the model; without transformers there are no pictures.
-      data: To train on and to measure.
-      session: Of the output folder.
+      num_transforms: Number of transformers of the model; with 0 there are no pictures.
+      data: The data to train on and to measure.
+      session: The session of the output folder.
     """
     classifier = build_classifier(arguments, num_transforms, data)
     problem = _with_data(arguments, classifier, data)
@@ -132,7 +132,7 @@ def build_classifier(experiment: Birds, num_transforms: int, data: birds.Birds) 
 
 
 def _with_data(arguments: Arguments, classifier: BirdClassifier, data: birds.Birds) -> Problem:
-    """The problem with batches from the host, and with the held-out images."""
+    """The problem with its batches from the host and the measurement of held-out images."""
     examples, held_out = data.train.unannotated(), data.validation
 
     def batches(seed: int, start: int) -> Generator[dict[str, np.ndarray], None, None]:
@@ -182,7 +182,7 @@ def _abstract_model(experiment: Birds, num_transforms: int, num_classes: int) ->
 
 
 def _load(experiment: Birds, model: PartModel) -> None:
-    """Gives all backbones the published weights, if there are any."""
+    """Loads the published weights, if a file was given, into all backbones."""
     if experiment.weights is not None:
         for backbone in model.backbones:
             load_weights(backbone, Path(experiment.weights).expanduser())
@@ -198,7 +198,7 @@ def _first_crops(
 
 
 def _as_batch(examples: Examples, numbers: np.ndarray, size: int) -> np.ndarray:
-    """Images repeated to the size of a batch, so that nothing is compiled again."""
+    """Repeats images to the size of a batch, so that nothing is recompiled."""
     return np.stack([examples[int(k)]["image"] for k in np.resize(numbers, size)])
 
 
@@ -213,8 +213,8 @@ def result_of(
 
     Args:
       experiment: The settings.
-      num_transforms: Of the model.
-      predicted: Its predictions, by seed.
+      num_transforms: Number of transformers of the model.
+      predicted: The model's predictions, by seed.
       data: Its data.
       start: Centres of the untrained crops, ``[transforms, 2]``.
     """

@@ -1,7 +1,7 @@
 """The training on birds: random crops and mirror images, the optimizers, and the loss.
 
-Images come from the host as uint8, a little larger than the input of the networks. A training step
-takes a random crop of each, mirrored or not; a measurement takes the middle.
+The host hands over uint8 images that are a little larger than the networks' input. A training step
+takes a random crop of each, mirrored or not; a measurement takes the centre crop.
 """
 
 from collections.abc import Callable
@@ -31,11 +31,11 @@ class BirdClassifier(NamedTuple):
     """A model of birds, as pure functions.
 
     Attributes:
-      problem: What the engine trains, still without batches and measurements. Its constants are
-        what the model holds beside parameters, such as the statistics of its normalisations. Its
-        batches hold ``image``, uint8, and ``label``.
-      forward: ``forward(params, constants, images)`` gives the logits of images as they come from
-        the host, and the centres of the crops; ``None`` without transformers.
+      problem: The problem to train, without batches and measurements. Its constants are the model's
+        variables that are not parameters, such as the statistics of normalisations. Its batches
+        hold ``image``, uint8, and ``label``.
+      forward: ``forward(params, constants, images)`` gives the logits of images from the host, and
+        the centres of the crops, ``None`` without transformers.
     """
 
     problem: Problem
@@ -43,7 +43,7 @@ class BirdClassifier(NamedTuple):
 
 
 def stored_side(side: int) -> int:
-    """The side of the images that come from the host, for crops of a side: 256 for 224."""
+    """The side of the images from the host for a side of the random crops: 256 for 224."""
     return 8 * round(side / 7)
 
 
@@ -52,7 +52,7 @@ def cut_and_flip(
 ) -> Float[Array, "side side c"]:
     """A square at a random place of an image, mirrored in half of the cases.
 
-    The place is in whole pixels, so every pixel of the result is a pixel of the image.
+    The place is a whole pixel, so every pixel of the result is a pixel of the image.
     """
     height, width, _ = image.shape
     place_key, flip_key = jax.random.split(key)
@@ -79,12 +79,12 @@ def make_optimizer(
     """The optimizer of a recipe.
 
     Args:
-      recipe: ``adam``, along a cosine, or ``paper``: SGD whose rate is divided by ten at 10,000,
-        20,000 and 25,000 of 30,000 steps; its momentum is chosen here.
+      recipe: ``adam``, its rate falling along a cosine, or ``paper``: SGD, its rate divided by ten
+        after 10,000, 20,000 and 25,000 of 30,000 steps. The paper does not state the momentum.
       rate: The learning rate at the start.
-      steps: Of the whole training.
+      steps: Steps of the whole training.
       localization_rate: Factor on the rate of the localization network; ``None`` if there is none.
-      frozen_steps: First steps in which the localization network stands still.
+      frozen_steps: Number of steps at the start in which the localization network is not trained.
     """
     if recipe == "adam":
         optimizer = adam_cosine(rate, steps)
@@ -106,7 +106,7 @@ def make_classifier(
 
     Args:
       create_model: Makes a freshly initialised model.
-      prepare: Called on it before the training, for instance to load weights.
+      prepare: Called on the model before the training, for instance to load weights.
       optimizer: From optax, with its schedule.
       batch_size: Images in a step, over all processes.
     """
@@ -155,9 +155,9 @@ def make_classifier(
 
 
 def _keys(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    """The keys of the crops and of the dropout in a step."""
+    """The keys of the random crops and of the dropout in a step."""
     crop_key, dropout_key = jax.random.split(key)
-    # The second split keeps the draws of earlier versions, which drew a key for each device.
+    # The second split keeps the draws of earlier versions, which split a key for each device.
     return crop_key, jax.random.split(dropout_key, 1)[0]
 
 

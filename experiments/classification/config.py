@@ -158,8 +158,8 @@ class Arguments(Training, Launch, OutputFolder):
 class TableArguments(Recipe, Launch):
     """Train models on distortions, and compare their errors with the paper's.
 
-    The same command again skips finished runs and goes on with one that was killed. Writes the
-    folder of a run for each cell of the table, and the table as table.txt, table.md, table.json and
+    The same command again skips finished runs and resumes one that was killed. Writes the folder of
+    a run for each cell of the table, and the table as table.txt, table.md, table.json and
     report.html.
     """
 

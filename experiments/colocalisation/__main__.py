@@ -88,7 +88,7 @@ def _result(
 def _followed(
     arguments: Arguments, dataset: Dataset, name: SetName, digit: int, found: Found
 ) -> Followed:
-    """The followed canvases, with the snapshots of the first seed."""
+    """The followed canvases, from the snapshots of the first seed."""
     canvases, boxes = followed_canvases(dataset, name, digit)
     with np.load(arguments.out / "snapshots" / f"{label_of(name, digit)}.npz") as saved:
         steps, theta = saved["steps"].tolist(), saved["theta"]

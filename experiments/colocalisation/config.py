@@ -17,13 +17,13 @@ from experiments.engine.options import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Colocalisation(TrainingOptions):
-    """The settings that determine a result."""
+    """All settings that a result depends on."""
 
     data: DataSpec = "digits"
     validation: float = 0.1
-    """Share of the training images held out, for early stopping or for measuring."""
+    """Share of the training images to hold out, for early stopping or for measuring."""
     on: Literal["test", "validation"] = "test"
-    """The digits of the canvases to measure; to choose settings, measure the held-out ones."""
+    """The digits on the canvases to measure. Choose settings by the held-out digits."""
     sets: tuple[SetName, ...] = ("T", "TC")
     """T: digits at a random place | TC: with clutter cut from other digits."""
     digits: tuple[int, ...] | None = None
@@ -31,18 +31,18 @@ class Colocalisation(TrainingOptions):
     steps: int = 400
     """Training steps for each set, class and seed."""
     batch_size: int = 32
-    """Canvases in a step, each paired with all others; with --accumulate with those of its part,
-    with --parallel pmap with those of its device."""
+    """Canvases in a step. Each is paired with all others; with --accumulate only with those of its
+    part, with --parallel pmap only with those of its device."""
     learning_rate: float = 1.4e-3
-    """Adam's rate at the start; it falls to zero along a cosine."""
+    """Adam's learning rate at the start; it falls to zero along a cosine."""
     random_crops: int = 6
     """Random crops of each canvas."""
     targets: TargetsName = "constant"
-    """Whether the gradient of the loss takes the second crop of a pair as constant."""
+    """Whether the second crop of a pair is constant in the gradient of the loss."""
     encoder_steps: int = 2500
-    """Training steps of the encoder, at the same rate."""
+    """Training steps of the encoder, with the same learning rate."""
     steps_per_dispatch: int = 20
-    """Steps in one compiled call, and between two lines of metrics."""
+    """Steps in one compiled call. Each call writes a line of metrics."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +61,7 @@ class Colocalisation(TrainingOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(Colocalisation, Launch, OutputFolder):
-    """Find the digits of one class on canvases, without labels of where they are.
+    """Find the digits of one class on canvases, without labels of their places.
 
     Writes config.json, metrics.jsonl, result.json, checkpoints, pictures and report.html to the
     output folder.

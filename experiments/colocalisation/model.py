@@ -33,10 +33,10 @@ _ENCODER_BATCH = 64
 
 
 class Network(NamedTuple):
-    """A network that is trained, as pure functions.
+    """A network as pure functions.
 
     Attributes:
-      problem: What the engine trains, still without data and measurements.
+      problem: The problem to train, without data and measurements.
       apply: ``apply(params, images)`` gives the logits of images with pixels in [0, 1], or theta of
         canvases.
     """
@@ -46,7 +46,7 @@ class Network(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The data that networks are made for, and their precision."""
+    """The data that networks are made for, and the networks' precision."""
 
     image_shape: tuple[int, int, int]
     num_classes: int
@@ -58,7 +58,7 @@ class Batch(NamedTuple):
 
     Attributes:
       canvases: ``[batch, height, width, channels]``.
-      boxes: The true boxes, ``[batch, 4]``, which only metrics read.
+      boxes: The true boxes, ``[batch, 4]``; only metrics read them.
       places: Centres of random crops, ``[batch, crops, 2]``.
     """
 
@@ -74,15 +74,16 @@ def triplet_loss(
     *,
     margin: float = MARGIN,
 ) -> Float[Array, ""]:
-    """The hinge loss of co-localisation, its mean over all pairs of images and all random crops.
+    """The hinge loss of co-localisation: the mean over all pairs of images and random crops.
 
     ``max(0, ||e(I_n) − e(I_m)||² − ||e(I_n) − e(I_n^rand)||² + margin)`` over ``m ≠ n``.
 
     Args:
-      found: Encodings of the predicted crop of each image, as I_n.
-      target: The same encodings, as I_m; separate, so that they may be constant in the gradient.
+      found: Encodings of each image's predicted crop, I_n.
+      target: The same encodings as I_m; a separate argument, so that it may be constant in the
+        gradient.
       random: Encodings of random crops of each image.
-      margin: By how much the predicted crops are to be nearer.
+      margin: How much nearer the predicted crops are to be.
     """
     batch = len(found)
     between = jnp.square(found[:, None] - target[None]).sum(axis=-1)
@@ -101,7 +102,7 @@ def encode(
 
 
 def make_encoder(kind: Kind, *, steps: int, learning_rate: float) -> Network:
-    """The classifier that encodes crops; its data are all training images and their labels."""
+    """The encoder, a classifier; its data are all training images and their labels."""
     create = functools.partial(_create_classifier, kind)
     graph = _graph_of(create)
 
@@ -149,16 +150,16 @@ def make_localizer(
 ) -> Network:
     """The spatial transformer that finds the digits of one class by the triplet loss.
 
-    Its data are all training images, uint8, from which clutter is cut; the numbers of those of the
-    class, padded at the end; and how many of them are not padding. Its constants are the parameters
-    of the encoder, so ``init`` is yet to be replaced by one that gives them.
+    Its data are all training images, uint8, from which clutter is cut; the indices of the class's
+    images, padded at the end; and the number of these without padding. Its constants are the
+    encoder's parameters, so replace ``init`` by a function that gives them.
 
     Args:
-      kind: Of the digits; the encoder was trained on the same.
+      kind: The data; the encoder was trained on the same.
       patches: Patches of clutter on a canvas.
       steps: Steps of the whole training.
       batch_size: Canvases in a step; each is paired with all others of its part of the batch.
-      learning_rate: Adam's at the start; it falls to zero along a cosine.
+      learning_rate: Adam's rate at the start; it falls to zero along a cosine.
       random_crops: Random crops of each canvas.
       targets: Whether I_m is constant in the gradient of the loss.
     """
@@ -205,7 +206,7 @@ def make_localizer(
         found = encode(classifier, crops)
         target = jax.lax.stop_gradient(found) if targets == "constant" else found
         value = triplet_loss(found, target, random.reshape(random_crops, len(found), -1))
-        # For the log alone: the boxes do not reach the gradient.
+        # Only for the log: the boxes do not reach the gradient.
         overlap = intersection_over_union(crop_boxes(theta, shape), batch.boxes)
         return value, {"train_correct": 100 * (overlap > 0.5).mean()}
 

@@ -13,13 +13,13 @@ class SetResult(Record):
 
     Attributes:
       set, digits: The set and the classes.
-      correct: Percent of the canvases where the crop overlaps the digit's box by more than half, by
-        seed.
-      mean, interval: Over the seeds.
+      correct: For each seed, the percentage of canvases on which the intersection over union of
+        crop and box is more than 0.5.
+      mean, interval: Of ``correct``, over the seeds.
       canvases: Their number.
       mean_overlap: Mean intersection over union of the crop and the digit's box.
-      paper: The least and the greatest of the paper's percentages over the ten classes; ``None`` if
-        the data are not its benchmark.
+      paper: The smallest and the largest of the paper's percentages over the ten classes; ``None``
+        if the data are not its benchmark.
     """
 
     set: str
@@ -40,10 +40,10 @@ class ColocalisationResult(Result):
       rows: Each class of each set.
       sets: All classes of each set together.
       interval_method: How intervals were computed, in words.
-      benchmark: The benchmark that the data are, if they are one; since version 2.
-      seeds: One encoder, and one training of each class of each set, for each.
-      steps: Of each training.
-      encoder_errors: In percent on plain digits, by seed.
+      benchmark: The published benchmark, if the data are one; since version 2.
+      seeds: For each there is one encoder, and one training for each class of each set.
+      steps: Steps of each training.
+      encoder_errors: Errors in percent on plain digits, by seed.
       wall_time_s: Seconds of all trainings.
     """
 

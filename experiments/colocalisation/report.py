@@ -1,4 +1,4 @@
-"""The report of a co-localisation: tables, predicted and true boxes, and their way in training."""
+"""The report of a co-localisation: tables, predicted and true boxes, and an animation."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ _GIF_COLUMNS = 5
 _MAX_FRAMES = 30
 _FOUND = (
     "Canvases of held-out digits, never seen in training: in orange the box that the spatial "
-    "transformer reads, in green the true one. Over each the share of their common area; red where "
-    "it is 0.5 or less, so that the detection is wrong."
+    "transformer reads, in green the true one. Above each: the intersection over union of both, "
+    "red if it is 0.5 or less, which counts as not found."
 )
 _MOVING = (
-    "The same for one canvas of each class during training. All boxes start in the middle. The "
-    "network is told no place, only that crops of two images should be alike."
+    "The same for one canvas of each class during training. All boxes start in the middle. "
+    "Training uses no places; the loss only asks that the crops of two images look alike."
 )
 
 
@@ -99,7 +99,7 @@ def moving_boxes(followed: Sequence[Followed]) -> bytes:
         frames.append(Image.fromarray(figures.pixels(figure)))
         for line in lines:
             line.remove()
-        # The layout is found once and then kept, so that nothing jumps and drawing is quick.
+        # Compute the layout once, so that frames do not jump and drawing is quick.
         figure.set_layout_engine("none")
     return animate(frames)
 
@@ -113,7 +113,7 @@ def build_detections(
 
     Args:
       out: Folder to write to.
-      result: Of the experiment.
+      result: The result of the experiment.
       followed: Canvases of each set.
 
     Returns:
@@ -154,7 +154,7 @@ def table(result: ColocalisationResult) -> tuple[list[str], list[list[str]]]:
 
 
 def _notes(result: ColocalisationResult) -> list[str]:
-    """How the result was measured, in sentences."""
+    """Sentences on how the result was measured."""
     errors = ", ".join(f"{error:.2f} %" for error in result.encoder_errors)
     return [
         f"Data: {result.dataset}. A digit is found if the intersection over union of the crop "

@@ -1,4 +1,4 @@
-"""The trainings of a co-localisation, and what is measured of them."""
+"""Trains the networks of a co-localisation and measures their crops."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -33,8 +33,8 @@ from experiments.engine import (
 )
 from experiments.engine.session import Session
 
-# Jaderberg et al., arXiv:1506.02025, appendix: percent correct, the least and the greatest of the
-# ten classes.
+# Jaderberg et al., arXiv:1506.02025, appendix: percent correct, smallest and largest of the ten
+# classes.
 PAPER: dict[SetName, tuple[float, float]] = {"T": (100.0, 100.0), "TC": (75.0, 94.0)}
 _FOLLOWED = 6
 _EVALUATION_BATCH = 128
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
     overlap: np.ndarray
 
 
-# By set and class, of each seed.
+# By set and class, the crops of each seed.
 Found = dict[tuple[SetName, int], list[Measured]]
 
 
@@ -66,7 +66,7 @@ class Networks(NamedTuple):
 
 
 def classes_of(experiment: Colocalisation, dataset: Dataset) -> tuple[int, ...]:
-    """The classes to co-localise.
+    """The classes to co-localise, checked.
 
     Raises:
       ValueError: If the data have no image of one of them.
@@ -115,14 +115,14 @@ def train_all(
     networks: Networks,
     session: Session,
 ) -> tuple[Found, list[float]]:
-    """Trains all networks; the crops of each set, class and seed, and the errors of the encoders.
+    """Trains all networks; returns the crops by set, class and seed, and the encoders' errors.
 
     Args:
       arguments: The options.
       dataset: The data.
       digits: The classes.
-      networks: By :func:`make_networks`.
-      session: Of the output folder.
+      networks: From :func:`make_networks`.
+      session: The session of the output folder.
     """
     found: Found = {(name, digit): [] for name in arguments.sets for digit in digits}
     errors: list[float] = []
@@ -188,9 +188,9 @@ def result_of(
 
     Args:
       name: The set.
-      digits: The classes; several are taken together.
+      digits: The classes; the result of several is over all their canvases.
       found: For each class, the crops of each seed.
-      comparable: Whether the data are the benchmark of the paper's numbers.
+      comparable: Whether the data are the benchmark that the paper used.
     """
     wrong = np.concatenate(
         [np.stack([each.overlap <= 0.5 for each in seeds]) for seeds in found], axis=1
@@ -221,12 +221,12 @@ def _of(params: Any, place: int) -> Any:
 def _with_constants(
     init: Callable[[int], tuple[Any, Any]], constants: Mapping[int, Any]
 ) -> Callable[[int], tuple[Any, Any]]:
-    """An initialisation whose constants are those of the seed."""
+    """An ``init`` whose constants are those of the seed."""
     return lambda seed: (init(seed)[0], constants[seed])
 
 
 def _encoder_problem(arguments: Arguments, encoder: Network, dataset: Dataset) -> Problem:
-    """The problem of the encoder, with its data; measured only where a training may stop early."""
+    """The encoder's problem with its data; it is validated only if a training may stop early."""
     held_out = dataset.validation if arguments.early_stopping is not None else None
 
     def evaluate(states: State, constants: Any) -> dict[str, np.ndarray]:
@@ -250,10 +250,10 @@ def _localizer_problem(
     digit: int,
     session: Session,
 ) -> Problem:
-    """The problem of a class of a set, with its data and a look at a few canvases."""
+    """The problem of a class of a set, with its data and snapshots of a few canvases."""
     labels, held_out = dataset.train.labels, None
     members = np.flatnonzero(labels == digit)
-    # Padded to one length for all classes, so that there is one compilation.
+    # Pad to the same length for all classes, so that there is one compilation.
     padded = np.resize(members, np.bincount(labels).max())
     if arguments.early_stopping is not None:
         held_out = dataset.validation

@@ -18,16 +18,16 @@ SetName = Literal["T", "TC"]
 
 # Patches of clutter on a canvas of each set.
 PATCHES: dict[SetName, int] = {"T": 0, "TC": 16}
-# Sides of a canvas in sides of a digit: 84 pixels for 28.
+# Side of a canvas as a multiple of the digit's side: 84 pixels for 28.
 CANVAS = 3
-# How far from the centre a digit, or a crop of a digit's size, can be; in normalised coordinates.
+# Largest distance of a digit from the centre along an axis, in normalised coordinates.
 REACH = 1 - 1 / CANVAS
-# Held-out canvases are one fixed draw, whatever the seed of a training.
+# Held-out canvases are one fixed draw, the same for all seeds of a training.
 _TEST_SEED = 1506_02025
 
 
 def crop(*, bounded: bool = True) -> stn.Transform:
-    """The family of crops of a digit's size from a canvas; bounded ones lie inside it.
+    """The family of crops with a digit's size; bounded crops lie inside the canvas.
 
     It is an attention transform of fixed scale, so theta is ``(tx, ty)``, the centre of the crop.
     """
@@ -48,10 +48,10 @@ def draw_canvas(
     *,
     patches: int,
 ) -> tuple[Float[Array, "H W c"], Float[Array, "4"]]:
-    """A digit at a random place of a black canvas, among patches cut from random others.
+    """A digit at a random place on a black canvas, with patches cut from random other digits.
 
     Args:
-      key: Of the draw.
+      key: Random key.
       image: The digit.
       pool: Digits that clutter is cut from.
       patches: Number of patches.
@@ -72,14 +72,14 @@ def draw_canvas(
 def draw_held_out(
     numbers: Integer[Array | np.ndarray, " batch"], pool: UInt8[Array, "n h w c"], *, patches: int
 ) -> tuple[Float[Array, "batch H W c"], Float[Array, "batch 4"]]:
-    """Canvases of some images of a pool, drawn by their numbers alone, and their boxes."""
+    """Canvases with some images of a pool, and their boxes, each drawn by its number alone."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(_TEST_SEED), numbers)
     draw = functools.partial(draw_canvas, pool=pool, patches=patches)
     return jax.vmap(draw)(keys, pool[numbers])
 
 
 def crop_boxes(theta: Float[Array, "batch 2"], shape: tuple[int, ...]) -> Float[Array, "batch 4"]:
-    """The box that each bounded crop samples of a canvas of this shape."""
+    """The box that each bounded crop samples from a canvas of this shape."""
     corners = jnp.array([[-1.0, -1.0], [1.0, 1.0]])
     ends = jax.vmap(lambda each: crop().apply(each, corners))(theta)
     return ((ends + 1) / 2 * np.array(shape[1::-1])).reshape(-1, 4)
@@ -93,7 +93,7 @@ def places_of(boxes: Float[Array, "batch 4"], shape: tuple[int, ...]) -> Float[A
 def intersection_over_union(
     boxes: Float[Array, "batch 4"], others: Float[Array, "batch 4"]
 ) -> Float[Array, " batch"]:
-    """The area common to two boxes over the area of their union; 1 if they are equal."""
+    """Intersection over union of two boxes: common area divided by the area of the union."""
     low = jnp.maximum(boxes[:, :2], others[:, :2])
     high = jnp.minimum(boxes[:, 2:], others[:, 2:])
     common = jnp.clip(high - low, 0).prod(axis=1)

@@ -1,8 +1,8 @@
 """Distorted MNIST: ``python -m experiments.distorted_mnist``.
 
-``--help`` lists the options of a run, ``table --help`` those of a table of models × distortions ×
-seeds beside the paper's errors, and ``pictures --help`` those of a picture of distorted digits. The
-README beside this file has the protocol.
+Without a subcommand it trains single models; ``table`` makes a table of models × distortions ×
+seeds with the paper's errors; ``pictures`` draws distorted digits. ``--help``, ``table --help`` and
+``pictures --help`` list the options. The README beside this file has the protocol.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
 from experiments.classification.table import Published
 
-# Jaderberg et al., arXiv:1506.02025, in percent, from the left of table 1. For TC the text gives
-# one number for each kind of model.
+# Jaderberg et al., arXiv:1506.02025, in percent: the left part of table 1. For TC the text gives
+# one number for all models of a kind.
 PAPER = Published(
     "mnist",
     {

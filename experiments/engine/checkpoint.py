@@ -172,10 +172,10 @@ class Checkpoints:
 
     def _unwritten(self, error: Exception) -> CheckpointError:
         whole = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
-        kept = f"The one of step {max(whole)} is whole" if whole else "There is no earlier one"
+        kept = f"that of step {max(whole)} is whole" if whole else "there is none yet"
         return CheckpointError(
-            f"a checkpoint cannot be written to {self._folder}: {_brief(error)}. {kept}. Make room "
-            "on the disk, then resume the run."
+            f"a checkpoint cannot be written to {self._folder}: {_brief(error)}. Of the earlier "
+            f"ones, {kept}. Make room on the disk, then resume the run."
         )
 
 

@@ -10,10 +10,11 @@ from experiments.models import TransformName
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(Recipe, Launch):
-    """Train a CNN on upright and on turned digits and an ST-CNN on turned ones; turn the test set.
+    """Measure how errors grow as the test digits are turned, of two CNNs and an ST-CNN.
 
-    The same command again skips what is finished and goes on with a run that was killed. Writes the
-    folder of a run for each model, invariance.json, invariance.png and report.html.
+    Trains a CNN on upright digits, and a CNN and an ST-CNN on turned digits. The same command again
+    skips finished runs and resumes one that was killed. Writes the folder of a run for each model,
+    invariance.json, invariance.png and report.html.
     """
 
     transform: TransformName = "affine"
@@ -22,9 +23,9 @@ class Arguments(Recipe, Launch):
     """Factor on the filters of the CNN's classifier; at 1 it has 400,000 parameters. The ST-CNN has
     as many as the CNN."""
     max_angle: float = 90.0
-    """The test digits are turned from minus this angle to plus this angle, in degrees."""
+    """The test digits are turned by angles from minus to plus this one, in degrees."""
     angle_step: float = 10.0
-    """Degrees from one angle to the next; 0 is always one of the angles."""
+    """Degrees between neighbouring angles; 0 is always one of the angles."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training for each seed and model."""
     seeds_at_once: int = 3
@@ -44,6 +45,6 @@ class Arguments(Recipe, Launch):
 
     @property
     def angles(self) -> tuple[float, ...]:
-        """In degrees, rising."""
+        """The angles in degrees, in ascending order."""
         number = round(self.max_angle / self.angle_step)
         return tuple(k * self.angle_step for k in range(-number, number + 1))

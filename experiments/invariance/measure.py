@@ -1,4 +1,4 @@
-"""The runs that are compared, and their errors on test images that are all turned by one angle."""
+"""The compared runs, and their errors on test images that are all turned by the same angle."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from experiments.engine.signals import stop_signal
 from experiments.invariance.config import Arguments
 
 _BATCH = 256
-# The numbers of parameters of two models of about one size differ by this share at most.
+# The models' numbers of parameters may differ by at most this share.
 _SIZE_TOLERANCE = 0.1
 
 
@@ -45,7 +45,7 @@ def runs_of(arguments: Arguments, dataset: Dataset) -> dict[str, Run]:
         turned,
         model="st-cnn",
         transform=arguments.transform,
-        # A little less, so that rounding errors do not add a filter.
+        # Slightly less, so that rounding errors do not add a filter.
         width=width * (1 - 1e-6),
     )
     found = check_model(transformed, dataset)
@@ -69,7 +69,7 @@ def error_mask_turned(
     labels: Integer[Array, " batch"],
     angle: Float[Array, ""] | float,
 ) -> Bool[Array, "seeds batch"]:
-    """Whether each seed misclassifies each undistorted image, turned by an angle in radians."""
+    """Whether each seed misclassifies each undistorted image after a turn by radians."""
     theta = jnp.stack([jnp.asarray(angle, jnp.float32), 0.0, 0.0])
     turned = jax.vmap(lambda image: stn.warp(image, stn.rigid(), theta))(
         images.astype(jnp.float32) / 255
@@ -81,7 +81,7 @@ def error_mask_turned(
 def count_errors(
     classifier: Classifier, params: Any, test: Split, angle: float
 ) -> Integer[np.ndarray, " seeds"]:
-    """How many test images, all turned by an angle in degrees, each seed misclassifies."""
+    """How many test images each seed misclassifies when all are turned by an angle in degrees."""
     wrong = in_batches(
         lambda part: error_mask_turned(
             classifier.forward, params, test.images[part], test.labels[part], np.deg2rad(angle)
@@ -97,9 +97,9 @@ def count_errors(
 def measure(
     run: Run, folder: Path, dataset: Dataset, angles: Sequence[float], name: str
 ) -> Float[np.ndarray, "seeds angles"]:
-    """Error in percent of the seeds of a finished run at each angle in degrees.
+    """Errors in percent of each seed of a finished run, at each angle in degrees.
 
-    The errors are kept in ``turned.json`` in the run's folder, and not measured again.
+    The errors are stored in ``turned.json`` in the run's folder, and not measured again.
 
     Raises:
       Interrupted: If the user asked to stop.

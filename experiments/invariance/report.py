@@ -14,14 +14,14 @@ from experiments.report.tables import text_table_html
 
 _TABLE_ANGLES = (0, 30, 60, 90)
 _CURVES = (
-    "A line is the mean over the seeds of a model, the band reaches from the least to the greatest "
-    "of them. All test images are turned by the same angle, counter-clockwise for positive ones."
+    "A line is a model's mean over its seeds; the band reaches from the smallest to the largest of "
+    "them. All test images are turned by the same angle, counter-clockwise if it is positive."
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComparedModel(Record):
-    """A model of the comparison, as of its run."""
+    """A compared model; the fields are those of its run's result."""
 
     name: str
     model: str
@@ -37,12 +37,12 @@ class InvarianceResult(Result):
 
     Attributes:
       models: The models.
-      seeds: One training of each model for each.
+      seeds: Each model was trained once for each.
       angles: In degrees.
       errors: In percent, ``[models, seeds, angles]``.
       axes: The names of these axes.
       test_images: Number of measured images.
-      settings: By model.
+      settings: Settings of the run of each model.
     """
 
     models: tuple[ComparedModel, ...]
@@ -71,8 +71,8 @@ def build_page(out: Path, result: InvarianceResult, folders: Sequence[Path]) -> 
 
     Args:
       out: Folder to write to.
-      result: Of the experiment.
-      folders: Of the runs, in the order of the models.
+      result: The result of the experiment.
+      folders: Run folders, in the order of the models.
     """
     names = [model.name for model in result.models]
     picture = figures.png(figures.errors_by_angle(names, result.angles, np.array(result.errors)))

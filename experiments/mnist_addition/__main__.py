@@ -21,9 +21,9 @@ from experiments.models import ModelName
 class Arguments(TableArguments):
     """Train models to add two digits, and compare their errors with the paper's.
 
-    The same command again skips finished runs and goes on with one that was killed. Writes the
-    folder of a run for each model, and the table as table.txt, table.md, table.json and
-    report.html, with pictures of the regions that each transformer samples.
+    The same command again skips finished runs and resumes one that was killed. Writes the folder of
+    a run for each model, and the table as table.txt, table.md, table.json and report.html, with
+    pictures of the regions that each transformer samples.
     """
 
     models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "2xst-fcn")

@@ -22,12 +22,12 @@ from experiments.traffic_signs.published import PAPER
 class Arguments(TableArguments):
     """Train models to classify traffic signs, and compare their errors with published ones.
 
-    The same command again skips finished runs and goes on with one that was killed. Writes the
-    folder of a run for each model, the table as table.txt, table.md, table.json and report.html,
-    with pictures of the regions that each transformer samples, and confusions.json.
+    The same command again skips finished runs and resumes one that was killed. Writes the folder of
+    a run for each model, the table as table.txt, table.md, table.json and report.html, with
+    pictures of the regions that each transformer samples, and confusions.json.
     """
 
-    data: str = dataclasses.field()  # Without the field, the parent's default would stand.
+    data: str = dataclasses.field()  # ``field()`` removes the parent's default.
     """npz:FILE | gtsrb:FOLDER | gtsrb-roi:FOLDER"""
     models: tuple[ModelName, ...] = ("deep-cnn", "st-deep-cnn", "st-deep-st-cnn")
     """One or more models."""

@@ -1,4 +1,4 @@
-"""Which traffic signs are taken for which others."""
+"""Counts which traffic signs are confused with which."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from experiments.engine.files import write_json
 from experiments.report.page import section
 from experiments.report.tables import text_table, text_table_html
 
-# Number of classes in the table of the worst.
+# Number of classes in the table of the worst ones.
 _WORST = 8
 _HEADINGS = ["class", "images", "error %", "taken for"]
 
@@ -33,7 +33,7 @@ def confusion(folder: Path, dataset: Dataset) -> Integer[np.ndarray, "classes cl
 
 
 def worst_classes(counts: Integer[np.ndarray, "classes classes"]) -> list[list[str]]:
-    """The classes with the largest errors: number, images, error in percent, predicted classes.
+    """Rows of the classes with the largest errors: class, images, error in percent, confusions.
 
     Classes without an error are left out.
     """

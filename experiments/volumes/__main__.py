@@ -20,9 +20,9 @@ from experiments.models import ModelName, TransformName
 class Arguments(TableArguments):
     """Train models to classify solid digits that lie somewhere in a volume.
 
-    The same command again skips finished runs and goes on with one that was killed. Writes the
-    folder of a run for each model, and the table as table.txt, table.md, table.json and
-    report.html, with pictures of volumes flattened along their depth.
+    The same command again skips finished runs and resumes one that was killed. Writes the folder of
+    a run for each model, and the table as table.txt, table.md, table.json and report.html, with
+    pictures of volumes flattened along their depth.
     """
 
     models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "st-cnn")
@@ -30,11 +30,11 @@ class Arguments(TableArguments):
     distortions: tyro.conf.Suppress[tuple[TaskName, ...]] = ("volumes",)
     transforms: tuple[TransformName, ...] = ("affine",)
     """One or more transforms of the models that hold a spatial transformer: translation, rigid,
-    similarity, attention or affine, those that exist in three dimensions."""
+    similarity, attention or affine. The others have no three-dimensional form."""
     batch_size: int | None = 32
     """Volumes in a training step."""
     validation: float = 0.02
-    """Share of the training images held out for the validation curve."""
+    """Share of the training images to hold out for the validation curve."""
     seeds_at_once: int = 1
     """Seeds that are trained together in one compiled program."""
     out: Path = Path("runs/volumes")
