@@ -147,7 +147,7 @@ class Arguments(Birds, Launch, OutputFolder):
     workers: int = 0
     """Processes that read and decode images; with 0 the threads of this process do."""
     threads: int = 2
-    """Threads in each of these processes."""
+    """Threads that read images, in each process."""
     out: Path = Path("runs/birds")
     """Output folder."""
 
