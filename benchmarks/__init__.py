@@ -1,1 +1,1 @@
-"""Measurements beside peers, in one process and on the same arrays."""
+"""Comparisons with other libraries, in one process and on the same arrays."""

@@ -1,12 +1,12 @@
-"""How far off an alignment may start: the exact slope against the linearized one.
+"""From how far an alignment converges, with the exact slope and with the linearized one.
 
-``python -m benchmarks.alignment`` shifts a photograph's window by up to some distance, descends on
-the mean squared difference back to the window it was cut from, and prints the share of starts that
-end within half a pixel, for each distance and each rule of the sampler's slope.
+``python -m benchmarks.alignment`` shifts a window of a photograph by some distance, minimises the
+mean squared difference to the unshifted window by gradient descent, and prints the share of starts
+that end within half a pixel, for each distance and each rule of the sampler's slope.
 
-Every rule takes the same 200 steps of normalised gradient descent, whose length falls linearly from
-1.2 to 0.01 pixels, on the same windows of scikit-learn's ``china.jpg`` (64×64 pixels, gray, values
-from 0 to 1) from the same random directions.
+Every rule takes the same 200 steps of normalised gradient descent, with a length that falls
+linearly from 1.2 to 0.01 pixels. Windows (64×64 pixels of scikit-learn's ``china.jpg``, gray,
+values from 0 to 1) and random directions are the same, too.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ RULES = {"exact": "exact"} | {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
       starts: Windows and directions for each distance.
-      distances: How far off to start, in pixels.
+      distances: Distances of the starts from the truth, in pixels.
       steps: Steps of the descent.
     """
 
@@ -46,7 +46,7 @@ class Arguments:
 def error_after_descent(
     photograph: jax.Array, corners: jax.Array, shifts: jax.Array, rule: str, steps: int
 ) -> jax.Array:
-    """Distances in pixels from the truth after the descent, one for each start."""
+    """The distance from the truth after the descent, in pixels, of each start."""
     margin = SIZE // 2
 
     def descend(corner: jax.Array, shift: jax.Array) -> jax.Array:

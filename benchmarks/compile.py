@@ -1,8 +1,8 @@
-"""How long compiling takes, and importing: ``python -m benchmarks.compile``.
+"""Times of compilation and of imports: ``python -m benchmarks.compile``.
 
-Every call starts with empty caches: a warp with each kernel, antialiased, and of a thin plate
-spline; its gradient; a training step of each model; beside ``jax.scipy.ndimage.map_coordinates``.
-Importing is timed in processes of their own: what ``import stn_jax`` takes after ``import jax``.
+It compiles a warp with each kernel, antialiased, and of a thin plate spline; its gradient; a
+training step of each model; and ``jax.scipy.ndimage.map_coordinates``. Caches are empty each time.
+Each import is timed in a new process: ``import stn_jax`` after ``import jax``, for example.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from experiments.engine import all_devices, initial_states, make_program
 
 SHAPE = (256, 28, 28, 1)
 KERNELS = ("nearest", "linear", "cubic", "lanczos3")
-# What is imported, after what.
+# The timed import, and the imports before it.
 IMPORTS = {
     "stn_jax": "jax",
     "stn_jax.nn": "stn_jax, flax.nnx",
@@ -51,31 +51,31 @@ print(time.perf_counter() - start)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(records.Options):
-    """What to measure.
+    """The options.
 
     Attributes:
-      passes: What is compiled: forward, or forward+backward to theta, or to image and theta.
-      only: Beginnings of the names of what to measure, such as "affine" or "import"; all of it if
-        empty.
+      passes: Passes to compile: forward, or forward+backward to theta, or to image and theta.
+      only: Measure only rows whose names begin with one of these, such as "affine" or "import"; all
+        if empty.
     """
 
     passes: tuple[Pass, ...] = tuple(PASSES)
     only: tuple[str, ...] = ()
 
     def wants(self, name: str) -> bool:
-        """Whether something is to be measured."""
+        """Whether the row of this name is to be measured."""
         return name.startswith(self.only or (SMALL if self.small else ("",)))
 
     @property
     def budget(self) -> timing.Budget:
-        """Compiling and importing vary little, and take long."""
+        """Few rounds, as compiling and importing vary little and take long."""
         if self.small:
             return timing.Budget(rounds=1, least=1)
         return timing.Budget(seconds=self.seconds, rounds=min(self.rounds, 9), least=3)
 
 
 def warps(case: Case, seed: int) -> Iterator[tuple[str, in_jax.Warp, Operands]]:
-    """What is compiled, and operands for it."""
+    """The functions to compile, by name, with operands."""
     operands = affine_operands(case, seed)
     for kernel in KERNELS:
         yield f"affine, {kernel}", functools.partial(_warp, stn.affine(), kernel=kernel), operands
@@ -100,19 +100,19 @@ def training_step(name: Name) -> tuple[Any, tuple[Any, ...]]:
 
 
 def compile_anew(function: Any, operands: tuple[Any, ...]) -> None:
-    """Traces and compiles, whatever was compiled before."""
+    """Traces and compiles again, even if it was compiled before."""
     jax.clear_caches()
     function.lower(*operands).compile()
 
 
 def trace_anew(function: Any, operands: tuple[Any, ...]) -> None:
-    """Traces and lowers, whatever was traced before."""
+    """Traces and lowers again, even if it was traced before."""
     jax.clear_caches()
     function.lower(*operands)
 
 
 def import_time(module: str, before: str) -> float | None:
-    """Seconds that an import takes after another, in a process of its own; ``None`` if missing."""
+    """Seconds of an import after another, in a new process; ``None`` if a module is missing."""
     code = _TIME_IMPORT.format(module=module, before=before)
     root = Path(__file__).parent.parent
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -145,7 +145,7 @@ def measure_compilations(arguments: Arguments) -> list[records.Row]:
 
 
 def measure_imports(arguments: Arguments) -> list[records.Row]:
-    """Rows of import times, each the middle of several processes."""
+    """Rows of import times, each with the median of several processes."""
     rows = []
     for module, before in IMPORTS.items():
         name = f"import {module} after {before}"
@@ -163,8 +163,8 @@ def measure_imports(arguments: Arguments) -> list[records.Row]:
 
 
 def measure(arguments: Arguments) -> list[records.Row]:
-    """Compilations, without the cache on disk if there is one, then imports."""
-    config: Any = jax.config  # It has the flags as attributes that its type lacks.
+    """Rows of compilations, with JAX's cache on disk switched off, then rows of imports."""
+    config: Any = jax.config  # The flags are attributes at run time, but not in the type.
     folder = config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
@@ -177,7 +177,7 @@ def measure(arguments: Arguments) -> list[records.Row]:
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
-    """Prints the rows, and saves them if asked to."""
+    """Prints the rows; saves them if ``--save`` is given."""
     return records.run_command("compile", Arguments, __doc__, measure, command_line)
 
 

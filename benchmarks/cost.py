@@ -1,10 +1,10 @@
-"""What a spatial transformer costs: ``python -m benchmarks.cost``.
+"""The time that a spatial transformer adds to a model: ``python -m benchmarks.cost``.
 
-The models of ``experiments/models`` with and without an affine spatial transformer before the
-same classifier, at the width at which the plain one has 400,000 parameters: a training step, as
+It times the models of ``experiments/models`` with and without an affine spatial transformer before
+the same classifier, whose width gives the plain model 400,000 parameters: a training step, as
 ``experiments/engine`` runs it with Adam, and the predictions of a batch. Images are random and
-undistorted. To hold against: four transformers cost the network of Jaderberg et al.,
-arXiv:1506.02025, section 4.2, 6 % more time, on 64×64 pixels and far more layers than these.
+undistorted. For comparison: four transformers make the network of Jaderberg et al.,
+arXiv:1506.02025, section 4.2, 6 % slower, on 64×64 pixels and with many more layers than here.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ class Arguments(records.Options):
     """What to measure.
 
     Attributes:
-      models: Those to put a transformer before.
-      batch_size: Images in a step, and in a batch.
+      models: Models to put a transformer before.
+      batch_size: Images in a training step, and in a batch to predict.
       width: Factor on the filters and units of the classifier.
       steps: Steps in one call.
     """
@@ -49,12 +49,12 @@ class Arguments(records.Options):
 def contenders(
     name: ModelName, width: float, arguments: Arguments
 ) -> tuple[int, dict[str, timing.Run]]:
-    """The number of parameters of a model, and what is timed of it; steps go on where they ended.
+    """The number of parameters of a model, and its timed functions; a call continues the training.
 
     Args:
       name: The model.
-      width: Of the classifier, in all.
-      arguments: What to measure.
+      width: Width of the classifier.
+      arguments: The options.
     """
     batch_size, rng = arguments.batch_size, np.random.default_rng(arguments.seed)
     images = jnp.asarray(rng.integers(0, 256, (4 * batch_size, *_IN_SHAPE), np.uint8))
@@ -73,7 +73,7 @@ def contenders(
 
     def step() -> object:
         nonlocal states
-        # The state that went in has been given away.
+        # The compiled step donates the memory of the state that it gets.
         states, metrics = program.run(states, constants, (images, labels), keys, arguments.steps)
         return jax.block_until_ready((states, metrics))
 
@@ -119,7 +119,7 @@ def _sentence(row: records.Row) -> str:
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
-    """Prints the rows, and saves them if asked to."""
+    """Prints the rows; saves them if ``--save`` is given."""
     return records.run_command("cost", Arguments, __doc__, measure, command_line)
 
 

@@ -1,10 +1,10 @@
-"""Whether a training waits for its images: ``python -m benchmarks.pipeline``.
+"""Measures whether a training waits for its images: ``python -m benchmarks.pipeline``.
 
-The input pipeline of ``experiments/data/pipeline.py`` alone, the training step of the birds alone,
-on one batch that is there already, and both together as ``python -m experiments.birds`` runs them.
-Images are random, once as arrays in memory and once as JPEG files of CUB-200-2011's usual size,
-which are read, decoded and resized. If together takes no longer than the slower of the two, neither
-waits for more than that.
+It times the input pipeline of ``experiments/data/pipeline.py`` alone, the training step of the
+birds alone, on a batch that is already on the device, and both together as ``python -m
+experiments.birds`` runs them. Images are random, once as arrays in memory and once as JPEG files of
+CUB-200-2011's usual size, which are read, decoded and resized. If both together take as long as the
+slower one alone, they overlap completely.
 """
 
 import dataclasses
@@ -36,17 +36,17 @@ _PHOTOGRAPH = (500, 375)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(records.Options):
-    """What to measure.
+    """The options.
 
     Attributes:
-      backbone: That of the model.
-      side: Of the images that the model reads, in pixels; 32 in the small form.
+      backbone: The model's backbone.
+      side: Side of the model's input images, in pixels; 32 with ``--small``.
       batch_size: Images in a step.
       num_transforms: Spatial transformers of the model.
-      workers: Processes that read; with 0 the threads of this one do.
-      threads: In each of them.
-      images: How many there are.
-      steps: Of a call; one is as many batches, steps, or both.
+      workers: Processes that read; with 0 the threads of this process do.
+      threads: Threads in each process.
+      images: How many images there are.
+      steps: Batches, steps, or both, in a timed call.
     """
 
     backbone: BackboneName = "small"
@@ -68,7 +68,7 @@ def arrays(arguments: Arguments) -> Arrays:
 
 
 def photographs(arguments: Arguments, root: Path) -> Examples:
-    """JPEG files of smooth random images, which are as large on the disk as photographs are."""
+    """JPEG files of smooth random images; their files are as large as those of photographs."""
     rng = np.random.default_rng(arguments.seed)
     for number in range(arguments.images):
         own = root / f"{number % _NUM_CLASSES}"
@@ -81,7 +81,7 @@ def photographs(arguments: Arguments, root: Path) -> Examples:
 def contenders(
     examples: Examples, arguments: Arguments
 ) -> tuple[dict[str, timing.Run], list[Generator[Any, None, None]]]:
-    """The three, and what they read from, to be closed; each goes on where its last call ended."""
+    """The three timed functions, and the iterators to close; each call continues the last one."""
     batch_size, devices = arguments.batch_size, all_devices("jit", arguments.batch_size)
     problem = make_classifier(
         lambda rngs: PartModel(

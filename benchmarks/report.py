@@ -1,8 +1,9 @@
 """Saved measurements as Markdown: ``python -m benchmarks.report FILES... [--into README.md]``.
 
-Renders what the commands wrote with ``--save`` as tables, and under each a line for every row in
-which ours is slower than a peer. With ``--into`` they replace what stands between the markers
-``<!-- benchmarks: begin -->`` and ``<!-- benchmarks: end -->`` of a file; else they are printed.
+Renders the files that commands wrote with ``--save`` as tables. Under each table it lists every row
+in which ours is slower than a peer. With ``--into`` the tables replace the text between the markers
+``<!-- benchmarks: begin -->`` and ``<!-- benchmarks: end -->`` of a file; otherwise they are
+printed.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ EAGER = ("PyTorch, channels first", "PyTorch, channels last")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to render.
+    """The options.
 
     Attributes:
       files: JSON files, in the order of the sections.
@@ -34,7 +35,7 @@ class Arguments:
 
 
 def beside_peers(labels: Sequence[str]) -> Callable[[list[Row]], str]:
-    """A renderer of rows in which ours stands beside peers."""
+    """Makes a renderer of rows that compare ours with peers."""
 
     def render(rows: list[Row]) -> str:
         header = [*labels, "ours, ms", "best peer, ms", "peer / ours", "PyTorch eager / ours"]
@@ -48,7 +49,7 @@ def beside_peers(labels: Sequence[str]) -> Callable[[list[Row]], str]:
 
 
 def losses(rows: Sequence[Row], labels: Sequence[str]) -> str:
-    """A line for every row in which a peer is faster, with all that are."""
+    """A line for every row in which a peer is faster; it lists all faster peers."""
     lines = []
     for row in rows:
         faster = {name: r for name, r in row["ratios"].items() if r["median"] < 1}
@@ -162,7 +163,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
 
 
 def section(record: dict[str, Any]) -> str:
-    """One file's headline, what it was measured on, and its tables."""
+    """A file's heading, its environment, and its tables."""
     title, render = SECTIONS[record["benchmark"]]
     where = record["environment"]
     versions = ", ".join(
@@ -188,7 +189,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     loaded = {path: read_json(path) for path in arguments.files}
     measured = {path: each for path, each in loaded.items() if each.get("benchmark") in SECTIONS}
     for path in loaded.keys() - measured.keys():
-        # Such as the figures of benchmarks.accuracy, which stand in a file of their own.
+        # For example results of benchmarks.accuracy, which have a text file of their own.
         print(f"{path} holds no measurement of speed and is left out.", file=sys.stderr)
     text = "\n\n".join(map(section, measured.values()))
     if arguments.into is None:

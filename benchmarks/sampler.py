@@ -1,8 +1,8 @@
-"""Warping by affine maps beside other libraries: ``python -m benchmarks.sampler``.
+"""Affine warps, compared with other libraries: ``python -m benchmarks.sampler``.
 
-θ to warped images, in one call: PyTorch's ``affine_grid`` and ``grid_sample``, Kornia,
-``jax.scipy.ndimage.map_coordinates``, dm_pix and OpenCV, in one process and on the same arrays.
-Only what agrees with this library's values and gradients is timed.
+One call goes from θ to warped images. The peers are PyTorch's ``affine_grid`` and ``grid_sample``,
+Kornia, ``jax.scipy.ndimage.map_coordinates``, dm_pix and OpenCV, in one process and on the same
+arrays. A peer is timed only if its values and gradients agree with this library's.
 """
 
 import dataclasses
@@ -32,15 +32,15 @@ PEERS = ("torch", "kornia", "dm_pix", "cv2")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(records.Options):
-    """What to measure.
+    """The options.
 
     Attributes:
-      shapes: Batch, height, width and channels, or with the depth before the height.
-      passes: What is computed: forward, forward+backward to theta, or to image and theta.
-      dtypes: Those of the images.
-      only: Beginnings of the names of peers to measure; all of them if empty.
-      implementation: Name of this library's engine; the best that is there where ``None``.
-      torch_compile: Whether PyTorch is measured compiled, too; the small form leaves it out.
+      shapes: Batch, height, width and channels; for volumes the depth comes before the height.
+      passes: Passes to time: forward, forward+backward to theta, or to image and theta.
+      dtypes: Dtypes of the images.
+      only: Measure only peers whose names begin with one of these; all if empty.
+      implementation: Name of this library's engine; the best available one if ``None``.
+      torch_compile: Whether to measure compiled PyTorch, too; not with ``--small``.
     """
 
     shapes: tuple[str, ...] = SHAPES
@@ -51,7 +51,7 @@ class Arguments(records.Options):
     torch_compile: bool = True
 
     def cases(self) -> list[Case]:
-        """One for each row."""
+        """One case for each row."""
         shapes = SMALL_SHAPES if self.small and self.shapes == SHAPES else self.shapes
         return cases(shapes, self.dtypes, self.passes)
 
@@ -96,7 +96,7 @@ def measure(arguments: Arguments) -> list[records.Row]:
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
-    """Prints the rows, and saves them if asked to."""
+    """Prints the rows; saves them if ``--save`` is given."""
     return records.run_command("sampler", Arguments, __doc__, measure, command_line)
 
 

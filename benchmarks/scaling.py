@@ -1,8 +1,8 @@
-"""How the cost grows: ``python -m benchmarks.scaling``.
+"""How the time of a warp grows with sizes: ``python -m benchmarks.scaling``.
 
-One quantity at a time: pixels, channels, images, control points of a thin plate spline, parallel
-transforms of one image, and the kernel's radius. For each pass the slope of time over quantity,
-both as logarithms, is fitted to the larger half of the sizes: 1 is proportional, 0 is for free.
+It varies one quantity at a time: pixels, channels, images, control points of a thin plate spline,
+parallel transforms of one image, or the kernel's radius. For each pass it fits the slope of log
+time over log quantity to the larger half of the sizes: 1 means proportional, 0 means free.
 ``--picture FILE.png`` draws a panel each.
 """
 
@@ -30,10 +30,10 @@ class Sweep(NamedTuple):
     """One quantity that grows.
 
     Attributes:
-      quantity: On the axis of the plot.
-      sizes: Its values; the small form takes the first two.
-      create: From a value and the shape that is common to all: the warp of one image, the shape,
-        and the transform whose parameters are ``theta``.
+      quantity: Its name on the axis of the plot.
+      sizes: Its values; ``--small`` takes the first two.
+      create: Takes a value and the common shape; gives the warp of one image, the shape, and the
+        transform whose parameters are ``theta``.
     """
 
     quantity: str
@@ -42,7 +42,7 @@ class Sweep(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What is timed for one value of a quantity."""
+    """The timed warp for one value of a quantity."""
 
     shape: tuple[int, ...]
     transform: stn.Transform = stn.affine()
@@ -51,7 +51,7 @@ class Work(NamedTuple):
 
 
 def sweeps() -> dict[SweepName, Sweep]:
-    """By name, each from small to large."""
+    """All sweeps by name, with sizes in ascending order."""
     return {
         "pixels": Sweep(
             "pixels of an image",
@@ -88,12 +88,12 @@ def sweeps() -> dict[SweepName, Sweep]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(records.Options):
-    """What to measure.
+    """The options.
 
     Attributes:
       sweeps: Quantities to grow.
-      passes: What is computed: forward, or forward+backward to theta, or to image and theta; the
-        small form takes the first only.
+      passes: Passes to time: forward, or forward+backward to theta, or to image and theta;
+        ``--small`` takes only the first.
       picture: File to draw the panels to.
     """
 
@@ -104,7 +104,7 @@ class Arguments(records.Options):
 
 @functools.cache
 def lanczos(radius: int) -> stn.Kernel:
-    """A windowed sinc of any radius; one record for each, so that it is compiled once."""
+    """A windowed sinc of any radius; cached, so that each radius is compiled once."""
 
     def weight(t: jax.Array) -> jax.Array:
         return jnp.where(jnp.abs(t) < radius, jnp.sinc(t) * jnp.sinc(t / radius), 0.0)
@@ -113,7 +113,7 @@ def lanczos(radius: int) -> stn.Kernel:
 
 
 def contender(work: Work, which: Pass, seed: int) -> timing.Run:
-    """The warp, run and waited for."""
+    """A function that runs the warp and waits for it."""
     case = Case(work.shape, "float32", which)
     rng = np.random.default_rng(seed)
     images, _, cotangent = affine_operands(case, seed)
@@ -131,13 +131,13 @@ def contender(work: Work, which: Pass, seed: int) -> timing.Run:
 
 
 def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """Of a line through the larger half of the points, and two at least, in logarithms."""
+    """The slope, in logarithms, of a line through the larger half of the points, at least two."""
     half = min(len(sizes) // 2, len(sizes) - 2)
     return float(np.polyfit(np.log(sizes[half:]), np.log(seconds[half:]), 1)[0])
 
 
 def measure(arguments: Arguments) -> list[records.Row]:
-    """A row for each quantity and pass; all sizes of a row are measured in turns."""
+    """A row for each quantity and pass; the sizes of a row are measured in turns."""
     rows = []
     passes = arguments.passes[:1] if arguments.small else arguments.passes
     for name in arguments.sweeps:
@@ -206,7 +206,7 @@ def draw(path: Path, rows: Sequence[records.Row]) -> None:
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
-    """Prints the slopes, draws and saves if asked to."""
+    """Prints the slopes; draws them with ``--picture`` and saves them with ``--save``."""
     return records.run_command("scaling", Arguments, __doc__, measure, command_line)
 
 

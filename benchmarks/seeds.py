@@ -1,8 +1,8 @@
-"""Several seeds in one compiled program beside one after the other: ``python -m benchmarks.seeds``.
+"""Seeds trained in one program or one after the other: ``python -m benchmarks.seeds``.
 
-The models of ``experiments/models`` at the size that the experiments give them, trained on
-random images turned as in set R by what ``python -m experiments.distorted_mnist`` runs, with
-``--seeds-at-once`` 1 and as many as there are seeds. What agrees in the loss is timed.
+It trains the models of ``experiments/models``, at their size in the experiments, as ``python -m
+experiments.distorted_mnist`` does, on random images turned as in set R; once with
+``--seeds-at-once`` 1, once with all seeds at once. Both are timed if their losses agree.
 """
 
 import dataclasses
@@ -25,16 +25,16 @@ from experiments.models import ModelName, TransformName
 
 _IN_SHAPE = (28, 28, 1)
 APART, AT_ONCE = "one after the other", "at once"
-# Rounding is all that two programs differ by, and a few steps of training magnify it.
+# Both programs differ only by rounding, which a few steps of training magnify.
 _TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(records.Options):
-    """What to measure.
+    """The options.
 
     Attributes:
-      models: Those to train, with affine maps.
+      models: Models to train, with affine maps.
       seeds: Number of seeds.
       batch_size: Images in a step.
       width: Factor on the filters and units of the classifier.
@@ -49,7 +49,7 @@ class Arguments(records.Options):
 
 
 def contenders(name: ModelName, arguments: Arguments) -> dict[str, timing.Run]:
-    """Both ways to train all seeds for some steps; each goes on where its last call ended."""
+    """Both ways to train all seeds for some steps; each call continues the training."""
     kind: tuple[ModelName, TransformName, tuple[int, ...], int]
     kind = name, "affine", _IN_SHAPE, NUM_CLASSES
     width = arguments.width * models.width_for(models.PARAMETERS, *kind)
@@ -105,7 +105,7 @@ def measure(arguments: Arguments) -> list[records.Row]:
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
-    """Prints the rows, and saves them if asked to."""
+    """Prints the rows; saves them if ``--save`` is given."""
     return records.run_command("seeds", Arguments, __doc__, measure, command_line)
 
 

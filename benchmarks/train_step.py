@@ -1,9 +1,9 @@
-"""One training step of the paper's models beside PyTorch: ``python -m benchmarks.train_step``.
+"""A training step, compared with PyTorch: ``python -m benchmarks.train_step``.
 
-The ST-CNN and the ST-FCN of ``experiments/models``, trained by ``experiments/engine`` with
-Adam, and the same layers in PyTorch: a batch drawn from uint8 images, the loss, its gradient, the
-update. Once with one step to a call, once with many; PyTorch then waits after as many, too. What
-agrees in logits, loss and gradients of all biases on one batch is timed.
+It trains the ST-CNN and the ST-FCN of ``experiments/models`` by ``experiments/engine`` with Adam,
+and the same layers in PyTorch. A step draws a batch from uint8 images and computes the loss, its
+gradient and the update. A call has one step, or many; PyTorch synchronises after the same number. A
+contender is timed if its logits, loss and gradients of all biases agree on one batch.
 """
 
 import dataclasses
@@ -30,23 +30,23 @@ Name = Literal["st-cnn", "st-fcn"]
 NAMES: tuple[Name, ...] = get_args(Name)
 NUM_CLASSES = 10
 LEARNING_RATE = 1e-3
-# Of logits, loss and gradients, all computed without the reduced precision that accelerators take
-# for products. A rounding now and then decides otherwise which of two pixels is the greatest of its
-# window, or in which cell of the image a point lies.
+# Tolerance of logits, loss and gradients, all computed without the reduced precision of
+# accelerators' products. Rounding sometimes decides which pixel is the largest of its window, or in
+# which cell of the image a point lies.
 TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(records.Options):
-    """What to measure.
+    """The options.
 
     Attributes:
-      models: Those to train, with affine maps.
+      models: Models to train, with affine maps.
       batch_size: Images in a step.
       side: Height and width of an image.
       width: Factor on the filters and units of the classifier.
-      steps_per_dispatch: Steps in one call, where it is to be many.
-      torch_compile: Whether PyTorch is measured compiled, too; the small form leaves it out.
+      steps_per_dispatch: Steps in a call of many steps.
+      torch_compile: Whether to measure compiled PyTorch, too; not with ``--small``.
     """
 
     models: tuple[Name, ...] = NAMES
@@ -58,7 +58,7 @@ class Arguments(records.Options):
 
 
 class Training(NamedTuple):
-    """A model and what it is trained on."""
+    """A model and its training data."""
 
     name: models.ModelName
     in_shape: tuple[int, int, int]
@@ -93,7 +93,7 @@ class Training(NamedTuple):
         )
 
     def model_off_the_identity(self) -> models.Model:
-        """One whose localization network has been trained a little: its maps are not on kinks."""
+        """A model with random theta, since the samples of an identity lie on kinks."""
         model: Any = self.create_model(nnx.Rngs(0))
         kernel = model.transformer.localization.head.linear.kernel
         noise = jax.random.normal(jax.random.key(1), kernel[...].shape)
@@ -107,7 +107,7 @@ class Training(NamedTuple):
 
 
 def ours(case: Training) -> Contender:
-    """The trainer of the experiments, compiled for a number of steps."""
+    """The engine's training of a number of steps, compiled."""
     problem = make_classifier(
         case.create_model, optax.adam(LEARNING_RATE), TASKS["none"], case.batch_size
     ).problem
@@ -119,7 +119,7 @@ def ours(case: Training) -> Contender:
 
     def run() -> object:
         nonlocal states
-        # The state that went in has been given away.
+        # The compiled step donates the memory of the state that it gets.
         states, metrics = compiled(states, constants, data, keys)
         return jax.block_until_ready((states, metrics))
 
@@ -168,7 +168,7 @@ def pytorch(
         first = slice(case.batch_size)
         _reduced_precision_in_torch(False)
         logits, loss = loss_and_gradient(images[first], labels[first])
-        # While it is timed, PyTorch may round the operands of products as JAX does.
+        # During the timing PyTorch may round operands of products to TF32, as JAX does.
         _reduced_precision_in_torch(True)
         return {
             "logits": logits.detach().cpu().numpy(),
@@ -201,7 +201,7 @@ def measure(arguments: Arguments) -> list[records.Row]:
     """A row for each model and number of steps in a call."""
     small = arguments.small
     batch_size, width = (8, 0.1) if small else (arguments.batch_size, arguments.width)
-    # Each number of steps is compiled anew, which the small form does once.
+    # Each number of steps is compiled, so ``--small`` takes only one.
     numbers_of_steps = (2,) if small else (1, arguments.steps_per_dispatch)
     rows = []
     for name in arguments.models:
@@ -232,12 +232,12 @@ def measure(arguments: Arguments) -> list[records.Row]:
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
-    """Prints the rows, and saves them if asked to."""
+    """Prints the rows; saves them if ``--save`` is given."""
     return records.run_command("train_step", Arguments, __doc__, measure, command_line)
 
 
 def _reduced_precision_in_torch(allowed: bool) -> None:
-    """Whether matrix units may round float32 operands to TF32; the CPU knows no such thing."""
+    """Lets matrix units of a GPU round float32 operands to TF32, or not."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = allowed

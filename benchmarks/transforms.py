@@ -1,7 +1,7 @@
-"""What the families of transforms cost: ``python -m benchmarks.transforms``.
+"""The time of each family of transforms: ``python -m benchmarks.transforms``.
 
-Each family's warp, as a multiple of the affine one, from θ to warped images; then thin plate
-splines, the points and the warp, beside Kornia's.
+It times each family's warp, from θ to warped images, as a multiple of the affine warp. Then it
+compares thin plate splines, of points and as a warp, with Kornia's.
 """
 
 import dataclasses
@@ -36,24 +36,24 @@ AFFINE = "affine"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(records.Options):
-    """What to measure.
+    """The options.
 
     Attributes:
       shapes: Batch, height, width and channels.
-      passes: What is computed: forward, or forward+backward to theta (or to image and theta).
+      passes: Passes to time: forward, or forward+backward to theta (or to image and theta).
     """
 
     shapes: tuple[str, ...] = SHAPES
     passes: tuple[Pass, ...] = ("forward", "theta")
 
     def cases(self) -> list[Case]:
-        """Shapes and passes, in float32."""
+        """All shapes and passes, in float32."""
         shapes = SMALL_SHAPES if self.small and self.shapes == SHAPES else self.shapes
         return cases(shapes, ("float32",), self.passes)
 
 
 def families() -> dict[str, tuple[stn.Transform, float, dict[str, Any]]]:
-    """By name: the family, how far its parameters are from the identity, options of the warp."""
+    """By name: the family, the distance of its parameters from the identity, the warp's options."""
     return {
         AFFINE: (stn.affine(), 0.1, {}),
         "projective": (stn.projective(), 0.05, {}),
@@ -68,7 +68,7 @@ def families() -> dict[str, tuple[stn.Transform, float, dict[str, Any]]]:
 def near_identity(
     case: Case, transform: stn.Transform, spread: float, seed: int, out_channels: int
 ) -> Operands:
-    """Parameters around the identity, and a cotangent of so many channels."""
+    """Parameters around the identity, and a cotangent with this many channels."""
     images, _, _ = affine_operands(case, seed)
     rng = np.random.default_rng(seed)
     theta = np.asarray(transform.identity) + spread * rng.normal(
@@ -79,7 +79,7 @@ def near_identity(
 
 
 def multiples_of_affine(case: Case, arguments: Arguments) -> records.Row:
-    """Times of all families, measured in turns, over that of the affine warp."""
+    """Times of all families, measured in turns, divided by that of the affine warp."""
     contenders = {}
     for name, (transform, spread, options) in families().items():
         operands = near_identity(case, transform, spread, arguments.seed, case.shape[-1])
@@ -107,13 +107,13 @@ def multiples_of_affine(case: Case, arguments: Arguments) -> records.Row:
 
 
 def splines(case: Case, side: int, arguments: Arguments) -> Iterator[records.Row]:
-    """Points and warp of a thin plate spline of ``side``² control points beside Kornia's."""
+    """Compares a thin plate spline of ``side``² points with Kornia's: of points, and as a warp."""
     transform = stn.thin_plate_spline((side, side))
     control = np.asarray(transform.identity, np.float32).reshape(-1, 2)
     for what in ("points", "warp"):
         channels = 2 if what == "points" else case.shape[-1]
         operands = near_identity(case, transform, 0.05, arguments.seed, channels)
-        # Points are laid out as an image of their coordinates.
+        # The points are an image whose channels are coordinates.
         shape = (*case.shape[:-1], channels)
         yield measured_beside(
             _labels(f"thin plate spline, {side**2} points: {what}", case),
@@ -134,7 +134,7 @@ def measure(arguments: Arguments) -> list[records.Row]:
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
-    """Prints the rows, and saves them if asked to."""
+    """Prints the rows; saves them if ``--save`` is given."""
     return records.run_command("transforms", Arguments, __doc__, measure, command_line)
 
 
@@ -157,8 +157,8 @@ def _spline_candidates(
 ) -> Iterator[Candidate | Contender]:
     """Ours, then Kornia's ``warp_points_tps`` or ``warp_image_tps``.
 
-    ``get_tps_transform`` centres its kernels on where the control points go, which is another map;
-    so the weights come from a matrix that was solved for once, as ours do.
+    Kornia's ``get_tps_transform`` puts its kernels at the targets of the control points, which
+    gives another map. So Kornia gets weights from a matrix that is computed once, like ours.
     """
     ours = functools.partial(_points if what == "points" else _warp, transform=transform)
     yield in_jax.contender(in_jax.OURS, ours, case, operands)
@@ -193,7 +193,7 @@ def _spline_candidates(
 
 
 def _spline_solution(control: np.ndarray) -> np.ndarray:
-    """From where control points go to weights of the kernel r² log r and of 1, x, y."""
+    """The matrix from the control points' targets to weights of r² log r and of 1, x, y."""
     count = len(control)
     squared = np.sum((control[:, None] - control.astype(np.float64)) ** 2, axis=-1)
     system = np.zeros((count + 3, count + 3))

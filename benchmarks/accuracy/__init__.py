@@ -1,1 +1,1 @@
-"""How exact the library is, in numbers: ``python -m benchmarks.accuracy``."""
+"""Measures how exact the library is: ``python -m benchmarks.accuracy``."""

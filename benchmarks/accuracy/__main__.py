@@ -1,10 +1,10 @@
-"""How exact the library is, in numbers; a table and a verdict for each question.
+"""Measures how exact the library is; prints a table and a verdict for each question.
 
-``python -m benchmarks.accuracy`` asks: does the identity change anything; how far are values, first
-and second derivatives from PyTorch's, and values from OpenCV's and SciPy's; how far do sampled
-positions lie from where θ sends them; what do images of half precision lose. Each table's module
-says how it measures. Without PyTorch its tables are left out. ``--save FILE.json`` also writes all
-numbers, with versions and the device.
+``python -m benchmarks.accuracy`` measures how much an identity changes images; how far values,
+first and second derivatives are from PyTorch's, and values from OpenCV's and SciPy's; how far
+sampled positions are from the exact ones; and the errors of half precision. The module of each
+table states its method. Without PyTorch its tables are left out. ``--save FILE.json`` also writes
+all numbers, with versions and the device.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ NEED_PYTORCH = ("pytorch", "half")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
       trials: Random operands for each row, alignment and padding.
@@ -77,7 +77,7 @@ def environment() -> dict[str, Any]:
 
 
 def main(command_line: list[str] | None = None) -> None:
-    """Prints the tables, and saves them if asked to."""
+    """Prints the tables; saves them if ``--save`` is given."""
     arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
     started = time.perf_counter()
     setting = environment()
@@ -88,7 +88,7 @@ def main(command_line: list[str] | None = None) -> None:
             print(f"PyTorch is not installed; table {name!r} is left out.\n")
             continue
         shown[name] = TABLES[name](arguments.trials).show()
-        jax.clear_caches()  # Hundreds of compiled programs, which nothing needs any more.
+        jax.clear_caches()  # Free hundreds of compiled programs that are not needed any more.
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s")
     if arguments.save:

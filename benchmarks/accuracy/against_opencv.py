@@ -1,17 +1,17 @@
 """The largest differences from OpenCV's ``warpAffine``, ``warpPerspective`` and ``remap``.
 
-Depending on version, processor, interpolation and the image's dtype, OpenCV rounds the coordinates
-to 1/32 pixel before it looks up weights in a table; on noise of order 1, as here, that changes the
-values by some tenths. Whether it does is not assumed but measured. "exact" compares with our warp
-of the same map; "inside" does so without the points whose kernel reaches over the image's border,
-where OpenCV 5.0's cubic values of float64 images differ even from its own of float32 images;
-"1/32 pixel" compares with our samples at the coordinates rounded as OpenCV rounds them: ``remap``
-and ``warpPerspective`` to the nearest 1/32, ``warpAffine`` in two steps by way of 1/1024. Whichever
-column is small tells what OpenCV sampled.
+Depending on version, processor, interpolation and the image's dtype, OpenCV rounds coordinates to
+1/32 pixel and takes weights from a table. On noise of order 1, as here, that changes values by some
+tenths. We measure whether it does. "exact" compares with our warp of the same map. "inside" is the
+same without points whose kernel reaches over the image's border, where OpenCV 5.0's cubic values of
+float64 images differ even from those of float32 images. "1/32 pixel" compares with our samples at
+coordinates rounded as OpenCV rounds them: ``remap`` and ``warpPerspective`` to the nearest 1/32,
+``warpAffine`` in two steps by way of 1/1024. The small column shows which coordinates OpenCV
+sampled.
 
-The nearest kernel has no weights to look up; points within 1/256 pixel of a tie are left out there,
-since ``warpAffine`` counts in 1/1024 pixel. ``remap`` takes coordinates in float32, ours for it are
-the same numbers. The cubic kernel is the one with a = −0.75.
+The nearest kernel has no table; its rows leave out points within 1/256 pixel of a tie, since
+``warpAffine`` counts in 1/1024 pixel. ``remap`` takes float32 coordinates, and our samples use the
+same numbers. The cubic kernel has a = −0.75.
 """
 
 import functools
@@ -39,7 +39,7 @@ INTERPOLATION = {
     "linear": cv2.INTER_LINEAR,
     "cubic": cv2.INTER_CUBIC,
 }
-# Our padding and alignment.
+# Our padding and alignment for each border of OpenCV.
 BORDERS = {
     cv2.BORDER_CONSTANT: ("constant", False),
     cv2.BORDER_REPLICATE: ("border", False),
@@ -50,18 +50,18 @@ BORDERS = {
 SHAPE, OUT_SHAPE = (24, 31), (20, 17)
 FILL = 0.25
 COLUMNS = ("exact", "1/32 pixel", "inside")
-# A difference that rounding in float32 explains, and coordinates that are off by 1/64 do not.
+# Between the effect of rounding in float32 and that of coordinates that are off by 1/64.
 AGREEMENT = 1e-4
 
 
 class Map(NamedTuple):
-    """A map from output to input, as OpenCV and as we take it.
+    """A map from output to input, in OpenCV's form and in ours.
 
     Attributes:
-      function: OpenCV's function that makes it.
+      function: OpenCV's function that applies it.
       theta: Homogeneous matrix in normalised coordinates.
-      matrix: The same between pixels, OpenCV's.
-      pixels: Where it samples ``[*out, 2]``, x first.
+      matrix: The same map between pixel coordinates, for OpenCV.
+      pixels: The coordinates that it samples, ``[*out, 2]``, x first.
     """
 
     function: str
@@ -73,7 +73,7 @@ class Map(NamedTuple):
     def random(
         cls, rng: np.random.Generator, function: str, dtype: str, align_corners: bool
     ) -> "Map":
-        """One near the identity, with entries that ``dtype`` can hold."""
+        """A random map near the identity, with entries that ``dtype`` represents."""
         spread = np.full((3, 3), 0.2)
         spread[2] = (0.08, 0.08, 0) if function == "warpPerspective" else 0
         theta = (np.eye(3) + spread * rng.uniform(-1, 1, (3, 3))).astype(dtype).astype(np.float64)
@@ -84,12 +84,12 @@ class Map(NamedTuple):
         rows, columns = np.indices(OUT_SHAPE)
         points = np.stack([columns, rows, np.ones(OUT_SHAPE)], axis=-1) @ matrix.T
         pixels = points[..., :2] / points[..., 2:]
-        # What remap can be told.
+        # remap takes float32 coordinates.
         pixels = pixels.astype(np.float32) if function == "remap" else pixels
         return cls(function, theta, matrix, pixels)
 
     def rounded_pixels(self) -> np.ndarray:
-        """Where OpenCV samples when it rounds."""
+        """The coordinates that OpenCV samples if it rounds."""
         if self.function != "warpAffine":
             return np.rint(self.pixels * 32) / 32
         rows, columns = np.indices(OUT_SHAPE)[..., None]
@@ -122,7 +122,7 @@ def is_inside(pixels: np.ndarray) -> np.ndarray:
 
 
 def our_samples(image: jax.Array, pixels: np.ndarray, options: Row) -> jax.Array:
-    """Ours at pixel coordinates."""
+    """Our samples at pixel coordinates."""
     points = points_of_pixels(pixels, SHAPE, options["align_corners"])
     return stn.grid_sample(image, jnp.asarray(points, image.dtype), **options)
 
@@ -164,7 +164,7 @@ def differences(function: str, dtype: str, interpolation: str, trials: int) -> R
 
 
 def agreeing_column(row: Row) -> str | None:
-    """The first of the columns by which ours and OpenCV's are alike."""
+    """The first column in which ours and OpenCV's agree."""
     agreeing = [name for name in COLUMNS if row[name] is not None and row[name] < AGREEMENT]
     return agreeing[0] if agreeing else None
 

@@ -1,14 +1,15 @@
 """The largest differences from PyTorch's ``affine_grid`` and ``grid_sample``.
 
-Of values, first derivatives for a random cotangent of order 1, and second derivatives: those of a
-random combination of the first ones with respect to grid and image ("d² grid", "d² image"), which
-PyTorch finds by a second pass of autograd with ``create_graph=True``. A gradient with respect to θ
-is a sum over the output's pixels, and a derivative along a coordinate grows with the image's size,
-so their differences are larger. The last column is the largest of a row as a share of the largest
-entry of its quantity, where that is above 1.
+It compares values, first derivatives for a random cotangent of order 1, and second derivatives. The
+latter are the derivatives with respect to grid and image of a random combination of first
+derivatives ("d² grid", "d² image"); PyTorch finds them by a second pass of autograd with
+``create_graph=True``. A gradient with respect to θ is a sum over the output's pixels, and a
+derivative along a coordinate grows with the image's size, so their differences are larger. The last
+column is the largest difference of a row, divided by the largest entry of its quantity if that is
+above 1.
 
-Points within 1e-3 pixel of a kink get no cotangent and are left out of the values, since there
-rounding alone decides between two sub-gradients.
+Points within 1e-3 pixel of a kink get no cotangent and their values are not compared, since there
+rounding decides between two sub-gradients.
 """
 
 import functools
@@ -50,7 +51,7 @@ DTYPES = ("float32", "float64")
 
 
 class Operands(NamedTuple):
-    """Random operands in NumPy; the last two combine the first derivatives to one number."""
+    """Random operands in NumPy; the last two combine the first derivatives into one number."""
 
     image: np.ndarray
     theta: np.ndarray
@@ -71,7 +72,7 @@ class Mode(NamedTuple):
 def random_operands(
     rng: np.random.Generator, mode: Mode, shape: tuple[int, ...], dtype: str
 ) -> tuple[Operands, np.ndarray]:
-    """Random operands, and which points of the output are clear of kinks."""
+    """Random operands, and a mask of output points away from kinks."""
     ndim = len(shape)
     theta = np.eye(ndim, ndim + 1) + 0.3 * rng.normal(size=(ndim, ndim + 1))
     pixels = source_pixels(theta, shape, mode.out_shape, mode.align_corners)
@@ -85,7 +86,7 @@ def random_operands(
 
 @functools.partial(jax.jit, static_argnames="mode")
 def our_results(operands: Operands, mode: Mode) -> tuple[jax.Array, ...]:
-    """What the columns hold, by this library."""
+    """The values of the columns, from this library."""
     image, theta, cotangent, *along = operands
 
     def first_derivatives(image: jax.Array, grid: jax.Array) -> tuple[Any, jax.Array]:
@@ -108,7 +109,7 @@ def our_results(operands: Operands, mode: Mode) -> tuple[jax.Array, ...]:
 
 
 def their_results(operands: Operands, mode: Mode) -> dict[str, np.ndarray | None]:
-    """What the columns hold, by PyTorch; ``None`` for what it refuses to compute."""
+    """The values of the columns, from PyTorch; ``None`` for what it refuses to compute."""
     torch = pytorch()
     assert torch is not None
     image, cotangent, along_image = (
@@ -131,7 +132,7 @@ def their_results(operands: Operands, mode: Mode) -> dict[str, np.ndarray | None
     (d_theta,) = torch.autograd.grad(grid, theta, d_grid, retain_graph=True)
     total = (d_grid * along_grid).sum() + (d_image * along_image).sum()
     try:
-        # What nothing depends on, as on the image under the nearest kernel, is zero.
+        # Zeros, not ``None``, for what the total does not depend on.
         second = torch.autograd.grad(total, (grid, image), materialize_grads=True)
     except RuntimeError:
         second = None, None
@@ -150,7 +151,7 @@ def _array(tensor: Any, column: str) -> np.ndarray:
 def differences(
     image: str, dtype: str, kernel: str, padding: PaddingName, trials: int, cases: Cases = CASES
 ) -> Row:
-    """The largest differences over random operands, and the share of points clear of kinks."""
+    """The largest differences over random operands, and the share of points away from kinks."""
     rng = np.random.default_rng(1)
     found, clear_shares = [], []
     for shape, out_shape, align_corners in cases[image]:
@@ -168,7 +169,7 @@ def differences(
 
 
 def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> Row:
-    """The largest difference of each quantity, and of all as a share of the quantity's size."""
+    """The largest difference of each quantity, and the largest relative one of all."""
     differences = {
         name: None if each is None else largest_difference(ours[name], each)
         for name, each in theirs.items()

@@ -1,8 +1,8 @@
 """The largest differences from SciPy's ``ndimage.map_coordinates``, orders 0 and 1.
 
-SciPy computes in float64 on the operands as our dtype holds them. Random points reach a whole image
-beyond every side; those within 1e-3 pixel of a tie between two pixels are left out of the nearest
-kernel's rows.
+SciPy computes in float64 on operands rounded to our dtype. Random points lie up to an image's size
+beyond every side. The nearest kernel's rows leave out points within 1e-3 pixel of a tie between two
+pixels.
 """
 
 import functools
@@ -24,8 +24,8 @@ from benchmarks.accuracy.tables import (
 )
 
 ORDER = {"nearest": 0, "linear": 1}
-# Our padding, and the alignments under which it is SciPy's mode. SciPy's "constant" reaches only
-# half a pixel out; "grid-constant" is a padding with pixels.
+# Our padding for each mode of SciPy, and the alignments under which they agree. SciPy's "constant"
+# does not interpolate beyond the edge; "grid-constant" does.
 MODES = {
     "grid-constant": ("constant", (False, True)),
     "nearest": ("border", (False, True)),
@@ -70,7 +70,7 @@ def differences_in(shapes: str, dtype: str, kernel: str, mode: str, trials: int)
 
 
 def differences(dtype: str, kernel: str, mode: str, padding: str, trials: int) -> Row:
-    """The largest differences, images and volumes apart."""
+    """The largest differences, separately for images and volumes."""
     assert padding == MODES[mode][0]
     return {shapes: differences_in(shapes, dtype, kernel, mode, trials) for shapes in SHAPES}
 

@@ -1,4 +1,4 @@
-"""Where pixels come from, in plain NumPy and float64: what the measurements are held against."""
+"""Reference coordinates of pixels, in plain NumPy and float64."""
 
 import types
 from typing import Any
@@ -19,7 +19,7 @@ PYTORCH_PADDING: dict[PaddingName, str] = {
 
 
 def pytorch() -> types.ModuleType | None:
-    """PyTorch where it is installed."""
+    """PyTorch, or ``None`` if it is not installed."""
     try:
         import torch
     except ImportError:
@@ -63,7 +63,7 @@ def points_of_pixels(pixels: np.ndarray, shape: tuple[int, ...], align_corners: 
 def source_pixels(
     theta: np.ndarray, shape: tuple[int, ...], out_shape: tuple[int, ...], align_corners: bool
 ) -> np.ndarray:
-    """Pixel coordinates that an affine matrix ``[n, n + 1]`` sends the output's pixels to."""
+    """Pixel coordinates to which an affine matrix ``[n, n + 1]`` maps the output's pixels."""
     theta = np.asarray(theta, np.float64)
     points = lattice_points(out_shape, align_corners) @ theta[:, :-1].T + theta[:, -1]
     return pixels_of_points(points, shape, align_corners)
@@ -72,7 +72,7 @@ def source_pixels(
 def is_clear(pixels: np.ndarray, kernel: str, margin: float = 1e-3) -> np.ndarray:
     """Whether each point is farther than ``margin`` pixels from every kink of the kernel.
 
-    At a kink rounding alone decides between two sub-gradients, or between two pixels.
+    At a kink rounding decides between two sub-gradients, or between two pixels.
     """
     kink = 0.5 if kernel == "nearest" else 0.0
     return np.all(np.abs((pixels - kink + 0.5) % 1 - 0.5) > margin, axis=-1)

@@ -1,15 +1,16 @@
 """Images of bfloat16 and float16: errors against float64, in roundings of the output's dtype.
 
-Image and grid are the same numbers for all; PyTorch computes what is expected from them in float64.
-One rounding is the distance between neighbouring numbers of the output's dtype at the expected
-value, so a result that is rounded once from the exact one is off by at most 0.5. Values below 1/16
-count in the roundings of 1/16: the images are noise of order 1, and what is much smaller came about
-by cancellation, where even the rounding of coordinates in float32 is larger than such a number's.
+All get the same numbers as image and grid; PyTorch computes the expected values in float64. One
+rounding is the distance between neighbouring numbers of the output's dtype at the expected value,
+so a result that is rounded once from the exact one is off by at most 0.5. Errors of values below
+1/16 are in roundings of 1/16: the images are noise of order 1, so much smaller values come from
+cancellation, and the rounding of float32 coordinates alone changes them by more than their own
+rounding.
 
-PyTorch's ``grid_sample`` takes a grid of the image's dtype only, and computes the coordinates in it
-too; so beside its results in that dtype stand those it gives for the image converted to float32,
-converted back ("by float32"). "–" is what it refuses. Points within 1e-3 pixel of a tie are left
-out of the nearest kernel's rows.
+PyTorch's ``grid_sample`` requires a grid of the image's dtype and computes coordinates in it, too.
+So there are two columns: its results in that dtype, and its results on the image converted to
+float32, converted back ("by float32"). "–" marks combinations that it refuses. Points within 1e-3
+pixel of a tie are left out of the nearest kernel's rows.
 """
 
 import functools
@@ -104,7 +105,7 @@ def errors(dtype: str, grid: str, kernel: str, trials: int) -> Row:
 
 
 def is_within_a_rounding(row: Row) -> bool:
-    """Whether our error is at most one rounding larger than the least that PyTorch reaches."""
+    """Whether our error is at most one rounding larger than PyTorch's smallest."""
     theirs = [row[name] for name in COLUMNS[1:] if row[name] is not None]
     return row["ours"] <= min(theirs) + 1
 

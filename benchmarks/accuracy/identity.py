@@ -1,10 +1,10 @@
-"""The identity: how much a warp with the identity's parameters changes an image.
+"""Measures how much a warp with the identity's parameters changes an image.
 
-A warp samples at the lattice plus the displacement that its family computes. So each family's
-displacement at the identity is computed once for each alignment and dtype of coordinates, and
-handed to ``warp`` as it came out, for every kernel, padding, alignment and dtype of the image; what
-is compiled depends on these alone. Rows "fused" leave it to ``warp`` to compute the displacement,
-in one program with the sampler, a compilation for each family; alignment and padding take turns.
+A warp samples at the lattice plus the displacement that its family computes. So we compute each
+family's displacement at the identity once for each alignment and dtype of coordinates, and hand it
+to ``warp`` for every kernel, padding, alignment and dtype of the image. That needs one compilation
+for all families. In the rows "fused" ``warp`` computes the displacement in the same program as the
+sampler, with a compilation for each family; these rows alternate between alignments and paddings.
 """
 
 import functools
@@ -54,7 +54,7 @@ def _given(ndim: int) -> stn.Transform:
 
 @functools.cache
 def _displacement(family: stn.Transform, align_corners: bool, dtype: str) -> np.ndarray:
-    """What a family adds to the lattice at its identity, in a dtype of coordinates."""
+    """The displacement of a family at its identity, in a dtype of coordinates."""
     with jax.enable_x64(dtype == "float64"):
         points = stn.regular_grid(SHAPES[family.ndim], align_corners=align_corners, dtype=dtype)
         theta = jnp.asarray(family.identity, dtype)
@@ -84,7 +84,7 @@ def _given_warps(
 def _fused_warps(
     families: Sequence[stn.Transform], kernel: str, dtype: str
 ) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """An image and its warp for every family; padding and alignment take turns."""
+    """An image and its warp for every family, alternating between paddings and alignments."""
     turns = itertools.cycle(itertools.product(PADDINGS, ALIGNMENTS))
     for family, (padding, align_corners) in zip(families, turns, strict=False):
         image, theta = _image(family.ndim, dtype), jnp.asarray(family.identity)
@@ -99,7 +99,7 @@ def _fused_warps(
 def changes(
     dtype: str, kernel: str, displacement: str, families: Sequence[stn.Transform] = FAMILIES
 ) -> Row:
-    """How many warps leave every bit of the image as it was, and the largest change."""
+    """How many warps return the same bits, and the largest change."""
     warps = {"given": _given_warps, "fused": _fused_warps}[displacement]
     equal, differences = 0, []
     with jax.enable_x64(dtype == "float64"):

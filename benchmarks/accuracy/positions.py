@@ -1,13 +1,12 @@
-"""How far the sampled position lies from where θ sends it, in pixels, on wide images in float32.
+"""Errors of sampled positions in pixels, on wide images in float32.
 
-An image that held its own x coordinate would not tell: near 4096 float32 values are 5e-4 apart, as
-coarse as the errors that are looked for. So the image holds two waves of a period of 4 pixels,
-0 1 0 −1 and 1 0 −1 0. Between pixels the linear kernel draws straight lines, so the two values are
-a point on a diamond, and where on it is the position modulo 4. The values are at most 1, so this
-reads positions to some 1e-7 pixel, however wide the image. What is printed is the largest
-difference from the position that the same θ gives in float64, over the points a pixel inside.
-
-The image is constant along y, and 32 pixels high.
+An image of x coordinates is too coarse: near 4096 float32 values are 5e-4 apart, about as much as
+the errors to measure. So the image has two channels, waves with a period of 4 pixels, 0 1 0 −1 and
+1 0 −1 0. The linear kernel interpolates linearly between pixels, so both values are a point on a
+diamond, and its place on the diamond is the position modulo 4. The values are at most 1, so this
+reads positions to about 1e-7 pixel on an image of any width. The table has the largest difference
+from the position that the same θ gives in float64, over points at least a pixel inside. The image
+is constant along y, and 32 pixels high.
 """
 
 from typing import Any
@@ -43,20 +42,20 @@ COLUMNS = (*OURS, "PyTorch")
 
 
 def waves(width: int) -> np.ndarray:
-    """The image whose values tell where it was sampled ``[height, width, 2]``."""
+    """The image of two waves, ``[height, width, 2]``."""
     period = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]], np.float32)
     return np.broadcast_to(period[np.arange(width) % PERIOD], (HEIGHT, width, 2))
 
 
 def read_positions(values: Any) -> np.ndarray:
-    """Where each sample ``[..., 2]`` of :func:`waves` was taken, modulo the period."""
+    """The position of each sample ``[..., 2]`` of :func:`waves`, modulo the period."""
     rising, falling = np.moveaxis(np.asarray(values, np.float64), -1, 0)
     along = rising / (np.abs(rising) + np.abs(falling))
     return np.where(falling >= 0, along, 2 - along)
 
 
 def our_samples(image: jax.Array, theta: jax.Array, align_corners: bool) -> tuple[jax.Array, ...]:
-    """By one call of ``warp``, and by ``affine_grid`` and ``grid_sample``."""
+    """Our samples: by one call of ``warp``, and by ``affine_grid`` and ``grid_sample``."""
     options: dict[str, Any] = {"padding": "border", "align_corners": align_corners}
     grid = stn.affine_grid(theta, image.shape[:2], align_corners=align_corners)
     warped = stn.warp(image, stn.affine(), theta.ravel(), **options)
@@ -64,7 +63,7 @@ def our_samples(image: jax.Array, theta: jax.Array, align_corners: bool) -> tupl
 
 
 def their_samples(image: np.ndarray, theta: np.ndarray, align_corners: bool) -> np.ndarray | None:
-    """By PyTorch's ``affine_grid`` and ``grid_sample``, where it is installed."""
+    """PyTorch's samples, by ``affine_grid`` and ``grid_sample``, if it is installed."""
     torch = pytorch()
     if torch is None:
         return None

@@ -1,4 +1,4 @@
-"""Tables of measurements: printed row by row, each with a verdict that follows from its numbers."""
+"""Tables of measurements, printed row by row, each with a verdict computed from its numbers."""
 
 import concurrent.futures
 import dataclasses
@@ -15,16 +15,16 @@ _WIDTH = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """What is measured, and in which cases.
+    """A table: its cases and its measurement.
 
     Attributes:
-      title: Headline.
+      title: The heading.
       cases: Labels of each row, by column.
-      columns: Names of the numbers that are measured.
-      measure: Takes a row's labels as keywords; gives its numbers by column, and more if it likes.
-        ``None`` is a number that does not exist.
-      verdict: Says in one line what the rows show.
-      number: How a number is printed.
+      columns: Names of the measured numbers.
+      measure: Takes a row's labels as keywords; gives its numbers by column, ``None`` for a missing
+        one. It may give more than the columns.
+      verdict: Sums up the rows in one line.
+      number: Formats a number.
     """
 
     title: str
@@ -41,7 +41,8 @@ class Table:
             {name: None for name in self.cases[0]}, {name: name for name in self.columns}
         )
         rows = []
-        # Most of the time is spent compiling, which leaves Python to other threads.
+        # Threads help, since XLA releases Python's lock while it compiles, which takes most of the
+        # time.
         pool = concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1))
         try:
             measured = pool.map(lambda case: self.measure(**case), self.cases)
@@ -55,7 +56,7 @@ class Table:
         return {"title": self.title, "rows": rows, "verdict": verdict}
 
     def _print_cells(self, labels: Mapping[str, str | None], cells: dict[str, str]) -> None:
-        """One line: labels to the left, a column's own name where there is none; numbers right."""
+        """A line: labels on the left, a column's name for a missing label, numbers on the right."""
         line = "  "
         for name, label in labels.items():
             width = max(len(name), *(len(case[name]) for case in self.cases))
@@ -71,12 +72,12 @@ class Table:
 
 
 def combinations(**axes: Sequence[str]) -> list[dict[str, str]]:
-    """Labels of every combination, the last axis running fastest."""
+    """The labels of every combination; the last axis varies fastest."""
     return [dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values())]
 
 
 def largest_difference(found: Any, expected: Any) -> float:
-    """The largest absolute difference, NaN if there is one anywhere."""
+    """The largest absolute difference; NaN if any entry is NaN."""
     found, expected = (np.asarray(each, np.float64) for each in (found, expected))
     if found.shape != expected.shape:
         raise ValueError(f"found has shape {found.shape}, expected has {expected.shape}.")
@@ -84,7 +85,7 @@ def largest_difference(found: Any, expected: Any) -> float:
 
 
 def largest_by_column(trials: Sequence[Row]) -> Row:
-    """The largest number of each column over trials; NaN, which ``max`` may lose, stays."""
+    """The largest number of each column over trials. NaN stays, which ``max`` may lose."""
     columns = {name: [trial[name] for trial in trials] for name in trials[0]}
     return {
         name: None if None in numbers else float(np.max(numbers))

@@ -1,1 +1,1 @@
-"""What every benchmark shares; it knows no library that is measured: neither ours nor a peer."""
+"""Code that all benchmarks share. It imports none of the measured libraries."""

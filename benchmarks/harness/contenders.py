@@ -1,4 +1,4 @@
-"""What a contender is, and whether it computes what the first one does."""
+"""Contenders, and the check that one computes the same as the first."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,8 +7,8 @@ import numpy as np
 
 from benchmarks.harness.timing import Run
 
-# Where a point lies between two cells, rounding chooses between two slopes; and θ's gradient is a
-# sum whose terms cancel.
+# Rounding decides in which of two cells a point lies, and so its slope; and θ's gradient is a sum
+# whose terms cancel.
 TOLERANCE_OF_SLOPES = 2e-2
 
 
@@ -16,15 +16,15 @@ class Contender(NamedTuple):
     """One way to compute a case.
 
     Attributes:
-      name: In tables.
-      run: Blocks until the result is there.
-      results: Runs it and gives NumPy arrays: ``value`` and, if differentiated, ``d theta`` and
-        ``d image``, laid out as the operands.
-      memory: Bytes at the peak; ``None`` where they cannot be told.
-      tolerance: Factor on the tolerance of what its results may differ.
+      name: Its name in tables.
+      run: Computes the case; blocks until the result is there.
+      results: Computes the case and gives NumPy arrays: ``value`` and, if differentiated, ``d
+        theta`` and ``d image``, laid out as the operands.
+      memory: Gives the peak memory in bytes; ``None`` if it cannot be measured.
+      tolerance: Factor on the tolerance for differences of its results.
       units: Units of work in one call, such as training steps; times are for one.
-      expected: What it is held against, where that is not what the first contender gives: ours
-        with a padding that it knows.
+      expected: Results to compare with, if not the first contender's: ours with a padding that this
+        one supports.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Contender(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A way that cannot compute a case, or does not compute the same."""
+    """The contender cannot compute the case, or computes something else."""
 
     name: str
     reason: str
@@ -46,7 +46,7 @@ class Skipped(NamedTuple):
 def disagreement(
     found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float
 ) -> str | None:
-    """What differs by too much, as a norm over that of ``expected``; or ``None``."""
+    """Names a result whose relative norm of the difference is too large; ``None`` if none is."""
     for name, theirs in expected.items():
         if found[name].shape != theirs.shape:
             return f"{name} has shape {found[name].shape}, ours {theirs.shape}"

@@ -1,4 +1,4 @@
-"""What was measured on: versions, device, processor and threads."""
+"""The environment of a measurement: versions, device, processor and threads."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 def threads() -> int:
-    """CPU cores that this process may use; every library is given as many threads."""
+    """Number of CPU cores of this process; every library gets this many threads."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -52,7 +52,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The CPU's name, where the system tells it."""
+    """The CPU's name, if the system states it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files are written whole or not at all."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; a ``ValueError`` names a file that is none."""
+    """Reads JSON; a ``ValueError`` names a file that is not JSON."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:

@@ -1,11 +1,11 @@
-"""How much memory a call takes at its peak, arguments and results included.
+"""Peak memory of a call, with its arguments and results.
 
-* JAX: what XLA planned, ``compiled.memory_analysis()``: arguments, outputs and temporaries, less
-  what of the outputs lies in arguments.
-* PyTorch on the CPU: its profiler lists every allocation and release of the CPU allocator, those
-  inside operators too; the peak of their running sum, plus the arguments.
-* PyTorch on CUDA: ``torch.cuda.max_memory_allocated`` after its peak was reset, less what lay
-  there before, plus the arguments.
+* JAX: XLA's plan, ``compiled.memory_analysis()``: arguments, outputs and temporaries, less outputs
+  that reuse the memory of arguments.
+* PyTorch on the CPU: the peak of the running sum over all allocations and releases that its
+  profiler lists, also inside operators, plus the arguments.
+* PyTorch on CUDA: the rise of ``torch.cuda.max_memory_allocated`` after a reset of its peak, plus
+  the arguments.
 """
 
 import json
@@ -18,7 +18,7 @@ import jax
 
 
 def of_jax(compiled: jax.stages.Compiled) -> int | None:
-    """Bytes that a compiled function is planned to hold; ``None`` where XLA does not say."""
+    """Peak memory of a compiled function by XLA's plan, in bytes; ``None`` if XLA has none."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None
@@ -31,12 +31,12 @@ def of_jax(compiled: jax.stages.Compiled) -> int | None:
 
 
 def of_torch(run: Callable[[], Any], arguments: list[Any]) -> int:
-    """Bytes that PyTorch holds at the peak of a call that has run before."""
+    """PyTorch's peak memory in a call, in bytes; the call must have run before."""
     import torch
 
     held_before = sum(argument.untyped_storage().nbytes() for argument in arguments)
     if arguments[0].is_cuda:
-        # Others have arguments there, too.
+        # Other contenders have arguments on the device, too.
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run()

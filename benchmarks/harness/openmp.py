@@ -1,9 +1,8 @@
-"""How PyTorch's threads wait for each other, which has to be decided before it is imported.
+"""Sets how PyTorch's threads wait for each other; must run before PyTorch is imported.
 
-By default OpenMP's threads spin for some milliseconds before they sleep. On a machine that does
-nothing else this is faster, but the next contender has to wait until they sleep; where another
-process has a core, they spin in vain at every barrier. The policy ``passive`` has them sleep at
-once.
+By default OpenMP's threads spin for some milliseconds before they sleep. On an idle machine this is
+faster, but the next contender has to wait until they sleep. If another process occupies a core,
+they waste time at every barrier. With the policy ``passive`` they sleep at once.
 """
 
 import os
@@ -12,7 +11,7 @@ import sys
 
 _POLICY = "OMP_WAIT_POLICY"
 _PASSIVE = "passive"
-# Longer than threads spin by default.
+# Threads spin for a shorter time by default.
 _PAUSE = 15e-3
 _TIME_SAMPLING = """
 import time
@@ -30,14 +29,14 @@ print(sorted(seconds)[len(seconds) // 2])
 
 
 def choose_policy(threads: int, *, try_both: bool) -> str:
-    """Sets the policy, unless the user has: the one with which PyTorch is faster here and now.
+    """Sets the policy with which PyTorch is faster at present, unless the user has set one.
 
     Args:
-      threads: As many as PyTorch will use.
-      try_both: Whether to find out, in a process for each; else it is ``passive``.
+      threads: Number of threads that PyTorch will use.
+      try_both: Whether to try both policies, each in a process; otherwise takes ``passive``.
 
     Returns:
-      The policy, ``"default"`` where it is left to OpenMP.
+      The policy; ``"default"`` if OpenMP's own stays.
     """
     if _POLICY not in os.environ and not (try_both and _faster_by_default(threads)):
         os.environ[_POLICY] = _PASSIVE
@@ -45,12 +44,12 @@ def choose_policy(threads: int, *, try_both: bool) -> str:
 
 
 def pause() -> float:
-    """Seconds after which no thread of another contender spins any more."""
+    """Seconds after which the threads of another contender have stopped spinning."""
     return 0.0 if os.environ.get(_POLICY, "").lower() == _PASSIVE else _PAUSE
 
 
 def _faster_by_default(threads: int) -> bool:
-    """Whether sampling is faster without a policy; not where PyTorch is missing."""
+    """Whether PyTorch samples faster without a policy; false if PyTorch is missing."""
     others = {name: value for name, value in os.environ.items() if name != _POLICY}
     by_default, passive = (
         _seconds(threads, environment) for environment in (others, others | {_POLICY: _PASSIVE})

@@ -1,4 +1,4 @@
-"""What every command shares: its options, the record it saves, and how numbers are printed."""
+"""Common options of the commands, their saved records, and the format of printed numbers."""
 
 import dataclasses
 import os
@@ -18,13 +18,13 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to measure.
+    """Options of every measurement.
 
     Attributes:
-      small: Small shapes and a few rounds; seconds in all.
+      small: Small shapes and a few rounds; takes seconds.
       seconds: Time for the rounds of one row, all contenders together.
-      rounds: Most rounds of a row.
-      seed: Of the operands and of the order in the rounds.
+      rounds: At most this many rounds for a row.
+      seed: Seed of the operands and of the order in the rounds.
       save: JSON file to write.
     """
 
@@ -36,7 +36,7 @@ class Options:
 
     @property
     def budget(self) -> Budget:
-        """When a row is done."""
+        """The end of a row's rounds."""
         if self.small:
             return Budget(seconds=0.2, rounds=3, least=3)
         return Budget(seconds=self.seconds, rounds=self.rounds, pause=openmp.pause())
@@ -52,7 +52,7 @@ def run_command(
     measure: Callable[[SomeOptions], list[Row]],
     command_line: Sequence[str] | None,
 ) -> list[Row]:
-    """Parses the command line, measures, and saves the rows if asked to.
+    """Parses the command line, measures, and saves the rows if ``--save`` is given.
 
     The file is written whole or not at all, with versions and device.
     """
@@ -68,7 +68,7 @@ def run_command(
 
 
 def milliseconds(spread: dict[str, float]) -> str:
-    """Median and half the middle half, which one round does not have."""
+    """Median ± half the middle half in milliseconds; one round has only a median."""
     if spread["rounds"] == 1:
         return _digits(1e3 * spread["median"])
     half = (spread["third_quartile"] - spread["first_quartile"]) / 2
@@ -76,7 +76,7 @@ def milliseconds(spread: dict[str, float]) -> str:
 
 
 def times(spread: dict[str, float]) -> str:
-    """A ratio with its middle half, which one round does not have."""
+    """A ratio with its middle half; one round has only the ratio."""
     if spread["rounds"] == 1:
         return _digits(spread["median"])
     low, high = (_digits(spread[each]) for each in ("first_quartile", "third_quartile"))
@@ -84,7 +84,7 @@ def times(spread: dict[str, float]) -> str:
 
 
 def megabytes(size: int | None) -> str:
-    """A number of bytes."""
+    """A number of bytes, as text."""
     return "–" if size is None else _digits(size / 1e6)
 
 
@@ -94,6 +94,6 @@ def shape_name(shape: tuple[int, ...]) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits or so, never with an exponent."""
+    """About three digits, never with an exponent."""
     places = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:.{places}f}"

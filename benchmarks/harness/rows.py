@@ -1,4 +1,4 @@
-"""One row of a table: contenders admitted, measured and printed."""
+"""One row of a table: checks the contenders, times them and prints the row."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -7,14 +7,14 @@ from typing import Any
 from benchmarks.harness import records, timing
 from benchmarks.harness.contenders import Contender, Skipped, disagreement
 
-# Making and first running a contender may fail, so it may come as a function that makes it.
+# A contender, or a function that makes it, as making and first running it may fail.
 Candidate = Contender | Skipped | functools.partial[Contender]
 
 
 def admitted(
     candidates: Iterable[Candidate], tolerance: float
 ) -> tuple[list[Contender], dict[str, str]]:
-    """Those that compute what the first one does, and why the others do not run."""
+    """Contenders that compute the same as the first, and the reasons why others do not run."""
     contenders: list[Contender] = []
     expected: dict[str, Any] = {}
     skipped: dict[str, str] = {}
@@ -26,7 +26,7 @@ def admitted(
         try:
             contender = candidate if isinstance(candidate, Contender) else candidate()
             found = contender.results()
-        # What a peer cannot do is one of the results, whatever it raises.
+        # A peer may raise anything; the row reports it.
         except Exception as error:
             if not contenders:
                 raise
@@ -55,13 +55,13 @@ def measured_beside(
     """Measures the contenders beside the first, prints and gives the row.
 
     Args:
-      labels: What the row is about.
-      candidates: Ours first.
-      options: How to measure.
-      tolerance: Norm of the difference from ours over the norm of ours.
-      copy: Copies memory, in turns with the contenders.
-      bytes_moved: What ours reads and writes at the least.
-      copied: What the copy reads and writes.
+      labels: Labels of the row.
+      candidates: Contenders, or functions that make them; ours comes first.
+      options: The options of the measurement.
+      tolerance: Largest norm of the difference from ours, divided by the norm of ours.
+      copy: Copies memory; timed in turns with the contenders.
+      bytes_moved: The least that ours must read and write.
+      copied: The bytes that the copy reads and writes.
     """
     print_labels(labels)
     contenders, skipped = admitted(candidates, tolerance)
@@ -103,11 +103,11 @@ def _show(row: dict[str, Any]) -> None:
 
 
 def print_labels(labels: Mapping[str, Any]) -> None:
-    """The headline of a row; numbers with what they count."""
+    """The heading of a row; numbers get their label."""
     words = [each if isinstance(each, str) else f"{name} {each}" for name, each in labels.items()]
     print("  ".join(words), flush=True)
 
 
 def name_of(candidate: Candidate) -> str:
-    """The contender's name; a function that makes one has it as its first argument."""
+    """The contender's name; for a function that makes one it is the first argument."""
     return candidate.args[0] if isinstance(candidate, functools.partial) else candidate.name

@@ -1,8 +1,8 @@
 """The clock of every benchmark: contenders in one process, in turns, compared round by round.
 
-A contender is a function without arguments that runs and blocks until its result is there. In every
-round each has one turn, in an order that is shuffled anew, so that what else the machine does falls
-on all alike; ratios are taken within a round. The first call, which compiles, is not timed.
+A contender is a function without arguments that blocks until its result is there. In every round
+each has one turn, in a newly shuffled order, so that other work of the machine affects all alike.
+Ratios are taken within a round. The first call, which compiles, is not timed.
 """
 
 import dataclasses
@@ -16,21 +16,21 @@ import numpy as np
 Run = Callable[[], object]
 Clock = Callable[[], float]
 
-# A turn of a short function is as many calls as take this long, in seconds.
+# A turn of a short function repeats the call until this many seconds have passed.
 _SHORTEST_TURN = 5e-3
-# A call shorter than this is first made once untimed, so that caches hold its own.
+# A call shorter than this is first made once untimed, to fill the caches.
 _LONGEST_UNTIMED = 50e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When to stop: after ``rounds``, or earlier once ``seconds`` have passed.
+    """Stops after ``rounds``, or earlier once ``seconds`` have passed.
 
     Attributes:
       seconds: Time for the rounds, all contenders together.
       rounds: Most rounds.
-      least: Rounds that are run whatever they take.
-      pause: Seconds before a turn, for the threads of the one before to go to sleep.
+      least: Rounds that are always run, however long they take.
+      pause: Seconds before a turn, in which threads of the previous contender go to sleep.
     """
 
     seconds: float = 10.0
@@ -39,19 +39,19 @@ class Budget:
     pause: float = 0.0
 
     def goes_on(self, rounds: int, seconds: float) -> bool:
-        """Whether there is another round after so many, and so long."""
+        """Whether there is another round, after this many rounds and seconds."""
         return rounds < self.least or (rounds < self.rounds and seconds < self.seconds)
 
     def allows_another(self, seconds_per_call: float, fastest: float) -> bool:
-        """Whether a contender takes part after the first round, given how long its call takes.
+        """Whether a contender takes part after the first round, given the seconds of its call.
 
-        One that alone would use up the budget sits out, if another is far faster.
+        A contender that alone would use up the budget stops, if another is far faster.
         """
         return self.least * seconds_per_call < self.seconds or seconds_per_call < 10 * fastest
 
 
 class Spread(NamedTuple):
-    """The middle of some numbers, their least, and the middle half."""
+    """Median, minimum and middle half of some numbers."""
 
     median: float
     minimum: float
@@ -79,19 +79,19 @@ def measure(
     warm_up: bool = True,
     clock: Clock = time.perf_counter,
 ) -> dict[str, np.ndarray]:
-    """Seconds a call takes, for every contender and round.
+    """Measures the seconds of a call, for every contender and round.
 
     Args:
       contenders: Functions that block until their result is there, by name.
       budget: When to stop.
-      seed: Of the order within the rounds.
-      warm_up: Whether each is run untimed first, and a short one several times a turn. Without it
-        a turn is one call, for what is different the second time.
-      clock: Seconds since whenever.
+      seed: Seed of the order within the rounds.
+      warm_up: Whether to run each contender once untimed, and short ones several times in a turn.
+        Otherwise a turn is one call, for functions that behave differently the second time.
+      clock: Gives the time in seconds.
 
     Returns:
-      ``[rounds]`` for each contender, where the same index is the same round; one number for a
-      contender that is too slow for another, :meth:`Budget.allows_another`.
+      ``[rounds]`` for each contender; an index is the same round for all. A contender that
+      :meth:`Budget.allows_another` stops has one number.
     """
     turns = {
         name: _Turn.warmed_up(run, clock) if warm_up else _Turn(run, calls=1, untimed=False)
@@ -118,13 +118,13 @@ def measure(
 
 
 def ratio(theirs: np.ndarray, ours: np.ndarray) -> Spread:
-    """How many times as long they take as we do, compared round by round."""
+    """Their seconds divided by ours, round by round."""
     rounds = min(len(theirs), len(ours))
     return Spread.of(theirs[:rounds] / ours[:rounds])
 
 
 def best_of(seconds: Mapping[str, np.ndarray], names: list[str]) -> str | None:
-    """The contender among ``names`` whose median is least."""
+    """The contender among ``names`` with the smallest median."""
     return min(names, key=lambda name: np.median(seconds[name]), default=None)
 
 
@@ -134,7 +134,7 @@ def compare(
     """The record of a comparison.
 
     Args:
-      seconds: What :func:`measure` gave.
+      seconds: The result of :func:`measure`.
       ours: The contender that is compared.
       apart: Those that are no peers, such as the copy.
 
@@ -156,7 +156,7 @@ def copy_fraction(
     """Bytes moved over time, as a share of what a copy reaches round by round.
 
     Args:
-      seconds: What :func:`measure` gave.
+      seconds: The result of :func:`measure`.
       ours: The contender in question.
       bytes_moved: What it reads and writes at the very least.
       copy: The contender that copies.

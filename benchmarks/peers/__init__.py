@@ -1,8 +1,8 @@
-"""Ways to make the same warp: this library's and those of others, as contenders."""
+"""The contenders: this library and others, each making the same warp."""
 
 import os
 
-# An accelerator's memory is shared with PyTorch.
+# JAX must not reserve all memory of an accelerator, as PyTorch needs some.
 os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
-# The profiler, which tells how much memory PyTorch takes, would log each of its starts.
+# PyTorch's profiler, which measures memory, logs each of its starts otherwise.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -1,4 +1,4 @@
-"""What is warped, by which parameters, and what is differentiated."""
+"""Cases: the warped arrays, the parameters, and the differentiated operands."""
 
 import importlib
 import itertools
@@ -16,18 +16,18 @@ PASSES: dict[Pass, str] = {
     "theta": "forward+backward to θ",
     "image": "forward+backward to image and θ",
 }
-# Results of each pass, in the order in which contenders give them.
+# The results of each pass, in the order in which contenders give them.
 RESULTS: dict[Pass, tuple[str, ...]] = {
     "forward": ("value",),
     "theta": ("value", "d theta"),
     "image": ("value", "d theta", "d image"),
 }
-# Norm of the difference from ours over the norm of ours.
+# Tolerance: norm of the difference from ours, divided by the norm of ours.
 TOLERANCE: dict[DTypeName, float] = {"float32": 1e-3, "bfloat16": 1e-2}
 
 
 class Case(NamedTuple):
-    """What is computed.
+    """A case: shape, dtype and pass.
 
     ``shape`` is ``(batch, *space, channels)``, of the input and of the output.
     """
@@ -48,16 +48,16 @@ class Case(NamedTuple):
 
     @property
     def bytes_moved(self) -> int:
-        """The least that is read and written: θ is left out, being small.
+        """The least number of bytes to read and write, without θ, which is small.
 
-        The image is read and the output written; backward, the cotangent is read, and the image's
-        gradient written.
+        Forward reads the image and writes the output. Backward also reads the cotangent and writes
+        the image's gradient.
         """
         return {"forward": 2, "theta": 3, "image": 4}[self.which] * self.bytes_of_images
 
 
 def cases(shapes: Sequence[str], dtypes: Sequence[DTypeName], passes: Sequence[Pass]) -> list[Case]:
-    """All combinations; shapes as on the command line, ``256x28x28x1``."""
+    """The cases of all combinations; shapes as on the command line, ``256x28x28x1``."""
     for shape in shapes:
         sizes = shape.split("x")
         if len(sizes) not in (4, 5) or not all(size.isdecimal() for size in sizes):
@@ -72,7 +72,7 @@ def cases(shapes: Sequence[str], dtypes: Sequence[DTypeName], passes: Sequence[P
 
 
 class Operands(NamedTuple):
-    """Float32 arrays whose images hold numbers of the case's dtype, channels last.
+    """Float32 arrays, channels last; the images hold numbers that the case's dtype represents.
 
     ``theta`` is ``[batch, params]``.
     """
@@ -94,12 +94,12 @@ def affine_operands(case: Case, seed: int) -> Operands:
 
 
 def as_dtype(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Float32 with the digits of another dtype."""
+    """Rounds float32 to numbers that another dtype represents."""
     return values.astype(jnp.dtype(dtype)).astype(np.float32)
 
 
 def optional(name: str) -> types.ModuleType | None:
-    """A module where it is installed."""
+    """A module, or ``None`` if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -16,7 +16,7 @@ from stn_jax import conversions
 from stn_jax.sampling.backends.base import ImplementationName
 from stn_jax.sampling.padding import PaddingName
 
-# From one image and its theta to the warped image.
+# Takes one image and its theta, gives the warped image.
 Warp = Callable[[jax.Array, jax.Array], jax.Array]
 Arrays = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -24,10 +24,10 @@ OURS = "stn_jax"
 
 
 def jitted(warp: Warp, case: Case, operands: Operands) -> tuple[jax.stages.Wrapped, Arrays]:
-    """A warp of one image, mapped over the batch and differentiated as the case asks.
+    """Maps a warp of one image over the batch, and differentiates it for the case's pass.
 
     Returns:
-      A jitted function to the case's results, and the arrays that it takes.
+      A jitted function that gives the case's results, and its arguments.
     """
     batched = jax.vmap(warp)
 
@@ -51,7 +51,7 @@ def jitted(warp: Warp, case: Case, operands: Operands) -> tuple[jax.stages.Wrapp
 
 
 def contender(name: str, warp: Warp, case: Case, operands: Operands) -> Contender:
-    """A warp of one image, compiled as the case asks."""
+    """The contender of a warp of one image."""
     compute, arrays = jitted(warp, case, operands)
     run = compute.lower(*arrays).compile()
 
@@ -70,7 +70,7 @@ def contender(name: str, warp: Warp, case: Case, operands: Operands) -> Contende
 def affine_warps(
     case: Case, operands: Operands, implementation: ImplementationName | None = None
 ) -> Iterator[Contender | Skipped]:
-    """Ours first, by the engine named."""
+    """The contenders; ours comes first, with the given engine."""
     ndim = len(case.space)
 
     def ours(image: jax.Array, theta: jax.Array, padding: PaddingName = "constant") -> jax.Array:
@@ -92,7 +92,7 @@ def affine_warps(
         turned = turned.at[:2, 3].set(jnp.flip(matrix[:, 2]))
         return pix.affine_transform(image, turned, mode="nearest")
 
-    # Its constant padding cuts off where the neighbours begin to lie outside.
+    # dm_pix fills constant padding already where one neighbour lies outside.
     ours_too = functools.partial(ours, padding="border")
     yield contender("dm_pix", dm_pix, case, operands)._replace(
         expected=lambda: contender(OURS, ours_too, case, operands).results()
@@ -100,7 +100,7 @@ def affine_warps(
 
 
 def copy_of(case: Case, operands: Operands) -> Callable[[], object]:
-    """A copy of the images, for the bandwidth of memory."""
+    """Copies the images, to measure the memory's bandwidth."""
     image, copy = jnp.asarray(operands.image, case.dtype), jax.jit(jnp.copy)
     return lambda: jax.block_until_ready(copy(image))
 
@@ -121,6 +121,6 @@ def map_coordinates(image: jax.Array, theta: jax.Array) -> jax.Array:
 
 
 def _pixel_matrix(image: jax.Array, theta: jax.Array) -> jax.Array:
-    """Output pixel to input pixel."""
+    """The matrix from output pixels to input pixels."""
     space = image.shape[:-1]
     return conversions.pixel_matrix(theta.reshape(len(space), -1), space, space)

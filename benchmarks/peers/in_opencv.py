@@ -1,4 +1,4 @@
-"""OpenCV, image by image and forward only."""
+"""OpenCV: one image at a time, forward only."""
 
 from collections.abc import Iterator
 

@@ -14,15 +14,15 @@ from benchmarks.harness.environment import threads
 from benchmarks.peers.cases import RESULTS, Case, Operands, optional
 from stn_jax import conversions
 
-# From a batch of images and its parameters to the warped images, channels first.
+# Takes a batch of images and its parameters, gives the warped images, channels first.
 Warp = Callable[[Any, Any], Any]
-# What a peer takes in place of theta, [batch, ...], made of theta [batch, params].
+# Converts theta [batch, params] to a peer's own parameters, [batch, ...].
 ToParameters = Callable[[jax.Array], jax.Array]
 LAYOUTS = ("channels first", "channels last")
 
 
 def device() -> str | None:
-    """Where PyTorch runs beside JAX; ``None`` where it is missing, or sees no such device."""
+    """PyTorch's name of JAX's device; ``None`` if PyTorch is missing or lacks such a device."""
     torch = optional("torch")
     if torch is None:
         return None
@@ -41,10 +41,10 @@ def contender(
     to_parameters: ToParameters,
     layout: str = LAYOUTS[0],
 ) -> Contender:
-    """A warp of a batch, differentiated as the case asks.
+    """The contender of a warp of a batch, differentiated for the case's pass.
 
-    The peer's own parameters are made of theta outside of what is timed, and so is the gradient
-    with respect to theta of that with respect to them.
+    Theta is converted to the peer's parameters, and their gradient to theta's, outside of the timed
+    call.
     """
     import torch
 
@@ -87,7 +87,7 @@ def contender(
 def affine_warps(
     case: Case, operands: Operands, *, compiled: bool
 ) -> Iterator[functools.partial[Contender]]:
-    """Functions that make contenders, since making one may fail; none without PyTorch."""
+    """Functions that make contenders, as making one may fail; none without PyTorch."""
     if device() is None:
         return
     import torch
@@ -129,7 +129,7 @@ def affine_warps(
 
 
 def in_float32(warp: Warp) -> Warp:
-    """The warp as PyTorch's autocast runs it: a grid in bfloat16 could not tell pixels apart."""
+    """The warp in float32, as PyTorch's autocast does: bfloat16 grids are too coarse for pixels."""
     return lambda image, parameters: warp(image.float(), parameters).to(image.dtype)
 
 
@@ -142,7 +142,7 @@ def grid_sample(image: Any, matrix: Any) -> Any:
 
 
 def forget_compiled() -> None:
-    """Drops what ``torch.compile`` made, which it keeps up to some number."""
+    """Drops the programs of ``torch.compile``, which keeps only a limited number."""
     torch = optional("torch")
     if torch is not None:
         torch.compiler.reset()

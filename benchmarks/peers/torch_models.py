@@ -1,4 +1,4 @@
-"""The models of the experiments in PyTorch: the same layers with the same numbers."""
+"""The models of the experiments in PyTorch: the same layers with the same parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def layers_of(model: Model) -> list[nnx.Conv | nnx.Linear]:
 
 
 def biases(model: Model) -> np.ndarray:
-    """All biases in one vector; of a model that holds gradients, theirs."""
+    """All biases in one vector; of a tree of gradients, the biases' gradients."""
     return np.concatenate([np.ravel(_bias(layer)) for layer in layers_of(model)])
 
 
@@ -27,7 +27,7 @@ def from_flax(model: Model, in_shape: Sequence[int]) -> Any:
     """A PyTorch module from images ``[batch, channels, height, width]`` to logits.
 
     Args:
-      model: With a spatial transformer of affine maps.
+      model: A model with a spatial transformer of affine maps.
       in_shape: Height, width and channels.
     """
     import torch
@@ -54,7 +54,7 @@ def from_flax(model: Model, in_shape: Sequence[int]) -> Any:
 
 
 def biases_of_torch(module: Any) -> np.ndarray:
-    """The gradients of all biases of :func:`from_flax`'s module, in the order of :func:`biases`."""
+    """The gradients of all biases of :func:`from_flax`'s module, ordered as by :func:`biases`."""
     gradients = [
         parameter.grad.cpu().numpy()
         for name, parameter in module.named_parameters()
@@ -64,7 +64,7 @@ def biases_of_torch(module: Any) -> np.ndarray:
 
 
 def _parts(model: Any) -> tuple[Any, Any]:
-    """The localization network and the classifier, of which this file knows the attributes."""
+    """The localization network and the classifier of a model."""
     return model.transformer.localization, model.classifier
 
 
@@ -83,7 +83,7 @@ def _sequential(
     pools: Sequence[bool],
     downsample: int = 1,
 ) -> Any:
-    """Convolutions with their max-pooling, then fully connected layers; relu but for the last."""
+    """Convolutions with max-pooling, then fully connected layers; relu after all but the last."""
     import torch
 
     height, width, channels = in_shape
@@ -111,7 +111,7 @@ def _convolution(layer: nnx.Conv) -> Any:
 
 
 def _linear(layer: Any, maps_shape: tuple[int, ...] | None) -> Any:
-    """A fully connected layer; after maps, its rows in the order of channels, height, width."""
+    """A fully connected layer; after maps its rows are in the order channels, height, width."""
     import torch
 
     kernel = np.array(layer.kernel[...])
