@@ -1,4 +1,4 @@
-"""The differentiable sampler: kernels, paddings, engines; normalised and pixel coordinates."""
+"""The differentiable sampler: kernels, paddings and engines."""
 
 from stn_jax.sampling.api import grid_sample, sample_pixels
 from stn_jax.sampling.backends.registry import Implementation, implementations

@@ -38,29 +38,29 @@ def grid_sample(
       kernel: ``"nearest"``, ``"linear"``, ``"cubic"`` (Keys' with a = −0.5), ``"lanczos3"`` and
         ``"lanczos5"`` (weights normalised to sum to 1), ``"bspline2"`` to ``"bspline5"`` (the
         spline through the pixels, see :func:`spline_coefficients`) or a :class:`Kernel`.
-      padding: What pixels outside the image hold. ``"constant"``: ``fill_value``; with 0 this is
-        PyTorch's ``zeros``. ``"border"``: the nearest pixel of the image. ``"reflection"``: its
-        mirror image, about the outer edges, or with ``align_corners`` about the centres of the
-        corner pixels. ``"wrap"``: its repetition.
+      padding: Values of the pixels outside the image. ``"constant"``: ``fill_value``; with 0 this
+        is PyTorch's ``zeros``. ``"border"``: the nearest pixel of the image. ``"reflection"``: the
+        image mirrored at its outer edges, or with ``align_corners`` at the centres of the corner
+        pixels. ``"wrap"``: the image repeated.
       fill_value: Scalar, or one value per channel ``[channels]``.
-      align_corners: Whether −1 and 1 are the centres of the corner pixels rather than the outer
+      align_corners: If true, −1 and 1 are the centres of the corner pixels; if false, the outer
         edges of the image.
-      gradient: The derivative with respect to the coordinates. ``"exact"``; or ``"linearized"``, a
-        local linear fit that reaches farther, or :class:`Linearized` with a reach of your own.
-      deterministic: Whether the image's gradient, a sum that runs in parallel on accelerators, is
-        to have the same bits on every run. It then costs about three times as much; nothing with
-        the native engine, whose sum has a fixed order.
-      implementation: Name of the engine that computes: ``"native"``, ``"xla"`` or ``"dense"``; the
-        best that can serve where ``None``. :func:`stn_jax.implementations` tells which are there.
+      gradient: The derivative with respect to the coordinates: ``"exact"``; ``"linearized"``, the
+        slope of a linear fit to a wider neighbourhood; or :class:`Linearized` with your own spread.
+      deterministic: Whether the image's gradient has the same bits on every run. Accelerators sum
+        it in parallel, in any order, and a fixed result costs about three times as much. The native
+        engine adds in a fixed order anyway, so there it costs nothing.
+      implementation: Name of an engine: ``"native"``, ``"xla"`` or ``"dense"``. ``None`` takes the
+        best that supports the call. :func:`stn_jax.implementations` lists those installed.
 
     Returns:
-      ``[..., channels]`` in the image's dtype. Coordinates and weights are computed in float32 at
-      least. Infinite and far coordinates are outside the image. A NaN coordinate gives NaN (in an
+      ``[..., channels]`` in the image's dtype. Coordinates and weights are computed in float32 or
+      wider. Infinite and far coordinates lie outside the image. A NaN coordinate gives NaN (in an
       integer image: the pixel at index 0), and all its derivatives are zero.
 
     Raises:
       ValueError: If shapes do not fit, or an option is unknown.
-      NotImplementedError: If the engine named by ``implementation`` cannot serve the call.
+      NotImplementedError: If the engine named by ``implementation`` does not support the call.
       TypeError: If ``grid`` is not floating, or ``image`` is neither floating nor sampled with the
         nearest kernel.
 
@@ -73,8 +73,8 @@ def grid_sample(
 
     Note:
       The derivative with respect to the coordinates is exact. At a kink, such as a whole pixel
-      coordinate of the linear kernel, it is the sub-gradient of the cell to the right. So it is in
-      PyTorch, but exactly on the border under border and reflection padding, where PyTorch takes 0.
+      coordinate of the linear kernel, it is that of the cell to the right. PyTorch does the same,
+      except exactly on the border under border and reflection padding, where it gives 0.
 
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equations 3 to 7.
@@ -101,30 +101,30 @@ def sample_pixels(
 ) -> Shaped[Array, "*out channels"]:
     """Samples an image at pixel coordinates.
 
-    As :func:`grid_sample` does, without the way through normalised coordinates and its rounding: a
-    whole or a half pixel is exactly that.
+    Like :func:`grid_sample`, without the conversion from normalised coordinates and its rounding:
+    whole and half pixels are hit exactly.
 
     Args:
       image: ``[height, width, channels]`` or ``[depth, height, width, channels]``; batch with
         ``jax.vmap``. Integer and boolean images are sampled with the nearest kernel only.
       pixels: Source points ``[..., n]`` in pixels of the image, ``(x, y)`` or ``(x, y, z)`` on the
-        last axis; the centre of the first pixel is 0, that of the next 1.
-      kernel: As in :func:`grid_sample`. ``"nearest"`` half way between two pixels reads the right
-        one.
+        last axis; the centre of the first pixel is 0, the centre of the next is 1.
+      kernel: As in :func:`grid_sample`. Half way between two pixels, ``"nearest"`` reads the one on
+        the right.
       padding: As in :func:`grid_sample`.
       fill_value: As in :func:`grid_sample`.
-      align_corners: Where ``padding="reflection"`` mirrors: about the outer edges, or about the
-        centres of the corner pixels. It means nothing else, for the coordinates are pixels.
+      align_corners: Whether ``padding="reflection"`` mirrors at the centres of the corner pixels
+        rather than at the outer edges. Nothing else depends on it, since coordinates are pixels.
       gradient: As in :func:`grid_sample`.
       deterministic: As in :func:`grid_sample`.
       implementation: As in :func:`grid_sample`.
 
     Returns:
-      ``[..., channels]`` in the image's dtype, as :func:`grid_sample`.
+      ``[..., channels]`` in the image's dtype, as in :func:`grid_sample`.
 
     Raises:
       ValueError: If shapes do not fit, or an option is unknown.
-      NotImplementedError: If the engine named by ``implementation`` cannot serve the call.
+      NotImplementedError: If the engine named by ``implementation`` does not support the call.
       TypeError: If ``pixels`` is not floating, or ``image`` is neither floating nor sampled with
         the nearest kernel.
 
@@ -135,7 +135,7 @@ def sample_pixels(
       >>> stn.sample_pixels(image, jnp.array([[0.5, 0.5], [1.0, 0.0]])).tolist()
       [[15.0], [10.0]]
 
-      SciPy's ``map_coordinates(image, [y, x], order=1, mode="nearest")`` of one channel:
+      The same as SciPy's ``map_coordinates(image, [y, x], order=1, mode="nearest")``:
 
       >>> y, x = jnp.array([[0.0, 0.75]]), jnp.array([[0.25, 4.0]])
       >>> pixels = jnp.stack([x, y], axis=-1)
@@ -154,7 +154,7 @@ def sample_pixels(
 
 
 def _points(name: str, array: Any) -> Array:
-    """Points in 1, 2 or 3 dimensions, in float32 at least."""
+    """Checks points in 1, 2 or 3 dimensions; returns them in float32 or wider."""
     array = _checks.floating(name, array)
     if array.ndim == 0 or array.shape[-1] not in (1, 2, 3):
         raise ValueError(

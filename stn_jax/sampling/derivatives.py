@@ -1,20 +1,21 @@
-"""The one derivative rule of sampling, and how sampling composes with JAX's transformations.
+"""The derivative rules of sampling.
 
 Sampling is three primitives:
 
 * ``sample``: the value of a formula at its operands;
-* ``push``: its derivative along tangents of the operands, linear in them;
+* ``push``: the derivative of that value along tangents of the operands;
 * ``pull``: the transpose of ``push``, from a cotangent of the value to cotangents of the operands.
   **The image's gradient is computed here**, by the ``pull`` of an engine.
 
-An engine evaluates ``sample`` and ``pull``; which one is chosen when a program is lowered for a
-platform (:mod:`stn_jax.sampling.backends.registry`). All else follows from two facts. A sum over
-taps is linear in the image and in the weights of each axis, so its derivatives, of every order, are
-the same sum with operands exchanged. And the sum from pixel coordinates is the sum over taps that
-are computed from them.
+An engine evaluates ``sample`` and ``pull``. JAX chooses the engine when it lowers a program for a
+platform (:mod:`stn_jax.sampling.backends.registry`). Derivatives of every order need nothing else:
 
-Operands carry batch axes in front, one for each ``vmap`` around, each of the full size or of size
-1; so a batched operand is never reshaped, and what is sharded stays so.
+* A sum over taps is linear in the image and in the weights of each axis. So its derivative is the
+  same sum with one operand replaced by its tangent.
+* A sum from pixel coordinates is a sum over taps that are computed from the coordinates.
+
+Each ``vmap`` puts one batch axis in front of every operand, of the full size or of size 1. Batched
+operands are therefore never reshaped, and keep their sharding.
 """
 
 import functools
@@ -37,11 +38,11 @@ def evaluate(formula: Formula, *operands: Array) -> Array:
     return primitives.sample(formula, 0, operands)
 
 
-# ``push`` is evaluated by samples, whatever the engine.
+# Every engine evaluates ``push`` as a sum of samples.
 
 
 def _push_by_parts(*both: Array, formula: Formula, batch: int, wrt: tuple[int, ...]) -> Array:
-    """The derivative along tangents as a sum of samples: one for each operand that is linear."""
+    """The derivative along tangents, as a sum of samples with operands replaced by tangents."""
     operands, tangents = both[: -len(wrt)], both[-len(wrt) :]
     if isinstance(formula, Points):
         given = dict(zip(wrt, tangents, strict=True))
@@ -72,14 +73,14 @@ def _push_by_parts(*both: Array, formula: Formula, batch: int, wrt: tuple[int, .
 
 
 def _slots(formula: Formula) -> list[tuple[int, ...]]:
-    """The groups of operands in each of which a sum over taps is linear."""
+    """Groups of operands; a sum over taps is linear in each group."""
     return [(IMAGE, FILL), *((source,) for source in formula.sources)]
 
 
 def _exchanged(
     operands: Sequence[Array], given: dict[int, Array], slot: Sequence[int]
 ) -> list[Array]:
-    """The operands with those of a slot exchanged for what is given; zero where nothing is."""
+    """The operands, with those of ``slot`` replaced by the given tangents, or by zeros."""
     results = list(operands)
     slot = (IMAGE, FILL) if slot[0] <= FILL else slot
     for operand in slot:
@@ -88,7 +89,7 @@ def _exchanged(
 
 
 def _by_taps(formula: Points, batch: int, *operands: Array) -> Array:
-    """The sum from pixel coordinates, as one over taps computed from them."""
+    """The sum from pixel coordinates, as a sum over taps computed from them."""
     image, fill, *pixels = operands
     sizes = image.shape[batch:-1][::-1]
     taps = [formula.taps_of(pixel, size) for pixel, size in zip(pixels, sizes, strict=True)]
@@ -96,7 +97,7 @@ def _by_taps(formula: Points, batch: int, *operands: Array) -> Array:
     return primitives.sample(formula.over_taps(), batch, (image, fill, *indices, *weights))
 
 
-# Rules of derivatives.
+# Derivative rules.
 
 
 def _sample_jvp(
@@ -110,7 +111,7 @@ def _sample_jvp(
 
 
 def _sample_transpose(cotangent: Any, *operands: Any, formula: Formula, batch: int) -> list[Any]:
-    """For operands in which the value is linear: the image, or one axis' weights."""
+    """Cotangents of the operands in which the value is linear: the image, or one axis' weights."""
     wrt = [k for k, each in enumerate(operands) if ad.is_undefined_primal(each)]
     if type(cotangent) is ad.Zero:
         return [ad.Zero(operands[k].aval) if k in wrt else None for k in range(len(operands))]
@@ -134,7 +135,7 @@ def _push_jvp(
     operands_dot, first_dot = tangents[: -len(wrt)], tangents[-len(wrt) :]
     terms = []
     again = [k for k, each in enumerate(first_dot) if type(each) is not ad.Zero]
-    if again:  # Linear in the tangents.
+    if again:  # ``push`` is linear in its tangents.
         terms.append(
             primitives.push(
                 formula, batch, operands, [wrt[k] for k in again], [first_dot[k] for k in again]
@@ -179,7 +180,7 @@ def _push_transpose(
     sizes = full_sizes(batch, [*known, cotangent])
     start = len(operands)
     if any(k < start for k in unknown):
-        # Linear in an operand that a derivative put in the place of another: second derivatives.
+        # Second derivatives: the unknown is a tangent that replaced an operand.
         slot = [k for k in unknown if k < start]
         for k in slot:
             results[k] = jnp.zeros(avals[k].shape, avals[k].dtype)
@@ -252,7 +253,7 @@ def _pull_jvp(
 def _pull_by_taps(
     formula: Points, batch: int, wrt: Sequence[int], reduced: primitives.Reduced, *both: Array
 ) -> list[Array]:
-    """The cotangents as those of the sum over taps, which can be differentiated once more."""
+    """The cotangents, computed from the sum over taps, which can be differentiated once more."""
     *operands, cotangent = both
     sizes = full_sizes(batch, both)
     chosen = []
@@ -291,7 +292,7 @@ def _pull_transpose(
     if unknown == [last]:
         results[last] = primitives.push(formula, batch, operands, list(given), list(given.values()))
         return results
-    # Linear in an operand that a derivative put in the place of another: second derivatives.
+    # Second derivatives: the unknown is a tangent that replaced an operand.
     slot = [k for k in unknown if k < last]
     sizes = full_sizes(batch, [*known, *given.values()])
     sums = tuple(_reduced_to(avals[k], sizes) for k in slot)
@@ -305,7 +306,7 @@ def _pull_transpose(
 
 
 def _jvp(function: Callable[..., Any], primals: Sequence[Array], tangents: Sequence[Array]) -> Any:
-    """The derivative along tangents; they and the primals may have batch axes of size 1."""
+    """The derivative along tangents; batch axes of size 1 are broadcast first."""
     shapes = [
         jnp.broadcast_shapes(p.shape, t.shape) for p, t in zip(primals, tangents, strict=True)
     ]
@@ -321,7 +322,7 @@ def _no_tangent(value: Array) -> Any:
 
 
 def _zeros_for_unknown(operands: Sequence[Any]) -> tuple[list[Array], list[Any]]:
-    """Operands with zeros in place of what is to be found, and what each is like."""
+    """Operands with zeros in place of the unknown ones, and the type of each operand."""
     avals = [each.aval if ad.is_undefined_primal(each) else jax.typeof(each) for each in operands]
     known = [
         meshes.zeros(aval) if ad.is_undefined_primal(each) else each
@@ -331,7 +332,7 @@ def _zeros_for_unknown(operands: Sequence[Any]) -> tuple[list[Array], list[Any]]
 
 
 def _reduced_to(aval: Any, sizes: Sequence[Any]) -> tuple[bool, ...]:
-    """Along which batch axes a cotangent is summed to have the shape of its operand."""
+    """For each batch axis, whether a cotangent is summed over it to fit the operand's shape."""
     return tuple(aval.shape[axis] == 1 and size != 1 for axis, size in enumerate(sizes))
 
 

@@ -1,4 +1,4 @@
-"""Sampling at pixel coordinates: what every sampling function of the library comes down to."""
+"""Sampling at pixel coordinates. Every sampling function of the library ends here."""
 
 import functools
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ def sample_pixels(
     """Samples an image at pixel coordinates.
 
     Args:
-      image: ``[*space, channels]``; of integers for the nearest kernel alone.
+      image: ``[*space, channels]``; integers only with the nearest kernel.
       pixels: One array ``[*out]`` for each coordinate, x first.
       fill: Value of constant padding, scalar or ``[channels]``; ``None`` for 0.
-      options: How to sample.
+      options: The sampling options.
 
     Returns:
       ``[*out, channels]`` in the image's dtype.
@@ -38,7 +38,7 @@ def sample_pixels(
     if jnp.issubdtype(dtype, jnp.floating):
         wide = _checks.widest(dtype, pixels[0].dtype)
         pixels = [pixel.astype(wide) for pixel in pixels]
-        # Engines read half precision beside coordinates in float32; else all is of one dtype.
+        # Engines take half-precision images with float32 coordinates; else both need one dtype.
         if not (dtype.itemsize == 2 and wide == jnp.float32):
             image = image.astype(wide)
     if options.gradient is None:
@@ -75,7 +75,7 @@ def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Ar
 def _fitted(
     structure: Any, leaves: Sequence[Any], image: Array, fill: Array | None, *pixels: Array
 ) -> Array:
-    """The exact sample; its slope along a coordinate is that of a linear fit around the point."""
+    """The exact sample; its derivative along a coordinate is the slope of a local linear fit."""
     return _exact(jax.tree.unflatten(structure, leaves), image, fill, *pixels)
 
 
@@ -104,10 +104,10 @@ def _fitted_jvp(structure: Any, primals: Any, tangents: Any) -> tuple[Array, Arr
     total = jnp.zeros_like(value) if tangent is None else tangent
     if not along:
         return value, total
-    # Mapped rather than scanned: second derivatives follow the same rule.
+    # ``vmap`` over ``_fitted``, so that second derivatives use the linear fit too.
     samples = jax.vmap(sample_at)(offsets)
     for k in along:
-        # Least squares: the offsets' mean is 0, their covariance a multiple of the identity.
+        # Least squares in closed form: the offsets have mean 0 and are uncorrelated.
         weights = offsets[:, k] / jnp.sum(offsets[:, k] ** 2)
         slope = jnp.tensordot(
             weights.astype(samples.dtype), samples, axes=1, precision=jax.lax.Precision.HIGHEST
@@ -118,7 +118,7 @@ def _fitted_jvp(structure: Any, primals: Any, tangents: Any) -> tuple[Array, Arr
 
 
 def smooth_tangent(pixel: Array, tangent: Array) -> Array:
-    """The tangent of a coordinate; 0 where :func:`smooth` has no derivative."""
+    """The tangent of a coordinate; 0 where the coordinate is too far away (:func:`smooth`)."""
     return jax.jvp(smooth, (pixel,), (tangent,))[1]
 
 

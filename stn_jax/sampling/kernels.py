@@ -1,4 +1,4 @@
-"""Sampling kernels: a support and a weight function each."""
+"""Sampling kernels: the weights of the pixels around a coordinate."""
 
 import dataclasses
 import functools
@@ -11,17 +11,17 @@ from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
 
-# Pixels under a kernel along an axis up to which each weight is an expression of its own, which XLA
-# takes into the loop over the samples.
+# Up to this many pixels under a kernel along an axis, each weight is a separate expression, which
+# XLA fuses into the loop over the samples.
 _FEW_TAPS = 2
 
 
 @runtime_checkable
 class Weight(Protocol):
-    """The weight of a pixel, given how far the coordinate lies from it: elementwise."""
+    """An elementwise function: the weight of a pixel at a distance from the coordinate."""
 
     def __call__(self, offset: Array, /, *params: Any) -> Array:
-        """The weight at ``offset``, the coordinate less the pixel's."""
+        """The weight at ``offset``, the coordinate minus the pixel's coordinate."""
         ...
 
 
@@ -38,18 +38,18 @@ class Kernel:
     over the ``2 · radius`` pixels with ``−radius ≤ x − m < radius``, along each axis.
 
     A kernel is a pytree whose leaves are the parameters Φ: it passes through ``jit``, ``vmap`` and
-    ``grad``, and a new number in ``params`` does not compile anything anew.
+    ``grad``, and a new number in ``params`` does not recompile.
 
     Attributes:
       radius: Half the support in pixels, a positive multiple of 1/2.
       weight: Elementwise function of ``x − m`` and of the parameters, differentiable by JAX. At a
-        kink it should follow the piece on the right, so that derivatives are those of the cell that
+        kink it should follow the piece on the right; the derivative is then that of the cell that
         holds ``x``.
       params: The parameters Φ, numbers or arrays; they may be traced, and receive gradients.
-      normalize: Whether to divide the weights by their sum, for a kernel whose shifted copies do
-        not add up to 1.
-      prefilter: Order of the B-spline whose coefficients the weights multiply in place of pixels,
-        for a kernel that is a B-spline and is to interpolate.
+      normalize: Whether to divide the weights by their sum, for a kernel whose weights do not sum
+        to 1.
+      prefilter: Order of a B-spline. The weights then multiply the image's spline coefficients of
+        that order instead of its pixels, so that a B-spline kernel interpolates. ``None``: pixels.
 
     Raises:
       ValueError: If ``radius`` is not a positive multiple of 1/2.
@@ -95,12 +95,12 @@ class Kernel:
         if not self.radius > 0 or not float(2 * self.radius).is_integer():
             raise ValueError(
                 f"radius must be a positive multiple of 1/2; got {self.radius!r}. "
-                "Round it up: weights beyond the kernel's own support may be zero."
+                "Round it up: weights beyond the kernel's support may be zero."
             )
         if not isinstance(self.params, tuple):
             raise TypeError(
-                f"params must be a tuple of the further arguments of weight; got {self.params!r}. "
-                "Write (a,) for one."
+                "params must be a tuple of the arguments of weight after the first; got "
+                f"{self.params!r}. Write (a,) for one parameter."
             )
 
     @property
@@ -116,13 +116,13 @@ class Kernel:
         """The weight of each pixel under the kernel along one axis.
 
         Args:
-          offset: How far the coordinate lies beyond the first pixel under the kernel.
+          offset: The coordinate minus that of the first pixel under the kernel.
         """
         params = [jnp.asarray(each).astype(offset.dtype) for each in self.params]
         if self.taps <= _FEW_TAPS:
             values = [self.weight(offset - tap, *params) for tap in range(self.taps)]
         else:
-            # One expression for all taps, however many: XLA compiles it once.
+            # One expression for all taps, so that XLA compiles the weight function once.
             each = jnp.arange(self.taps, dtype=offset.dtype)
             values = list(jax.vmap(lambda tap: self.weight(offset - tap, *params))(each))
         if self.normalize:
@@ -159,13 +159,13 @@ def cubic(*, a: ArrayLike = -0.5) -> Kernel:
 
 def _keys(t: Array, a: Array) -> Array:
     t, t2 = jnp.abs(t), t * t
-    # The outer piece is factored so that it is exactly 0 at 1 and 2, whatever a is.
+    # The outer piece is factored so that it is exactly 0 at 1 and 2 for every a.
     near = ((a + 2) * t - (a + 3)) * t2 + 1
     return jnp.where(t < 1, near, a * (t - 1) * (t - 2) ** 2)
 
 
 def _quadratic_b_spline(t: Array) -> Array:
-    # At the kink at −1/2 and 1/2 both pieces have the same slope.
+    # At ±1/2 both pieces have the same slope.
     t = jnp.abs(t)
     return jnp.where(t < 0.5, 0.75 - t * t, (1.5 - t) ** 2 / 2)
 
@@ -209,7 +209,7 @@ def _sinc(t: Array) -> Array:
     """sin(πt)/(πt), exactly 0 at whole numbers other than 0."""
     whole = jnp.round(t)
     sine = jnp.sin(jnp.pi * (t - whole)) * (1 - 2 * (whole % 2))
-    # Near 0 the quotient's derivatives would not be finite; the series is exact to rounding.
+    # Near 0 the derivatives of the quotient are not finite; the series is exact to rounding.
     square = (jnp.pi * t) ** 2
     small = square < 1e-3
     series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42))
@@ -217,14 +217,14 @@ def _sinc(t: Array) -> Array:
 
 
 def b_spline(order: int, *, prefilter: bool = True) -> Kernel:
-    """The B-spline of an order, as a kernel.
+    """The B-spline kernel of an order.
 
     Args:
       order: Degree of its pieces, 2 to 5; 3 is the cubic spline.
-      prefilter: Whether it interpolates: its weights then multiply the coefficients of the spline
-        through the image, :func:`spline_coefficients`, and it is the kernel ``"bspline3"`` or
-        alike. Without, its weights multiply what they are given, which smooths an image, and
-        interpolates where coefficients are given.
+      prefilter: If true, the kernel interpolates: it first computes the image's
+        :func:`spline_coefficients`, and is the same as ``"bspline3"`` and so on. If false, its
+        weights multiply the given array itself. That smooths an image, and interpolates if the
+        array already holds coefficients.
 
     Returns:
       A kernel of radius ``(order + 1) / 2``.
@@ -281,16 +281,16 @@ KERNELS: dict[str, Kernel] = {
     "lanczos5": Kernel(5.0, _lanczos5, normalize=True),
 }
 
-# Splines through the pixels. They read coefficients, each of which depends on many pixels, so they
-# are exact to rounding where the kernels above are exact.
+# Splines through the pixels. Each of their coefficients depends on many pixels, so the splines are
+# exact only up to rounding where the kernels above are exact.
 SPLINES: dict[str, Kernel] = {f"bspline{order}": b_spline(order) for order in _B_SPLINES}
 
-# The basis of free-form deformations, which smooths.
+# The basis of free-form deformations; it smooths rather than interpolates.
 CUBIC_B_SPLINE = b_spline(3, prefilter=False)
 
 
 def resolve(kernel: KernelName | Kernel) -> Kernel:
-    """The kernel of a name, or the kernel itself with all that it depends on in ``params``."""
+    """Looks up a kernel by its name; moves the arrays that a given kernel closes over to params."""
     if not isinstance(kernel, Kernel):
         return _checks.option("kernel", kernel, KERNELS | SPLINES)
     if getattr(kernel.weight, "__closure__", ()) is None:

@@ -1,8 +1,9 @@
-"""Shapes, shardings and varying axes of what sampling takes and gives, on a mesh of devices.
+"""Shapes, shardings and varying mesh axes of the sampling primitives' operands and results.
 
-JAX knows three kinds of mesh axes. Along an Auto axis the compiler finds the sharding. Along an
-Explicit axis it is part of an array's type, so it is said here for every result. Along a Manual
-axis, inside ``shard_map``, an array's type says whether its values vary; operands must vary alike.
+JAX has three kinds of mesh axes. Along an Auto axis the compiler finds the sharding. Along an
+Explicit axis the sharding is part of an array's type, so this file computes it for every result.
+Along a Manual axis, inside ``shard_map``, an array's type says whether its values vary; all
+operands of a primitive must then vary along the same axes.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +18,12 @@ from jaxtyping import Array
 from stn_jax.sampling.backends.base import IMAGE, Formula
 from stn_jax.sampling.backends.batching import full_sizes
 
-# A mesh axis, several, or none, that an array axis is sharded over.
+# The mesh axis, or axes, that one array axis is sharded over; None if it is not sharded.
 Entry = Any
 
 
 def alike(operands: Sequence[Array]) -> list[Array]:
-    """The operands, each varying over every Manual mesh axis that one of them varies over."""
+    """The operands, cast so that all vary over the same Manual mesh axes."""
     varying = [jax.typeof(each).mat.varying for each in operands]
     every = frozenset().union(*varying)
     return [
@@ -32,44 +33,44 @@ def alike(operands: Sequence[Array]) -> list[Array]:
 
 
 def zeros(aval: Any) -> Array:
-    """Zeros of a type, with its sharding and varying axes."""
+    """Zeros of the given type, with its sharding and varying axes."""
     return ad.instantiate_zeros(ad.Zero(aval))
 
 
 def instantiated(tangent: Array | None, operand: Any) -> Array:
-    """A tangent as an array: zeros like the operand where there is none."""
+    """The tangent, or zeros like the operand if there is none."""
     return zeros(jax.typeof(operand)) if tangent is None else tangent
 
 
 def names_of_operands(
     formula: Formula, batch: int, operands: Sequence[Any]
 ) -> list[tuple[str, ...]]:
-    """A name for each axis of each operand; axes of one name are of one size, or of size 1."""
+    """A name for each axis of each operand; axes of the same name have the same size, or size 1."""
     leading = tuple(f"batch {axis}" for axis in range(batch))
     return [(*leading, *names) for names in formula.axes(_points(formula, batch, operands))]
 
 
 def names_of_value(formula: Formula, batch: int, operands: Sequence[Any]) -> tuple[str, ...]:
-    """The same for the value."""
+    """A name for each axis of the value."""
     leading = tuple(f"batch {axis}" for axis in range(batch))
     return (*leading, *_points(formula, batch, operands), "c")
 
 
 def shape_of_value(formula: Formula, batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:
-    """``[*batch, *out, channels]``."""
+    """The shape of the value, ``[*batch, *out, channels]``."""
     points = operands[2].shape[operands[2].ndim - formula.out_rank(operands, batch) :]
     return (*full_sizes(batch, operands), *points, operands[IMAGE].shape[-1])
 
 
 def updated(aval: Any, shape: Sequence[Any], dtype: Any, spec: P | None) -> Any:
-    """The type of an array with another shape and sharding, varying as ``aval`` does."""
+    """``aval`` with another shape, dtype and sharding; it keeps its varying axes."""
     spec = P(*[None] * len(shape)) if spec is None else spec
     sharding = aval.sharding.update(spec=spec)
     return aval.update(shape=tuple(shape), dtype=dtype, weak_type=False, sharding=sharding)
 
 
 def explicit_axes(avals: Sequence[Any]) -> frozenset[str]:
-    """The Explicit axes of the mesh that arrays lie on."""
+    """The Explicit axes of the arrays' mesh."""
     names: set[str] = set()
     for aval in avals:
         mesh = aval.sharding.mesh
@@ -88,7 +89,7 @@ def spec_of_value(
     wrt: Sequence[int] = (),
     tangents: Sequence[Any] = (),
 ) -> P | None:
-    """The sharding of the value: that of the operands' batch axes, points and channels."""
+    """The sharding of the value; each axis is sharded as the operands' axis of the same name."""
     if not explicit_axes([*operands, *tangents]):
         return None
     sharded = _sharded(formula, batch, operands, wrt, tangents)
@@ -103,7 +104,10 @@ def specs_of_operands(
     reduced: Sequence[Sequence[bool]],
     cotangent: Any,
 ) -> list[P | None]:
-    """The shardings of cotangents: as the value's, along the axes that an operand has."""
+    """The shardings of the cotangents; an operand's axis is sharded as the same axis of the value.
+
+    Axes that are summed over are not sharded.
+    """
     if not explicit_axes([*operands, cotangent]):
         return [None] * len(wrt)
     sharded = _sharded(formula, batch, operands, (), (), cotangent)
@@ -116,7 +120,7 @@ def specs_of_operands(
 
 
 def axes_to_sum(spec: P, specs: Sequence[P]) -> tuple[str, ...]:
-    """The mesh axes over which operands are sharded and a result is not."""
+    """The mesh axes over which some operand is sharded but the result is not."""
     over = {name for each in specs for entry in each for name in _as_names(entry)}
     own = {name for entry in spec for name in _as_names(entry)}
     return tuple(sorted(over - own))
@@ -125,9 +129,9 @@ def axes_to_sum(spec: P, specs: Sequence[P]) -> tuple[str, ...]:
 def on_each_device(
     function: Callable[..., Any], avals_in: Sequence[Any], avals_out: Sequence[Any]
 ) -> Callable[..., Any]:
-    """A function of global arrays from one of the parts on each device, over the Explicit axes.
+    """Turns a function of each device's parts into one of global arrays, over the Explicit axes.
 
-    Every result is the function's own; where it is a sum over a sharded axis, that is the caller's.
+    Results of the parts are not summed across devices; ``function`` does that where needed.
     """
     mesh = next(a.sharding.mesh for a in avals_in if explicit_axes([a]))
     spread = jax.shard_map(
@@ -147,7 +151,7 @@ def on_each_device(
 
 
 def is_partitioned(axis_context: Any) -> bool:
-    """Whether XLA divides a program among devices, for an axis context of JAX's lowering."""
+    """Whether XLA partitions the program that JAX lowers in this axis context."""
     if isinstance(axis_context, mlir.ShardingContext):
         return axis_context.num_devices > 1
     if isinstance(axis_context, mlir.SPMDAxisContext):
@@ -171,7 +175,7 @@ def _sharded(
     tangents: Sequence[Any],
     cotangent: Any = None,
 ) -> dict[str, Entry]:
-    """What each named axis is sharded over."""
+    """The mesh axes that each named axis is sharded over."""
     names = names_of_operands(formula, batch, operands)
     arrays = list(zip(operands, names, strict=True))
     arrays += [(each, names[operand]) for operand, each in zip(wrt, tangents, strict=True)]
@@ -187,12 +191,12 @@ def _sharded(
                 raise ValueError(
                     "image must not be sharded along its height, width or depth, since any output "
                     f"pixel may read any input pixel; got the sharding {array.sharding.spec}. "
-                    "Shard the batch or the channels, or replicate it by jax.sharding.reshard."
+                    "Shard the batch or the channels, or replicate it with jax.sharding.reshard."
                 )
             if found.setdefault(name, entry) != entry:
                 raise ValueError(
                     "images and points must be sharded alike along a common axis; got "
-                    f"{found[name]!r} and {entry!r}. Bring one to the other's sharding by "
+                    f"{found[name]!r} and {entry!r}. Reshard one of them with "
                     "jax.sharding.reshard."
                 )
     return found

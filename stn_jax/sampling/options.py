@@ -1,4 +1,4 @@
-"""How to sample: the options of every sampling function, resolved and checked."""
+"""The options of every sampling function, checked and kept in one record."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from stn_jax.sampling.kernels import KERNELS, Kernel
 from stn_jax.sampling.padding import PADDINGS
 from stn_jax.sampling.surrogate import Linearized
 
-# Kernels that engines know by name; the others are weights that JAX computes.
+# Kernels that engines implement themselves. JAX computes the weights of all others.
 _FUSED: tuple[Literal["nearest", "linear"], ...] = ("nearest", "linear")
 
 
@@ -30,8 +30,8 @@ _FUSED: tuple[Literal["nearest", "linear"], ...] = ("nearest", "linear")
 class SampleOptions:
     """The options of a sampling function; a pytree of the kernel's and the gradient's parameters.
 
-    ``gradient_reach`` is how many pixels from a coordinate its slope is read, at most; ``None``
-    where that is traced.
+    ``gradient_reach`` is the largest distance in pixels from a coordinate at which the gradient
+    reads the image; ``None`` if it is traced.
     """
 
     kernel: Kernel
@@ -52,7 +52,7 @@ class SampleOptions:
         deterministic: bool,
         implementation: Any,
     ) -> "SampleOptions":
-        """Checks the options that every sampling function takes."""
+        """Checks the options of a sampling function and returns their record."""
         _checks.option("padding", padding, PADDINGS)
         gradient = surrogate.resolve(gradient)
         return cls(
@@ -67,7 +67,7 @@ class SampleOptions:
 
     @property
     def fused(self) -> Literal["nearest", "linear"] | None:
-        """The name of the kernel, if engines know it by name."""
+        """The name of the kernel, if engines implement it; else ``None``."""
         weight = self.kernel.weight
         return next((name for name in _FUSED if KERNELS[name].weight is weight), None)
 
@@ -76,13 +76,13 @@ class SampleOptions:
         return dataclasses.replace(self, **changes)
 
     def check_image(self, image: Any, ndim: int) -> Array:
-        """``image`` as an array that these options can sample."""
+        """Checks that these options can sample ``image``; returns it as an array."""
         return _checks.image(image, ndim, integers_allowed=self.fused == "nearest")
 
     def check_fill_value(self, fill_value: ArrayLike, image: Array) -> Array | None:
         """``fill_value`` as an array that broadcasts against the channels; ``None`` for a plain 0.
 
-        Nothing needs to be added for a 0, the default.
+        A fill value of 0, the default, adds nothing to the sum.
         """
         if isinstance(fill_value, int | float) and fill_value == 0:
             return None
@@ -98,7 +98,7 @@ class SampleOptions:
 
 
 def _check_range(fill_value: ArrayLike, dtype: Any) -> None:
-    """Refuses a number that an image of integers cannot hold."""
+    """Raises if an integer image cannot hold the fill value."""
     if isinstance(fill_value, jax.core.Tracer):
         return
     values = np.asarray(fill_value)
@@ -108,5 +108,5 @@ def _check_range(fill_value: ArrayLike, dtype: Any) -> None:
     if not fits.all():
         raise ValueError(
             f"fill_value must be a whole number from {low} to {high} for an image of {dtype}; got "
-            f"{fill_value!r}. Take another value, or convert the image to a dtype that holds it."
+            f"{fill_value!r}. Use another value, or convert the image to a dtype that holds it."
         )

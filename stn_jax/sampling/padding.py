@@ -1,4 +1,4 @@
-"""Paddings: what lies outside the image."""
+"""Paddings: the values of pixels outside the image."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,16 +14,16 @@ PaddingName = Literal["constant", "border", "reflection", "wrap"]
 
 @dataclasses.dataclass(frozen=True)
 class Padding:
-    """What the pixels outside an axis of ``size`` pixels hold.
+    """The values of the pixels outside an axis of ``size`` pixels.
 
     Attributes:
-      inside: ``(index, size, align_corners)`` to the index of the pixel inside that holds the
-        value.
-      period: ``(size, align_corners)`` to the number of pixels after which the image repeats;
-        ``None`` where it does not.
-      filled: Whether a pixel outside holds the fill value instead.
-      means: How box means of the image go on outside, for antialiasing: as the last one
-        (``"edge"``), mirrored at it (``"mirror"``) or repeated (``"wrap"``).
+      inside: Function ``(index, size, align_corners)`` that gives the index of the pixel inside
+        whose value the pixel at ``index`` has.
+      period: Function ``(size, align_corners)`` that gives the number of pixels after which the
+        image repeats; ``None`` if it does not repeat.
+      filled: Whether pixels outside have the fill value instead.
+      means: How antialiasing extends box means beyond the image: by the last mean (``"edge"``), by
+        mirroring at it (``"mirror"``) or by repetition (``"wrap"``).
     """
 
     inside: Callable[[Array, Size, bool], Array]

@@ -1,7 +1,6 @@
-"""Sampling as three primitives of JAX: what they give, on batches, and by which engine.
+"""The three JAX primitives of sampling: result types, batching rules and lowerings.
 
-Their derivatives are the rules of :mod:`stn_jax.sampling.derivatives`, which also says what the
-three are.
+:mod:`stn_jax.sampling.derivatives` describes the three and holds their derivative rules.
 """
 
 import functools
@@ -48,12 +47,15 @@ def pull(
     reduced: Reduced,
     cotangent: Array,
 ) -> list[Array]:
-    """The cotangents of the operands named by ``wrt``; ``reduced`` as for an engine."""
+    """The cotangents of the operands named by ``wrt``.
+
+    ``reduced`` says, for each of them and each batch axis, whether to sum over that axis.
+    """
     both = meshes.alike([*operands, cotangent])
     return pull_p.bind(*both, formula=formula, batch=batch, wrt=tuple(wrt), reduced=tuple(reduced))
 
 
-# Types of the results of the primitives.
+# Result types.
 
 
 def _sample_aval(*operands: Any, formula: Formula, batch: int) -> Any:
@@ -88,7 +90,7 @@ def _pull_avals(
 
 
 def _in_front(operands: Sequence[Array], dims: Sequence[int | None]) -> list[Array]:
-    """The operands with the new batch axis in front, of size 1 where an operand has none."""
+    """The operands with the new batch axis in front; of size 1 for operands without that axis."""
     return [
         jnp.expand_dims(each, 0) if dim is None else jnp.moveaxis(each, dim, 0)
         for each, dim in zip(operands, dims, strict=True)
@@ -127,7 +129,7 @@ def _pull_batch(
     if all(dim is None for dim in dims):
         return pull(formula, batch, operands, wrt, reduced, cotangent), [None] * len(wrt)
     *operands, cotangent = _in_front(both, dims)
-    # A batch of gradients: none is summed over the new axis.
+    # Each entry of the new axis has a gradient of its own: do not sum over it.
     reduced = tuple((False, *each) for each in reduced)
     return pull(formula, batch + 1, operands, wrt, reduced, cotangent), [0] * len(wrt)
 
@@ -151,7 +153,7 @@ def _primitive(
     primitive.multiple_results = multiple_results
 
     def run(*operands: Array, **parameters: Any) -> Any:
-        # Compiled also under disable_jit, where jit would call this function again.
+        # Compile under disable_jit too: without jit this function would call itself forever.
         with jax.disable_jit(False):
             return _compiled(primitive, tuple(parameters.items()))(*operands)
 

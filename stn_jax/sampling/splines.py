@@ -1,9 +1,10 @@
 """B-spline interpolation: the coefficients of the spline that passes through an image.
 
-A B-spline of order 2 or more smooths what it weights. To interpolate, its weights multiply
-coefficients in place of pixels. The coefficients are the image filtered by the inverse of the
-B-spline at whole numbers. That filter's response falls by a constant factor per pixel, so it is
-cut where it is below the rounding error of the dtype; the image outside is that of the padding.
+A weighted sum of pixels by a B-spline of order 2 or more smooths the image. To interpolate, the
+weights multiply coefficients in place of pixels. The coefficients are the image, filtered by the
+inverse of the B-spline sampled at whole numbers. The response of this filter falls by a constant
+factor per pixel; it is cut off where it falls below the rounding error of the dtype. Outside the
+image the filter reads the padding.
 """
 
 import dataclasses
@@ -41,22 +42,23 @@ def spline_coefficients(
 ) -> Float[Array, "*space channels"]:
     """The coefficients of the B-spline that passes through an image.
 
-    ``kernel="bspline3"`` of :func:`grid_sample` and :func:`warp` computes them itself. Compute them
-    once where one image is sampled many times, and sample them with
+    ``kernel="bspline3"`` of :func:`grid_sample` and :func:`warp` computes them at every call. To
+    sample one image many times, compute them once and sample the coefficients with
     ``b_spline(order, prefilter=False)``.
 
     Args:
       image: Floating ``[*space, channels]`` with one to three spatial axes; batch with
-        ``jax.vmap``. A pixel that is not finite spoils the coefficients around it.
+        ``jax.vmap``. A NaN or infinite pixel makes the coefficients around it NaN.
       order: Degree of the spline's pieces, 2 to 5; 3 is the cubic spline.
-      padding: What pixels outside the image hold, as in :func:`grid_sample`.
+      padding: Values of the pixels outside the image, as in :func:`grid_sample`.
       fill_value: Value of ``"constant"`` padding, scalar or ``[channels]``.
-      align_corners: As in :func:`grid_sample`; it tells where ``"reflection"`` mirrors.
+      align_corners: As in :func:`grid_sample`; it decides where ``"reflection"`` mirrors.
 
     Returns:
       ``[*space, channels]`` in the image's dtype. With ``"reflection"`` and ``"wrap"`` the
-      coefficients outside follow the same padding, so sampling them is exact everywhere; with
-      ``"constant"`` and ``"border"`` those outside differ from the padding within a few pixels.
+      coefficients outside follow the same padding, so sampling them with it is exact everywhere.
+      With ``"constant"`` and ``"border"`` it is inexact near the border: the true coefficients
+      outside differ from the padding within a few pixels.
 
     Raises:
       ValueError: If ``order`` or ``padding`` is unknown, or ``fill_value`` does not fit.
@@ -87,16 +89,17 @@ def spline_coefficients(
 def prefiltered(
     image: Array, pixels: Sequence[Array], fill: Array | None, options: SampleOptions
 ) -> tuple[Array, list[Array], SampleOptions]:
-    """What the weights of the kernel multiply: the image, or the coefficients of its spline.
+    """Replaces the image by its spline coefficients, if the kernel needs them.
 
     Returns:
-      The image or the coefficients, the pixel coordinates in it, and the options to sample it with.
+      The image or the coefficients, the pixel coordinates in that array, and the options to sample
+      it with.
     """
     order = options.kernel.prefilter
     if order is None:
         return image, list(pixels), options
-    # Coefficients outside go on as the image does where that repeats. Elsewhere they approach
-    # those of a constant image, and are kept until the difference is below rounding.
+    # Under a padding that repeats the image, the coefficients repeat too. Under the others they
+    # approach those of a constant image; keep a margin until the difference is below rounding.
     repeats = PADDINGS[options.padding].period is not None
     margin = 0 if repeats else _length(order, image.dtype)
     padding, aligned = options.padding, options.align_corners
@@ -112,14 +115,15 @@ def _coefficients(
     rule, image = PADDINGS[padding], image.astype(_checks.widest(image.dtype))
     response = _response(order, image.dtype)
     reach = len(response) - 1
-    # A constant image is its own coefficients, so what is filled is 0 around the difference.
+    # The coefficients of a constant image are the image itself. So filter the difference from the
+    # fill value, whose padding is 0, and add the fill value at the end.
     value = jnp.zeros((), image.dtype)
     if rule.filled and fill is not None:
         value = fill.astype(image.dtype)
     image = image - value
     *shape, channels = image.shape
     if channels == 1:
-        # XLA's loop over a last axis of one entry is not vectorized.
+        # XLA does not vectorize a loop whose last axis has one entry.
         image = image[..., 0]
     for axis, size in enumerate(shape):
         outside = jnp.arange(reach + margin)
@@ -140,7 +144,7 @@ def _joined(axis: int, *parts: Array) -> Array:
 
 
 def _filtered(wide: Array, response: Sequence[float], axis: int, size: int) -> Array:
-    """The symmetric filter along an axis, of an array with as many further entries on each side."""
+    """Filters ``size`` entries along an axis; ``wide`` holds the filter's reach on each side."""
     reach = len(response) - 1
 
     def at(offset: int) -> Array:
@@ -151,14 +155,14 @@ def _filtered(wide: Array, response: Sequence[float], axis: int, size: int) -> A
 
 
 def _length(order: int, dtype: jnp.dtype) -> int:
-    """Pixels after which the filter's response has fallen below the dtype's rounding error."""
+    """The number of pixels after which the filter's response is below the dtype's rounding."""
     precision = float(jnp.finfo(_checks.widest(dtype)).eps) / 4
     return math.ceil(math.log(precision) / math.log(max(np.abs(_poles(order)))))
 
 
 @functools.cache
 def _poles(order: int) -> np.ndarray:
-    """The poles inside the unit circle: real, between −1 and 0."""
+    """The filter's poles inside the unit circle; they are real, between −1 and 0."""
     half = _AT_WHOLE_NUMBERS[order]
     roots = np.roots([*half[:0:-1], *half]).real
     return roots[np.abs(roots) < 1]
@@ -166,9 +170,9 @@ def _poles(order: int) -> np.ndarray:
 
 @functools.cache
 def _response(order: int, dtype: jnp.dtype) -> tuple[float, ...]:
-    """The inverse filter's response at 0, 1, 2, …, in which ``Σ b(k) r(n − k)`` is 1 at 0 only.
+    """The inverse filter's response r at 0, 1, 2, …: ``Σ b(k) r(n − k)`` is 1 at n = 0, else 0.
 
-    The sum of residues: each pole contributes its powers.
+    By the sum of residues: each pole contributes a multiple of its powers.
     """
     half, poles = _AT_WHOLE_NUMBERS[order], _poles(order)
     powers = poles[:, None] ** np.arange(_length(order, dtype) + 1)

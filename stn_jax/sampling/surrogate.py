@@ -1,4 +1,4 @@
-"""Surrogates of the slope along a coordinate."""
+"""Surrogate gradients with respect to the coordinates."""
 
 import dataclasses
 import functools
@@ -17,18 +17,18 @@ from stn_jax import _checks
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["spread"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linearized:
-    """The slope of a local linear fit, for images that start far from where they belong.
+    """The slope of a local linear fit, for images that start far from alignment.
 
-    The exact slope of a sample knows only the pixels under the kernel; far from the solution it is
-    noise. This one is the slope of the plane that fits best, by least squares, the samples at
-    points around the coordinate: on the axes at one distance, on the diagonals at twice that. The
-    sample itself, and its derivatives with respect to the image, stay as they are.
+    The exact slope of a sample depends only on the pixels under the kernel; far from the solution
+    it is noise. This option samples the image at points around the coordinate, fits a plane to the
+    samples by least squares and takes the slope of that plane. The points lie on the axes at one
+    distance and on the diagonals at twice that distance. The sampled value and its derivative with
+    respect to the image do not change.
 
     Attributes:
-      spread: How far the points lie from the coordinate, in pixels of the image: the root mean
-        square along an axis. The wider, the larger the misalignment that can be overcome and the
-        coarser the end; shrink it as the alignment improves. It may be traced: a new number
-        compiles nothing anew.
+      spread: Distance of the points from the coordinate in pixels of the image: the root mean
+        square along an axis. A wide spread overcomes large misalignments but aligns coarsely, so
+        shrink it as the alignment improves. It may be traced: a new number does not recompile.
 
     Raises:
       ValueError: If ``spread`` is not positive.
@@ -48,8 +48,8 @@ class Linearized:
       (0.0, True)
 
     Note:
-      As in the original the points are sampled from the image itself. They are the same for every
-      pixel and every call, where the original draws them at random.
+      The paper draws the points at random. Here they are fixed: the same for every pixel and every
+      call.
 
     Reference:
       Jiang et al., Linearized Multi-Sampling for Differentiable Image Transformation,
@@ -64,7 +64,7 @@ class Linearized:
 
     @property
     def reach(self) -> int | None:
-        """How many pixels from a coordinate the points lie, at most; ``None`` if that is traced."""
+        """The largest distance of a point from the coordinate, in pixels; ``None`` if traced."""
         if isinstance(self.spread, jax.core.Tracer):
             return None
         return math.ceil(max(np.max(_directions(ndim)) for ndim in (1, 2, 3)) * float(self.spread))
@@ -75,7 +75,7 @@ class Linearized:
 
 
 def _directions(ndim: int) -> np.ndarray:
-    """The points around a coordinate for a spread of 1."""
+    """The points around a coordinate for a spread of 1: ``[points, ndim]``."""
     axes = np.concatenate([np.eye(ndim), -np.eye(ndim)])
     diagonals = np.array(list(itertools.product((-1, 1), repeat=ndim))) * 2 / np.sqrt(ndim)
     points = np.concatenate([axes, diagonals])
@@ -88,7 +88,7 @@ GRADIENTS: dict[str, Linearized | None] = {"exact": None, "linearized": Lineariz
 
 
 def resolve(gradient: GradientName | Linearized) -> Linearized | None:
-    """The rule of a name, or the rule itself."""
+    """Looks up a rule by its name; a rule is returned as it is."""
     if isinstance(gradient, Linearized):
         return gradient
     return _checks.option("gradient", gradient, GRADIENTS)

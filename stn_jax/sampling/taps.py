@@ -1,8 +1,7 @@
-"""Where a kernel reads along one axis, and how heavy each pixel is.
+"""Taps: the pixels under a kernel along one axis, and their weights.
 
-All that concerns single coordinates is decided here, once for every engine: which pixels lie under
-the kernel, what the padding makes of those outside, and what happens at NaN, at infinity and far
-from the image.
+This file defines, for every engine, which pixels lie under the kernel, how the padding replaces
+those outside, and what happens at NaN, at infinity and far from the image.
 """
 
 import math
@@ -18,8 +17,8 @@ from stn_jax.coordinates import Size
 from stn_jax.sampling.kernels import Kernel
 from stn_jax.sampling.padding import PADDINGS, Padding
 
-# Pixel coordinates from which float32 has no digits left for a fraction: nothing depends smoothly
-# on them.
+# From this pixel coordinate on, float32 has no bits left for a fraction, so samples have no
+# derivative with respect to it.
 FAR = 2.0**23
 
 
@@ -28,9 +27,9 @@ class Tap(NamedTuple):
 
     Attributes:
       index: Index of a pixel inside the image.
-      inside: Whether the tap lies inside the image; where not, the fill value stands in for the
-        pixel. ``None`` where the padding puts every tap inside.
-      weight: Its weight; NaN at a NaN coordinate.
+      inside: Whether the tap lies inside the image; the fill value replaces a pixel outside.
+        ``None`` if the padding moves every tap inside.
+      weight: Weight of the pixel; NaN at a NaN coordinate.
     """
 
     index: Int[Array, "*out"]  # type: ignore[assignment]
@@ -43,8 +42,8 @@ def taps_along(
 ) -> list[Tap]:
     """The pixels under the kernel at pixel coordinates along an axis of ``size`` pixels.
 
-    At a coordinate that is not a number the indices lie inside the image, the weights are NaN, and
-    their derivatives 0.
+    At a NaN coordinate the indices lie inside the image, the weights are NaN, and their derivatives
+    are 0.
     """
     rule = PADDINGS[padding]
     near = _bring_near(smooth(pixel), size, kernel, rule, align_corners)
@@ -62,40 +61,40 @@ def taps_along(
 
 
 def as_operands(taps: Sequence[Tap], axis: int = 0) -> tuple[Array, Array]:
-    """The indices, −1 for a tap outside, and the weights of taps, stacked along a new axis."""
+    """The taps' indices (−1 for a tap outside) and their weights, stacked along a new axis."""
     indices = [t.index if t.inside is None else jnp.where(t.inside, t.index, -1) for t in taps]
     return jnp.stack(indices, axis), jnp.stack([tap.weight for tap in taps], axis)
 
 
 def smooth(pixel: Float[Array, "*out"]) -> Float[Array, "*out"]:
-    """The coordinate, without a derivative where it is too large to have a fraction."""
+    """The coordinate; its derivative is 0 where it is too large to have a fraction."""
     return jnp.where(jnp.abs(pixel) < FAR, pixel, jax.lax.stop_gradient(pixel))
 
 
 def _bring_near(
     pixel: Array, size: Size, kernel: Kernel, rule: Padding, align_corners: bool
 ) -> Array:
-    """A coordinate near the image at which the sample is the same, so that an index can hold it."""
+    """Moves far coordinates near the image, where the sample is the same and indices fit int32."""
     extent = size
     if rule.period is not None:
         extent = extent_of_period(size, rule, align_corners)
         length = as_float(extent, pixel.dtype)
         infinite = jnp.isinf(pixel)
-        pixel = jnp.where(infinite, 0, pixel)  # Any finite coordinate of the period will do.
+        pixel = jnp.where(infinite, 0, pixel)  # Any finite coordinate serves.
         pixel = pixel - length * jnp.floor(jax.lax.stop_gradient(pixel) / length)
-    # So far outside, no tap but those that the padding repeats depends on the coordinate.
+    # Beyond this margin no tap touches the image, so the sample no longer changes.
     margin = math.ceil(kernel.radius) + 1
     return jnp.clip(pixel, -margin, as_float(extent - 1 + margin, pixel.dtype))
 
 
 def extent_of_period(size: Size, rule: Padding, align_corners: bool) -> Size:
-    """Pixels after which there is nothing new: the image's own, or those of its period."""
+    """The number of pixels after which the padded image repeats, at least the image's size."""
     assert rule.period is not None
     return max(size, rule.period(size, align_corners))
 
 
 def as_float(size: Size, dtype: Any) -> Any:
-    """A size as a number of the given dtype, also while it is a symbol."""
+    """A size as a number of the given dtype; the size may be symbolic, as in ``jax.export``."""
     if isinstance(size, int):
         return np.dtype(dtype).type(size)
     return jnp.asarray(size).astype(dtype)

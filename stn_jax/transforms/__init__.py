@@ -1,4 +1,4 @@
-"""Families of transforms: records of pure functions from a flat θ and points to points."""
+"""Families of transforms: records of pure functions that map points, given a flat vector θ."""
 
 from stn_jax.transforms.base import Transform, family
 from stn_jax.transforms.combinators import bounded, chain, fixed, inverted, isotropic

@@ -1,4 +1,4 @@
-"""What a family of transforms is."""
+"""The record of a family of transforms."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,22 +16,22 @@ Parameters = ParamSpec("Parameters")
 
 
 def family(make: Callable[Parameters, "Transform"]) -> Callable[Parameters, "Transform"]:
-    """Makes the transforms that a function returns know how they were made.
+    """Decorates a function that returns transforms: equal arguments give equal transforms.
 
-    Such a transform is compared, hashed, copied and pickled by the function and its arguments:
-    equal arguments give equal transforms, and the same one while it is in use. So ``jax.jit``
-    compiles once for all of them, and a copy of a model does not compile again.
+    JAX then compares, hashes, copies and pickles a transform by the function that made it and its
+    arguments. While a transform is in use, equal arguments even return the same object. So
+    ``jax.jit`` compiles once for all equal transforms, and not again for a copy of a model.
 
     Args:
-      make: A function from arguments to a :class:`Transform`, to be decorated. The arguments are
-        hashable, transforms, or arrays. JAX arrays, also traced ones, become leaves of the
-        transform, which is a pytree; all else, NumPy arrays too, becomes part of its structure.
+      make: The function, from arguments to a :class:`Transform`. Arguments are hashable objects,
+        transforms, or arrays. JAX arrays, also traced ones, become leaves of the transform, which
+        is a pytree. All other arguments, NumPy arrays included, become part of its structure.
 
     Returns:
-      The function. Its transforms can be pickled if it is at the top level of a module.
+      The decorated function. Its transforms can be pickled if it is at the top level of a module.
 
     Example:
-      A family whose number may be traced, batched and differentiated:
+      A family whose argument may be traced, batched and differentiated:
 
       >>> import jax
       >>> import jax.numpy as jnp
@@ -56,7 +56,7 @@ def family(make: Callable[Parameters, "Transform"]) -> Callable[Parameters, "Tra
       0.25
 
     Reference:
-      The idea of optax, whose functions return records of pure functions.
+      Functions that return records of pure functions, as in optax.
     """
     return _records.maker(make)
 
@@ -70,23 +70,23 @@ class Transform(_records.Record):
     normalised coordinates, ``(x, y)`` or ``(x, y, z)`` on the last axis. Families are made by
     functions such as :func:`stn_jax.affine`; your own family is one more record.
 
-    A record knows how it was made. It is compared, hashed, pickled and copied by the function that
-    made it and the arguments, so it may be a static argument of ``jax.jit``, and a copied or
-    unpickled one does not compile again. It is a pytree, too, and may be an ordinary argument of
-    ``jit``, ``vmap`` or ``scan``: JAX arrays among the arguments, such as control points, are its
-    leaves. Leaves may hold what follows from the arguments, such as a solved system; so
-    differentiate with respect to the arguments, and make the record inside the loss.
+    A record is compared, hashed, pickled and copied by the function that made it and its arguments.
+    So it may be a static argument of ``jax.jit``, and a copied or unpickled record does not
+    recompile. It is also a pytree, and may be an ordinary argument of ``jit``, ``vmap`` or
+    ``scan``: JAX arrays among its arguments, such as control points, are its leaves. Leaves may
+    also be computed from the arguments, such as a solved system. So differentiate with respect to
+    the arguments, and make the record inside the loss.
 
-    A record of your own that :func:`family` did not make is compared by its fields, and pickled if
-    its functions can be: define them at the top level of a module, or use :func:`family`.
+    A record that you make without :func:`family` is compared by its fields. It can be pickled if
+    its functions can: define them at the top level of a module, or use :func:`family`.
 
     Attributes:
       name: Name for messages and files.
       ndim: Number of coordinates of a point.
       identity: The parameters of the identity, float64 NumPy ``[num_params]``; a JAX array where
         it follows from JAX arrays.
-      displacement: ``(theta, points) -> T(points) − points``. Samplers take the map in this form
-        since it is exactly zero at the identity and keeps the digits of small displacements.
+      displacement: ``(theta, points) -> T(points) − points``. Samplers use the map in this form
+        since it is exactly zero at the identity and does not round small displacements.
       inverse: ``(theta, points) -> points``, the map from source to target points.
       homogeneous: ``theta -> [ndim + 1, ndim + 1]``, the matrix of a linear family, or ``None``.
 
@@ -128,8 +128,8 @@ class Transform(_records.Record):
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"this transform holds placeholders in place of arrays and has no {name!r}; such a one "
-            "stands in the pytrees that JAX makes, and cannot be used."
+            f"this transform has placeholders in place of arrays, and no {name!r}. JAX makes such "
+            "transforms while it handles pytrees; use the original transform."
             if name in ("name", "ndim", "identity", "displacement", "inverse")
             else f"a Transform has no attribute {name!r}."
         )
@@ -145,7 +145,7 @@ class Transform(_records.Record):
         return len(self.identity)
 
     def check_theta(self, theta: AnyArray) -> Array:
-        """``theta`` as a flat vector of at least float32; raises where it is not one."""
+        """Checks that ``theta`` is a flat vector; returns it in float32 or wider."""
         meaning = f"the parameters of one {self.name} transform"
         return _checks.vector("theta", theta, self.num_params, meaning)
 
@@ -159,7 +159,7 @@ class Transform(_records.Record):
           points: Normalised points ``[..., ndim]``.
 
         Returns:
-          Points of the same shape, in float32 at least.
+          Points of the same shape, in float32 or wider.
 
         Raises:
           ValueError: If ``theta`` or the last axis of ``points`` has the wrong length.
@@ -179,17 +179,17 @@ class Transform(_records.Record):
     ) -> Float[Array, "*batch n"]:
         """Maps source points back to target points: ``invert(theta, apply(theta, p)) = p``.
 
-        This is the direction in which points, boxes and landmarks of the input image move when
-        the image is warped. A singular map gives non-finite points. Where the inverse is found by
-        iteration it is NaN if that does not converge;
-        :func:`stn_jax.diagnostics.inverse_residual` reports how well it did.
+        Points, boxes and landmarks of the input image move in this direction when the image is
+        warped. A singular map gives non-finite points. An inverse that is found by iteration is NaN
+        where the iteration does not converge; :func:`stn_jax.diagnostics.inverse_residual` measures
+        its error.
 
         Args:
           theta: Parameters ``[num_params]`` of one transform.
           points: Normalised points ``[..., ndim]``.
 
         Returns:
-          Points of the same shape, in float32 at least.
+          Points of the same shape, in float32 or wider.
 
         Raises:
           ValueError: If ``theta`` or the last axis of ``points`` has the wrong length.

@@ -1,4 +1,4 @@
-"""Combinators: transforms in, transform out."""
+"""Combinators: functions that make a transform out of others."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ Number = float | int
 
 
 def chain(*transforms: Transform | Sequence[Transform]) -> Transform:
-    """Composes transforms: points pass them in the order given.
+    """Composes transforms; they are applied to points in the order given.
 
     ``chain(a, b)`` maps a target point by ``a`` and the result by ``b``, so that
     ``warp(image, chain(a, b), theta)`` is ``warp(warp(image, b, theta_b), a, theta_a)`` with one
@@ -52,7 +52,7 @@ def chain(*transforms: Transform | Sequence[Transform]) -> Transform:
     if len(transforms) == 1 and isinstance(transforms[0], Sequence):
         transforms = tuple(transforms[0])
     if not transforms:
-        raise ValueError("chain must be given one or more transforms; got none.")
+        raise ValueError("chain needs at least one transform; got none.")
     parts = [_checks.instance("transforms", t, Transform, "stn_jax.affine()") for t in transforms]
     if len({t.ndim for t in parts}) > 1:
         dimensions = ", ".join(f"{t.name}: {t.ndim}" for t in parts)
@@ -61,7 +61,10 @@ def chain(*transforms: Transform | Sequence[Transform]) -> Transform:
 
 
 def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array | None) -> Array:
-    """How far points are displaced after further steps of one family, of parameters ``parts``."""
+    """The total displacement after steps of one family, with ``parts`` as their parameters.
+
+    ``total`` is the displacement before these steps.
+    """
 
     def step(total: Array | None, part: Array) -> Array:
         if total is None:
@@ -69,8 +72,8 @@ def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array 
         return total + t.displacement(part, points + total)
 
     is_linear = t.homogeneous is not None
-    # A step uses the points of the last one more than once. XLA on the CPU would fuse both and
-    # compute the last one again for each use: the work would grow exponentially with the steps.
+    # A step uses the previous step's points more than once. XLA on a CPU would fuse the steps and
+    # recompute the previous one for each use, so the work would grow exponentially with the steps.
     if total is None or is_linear:
         total = step(total, parts[0])
     else:
@@ -105,7 +108,7 @@ def _chain(*transforms: Transform) -> Transform:
     def homogeneous(theta: Array) -> Array:
         product = jnp.eye(transforms[0].ndim + 1, dtype=theta.dtype)
         for t, part in zip(transforms, jnp.split(theta, ends), strict=True):
-            # Elementwise, since a matrix product may be rounded to fewer digits on a GPU or TPU.
+            # Elementwise: a GPU or TPU may round the operands of a matrix product.
             product = (t.matrix(part)[:, :, None] * product[None]).sum(axis=1)
         return product
 
@@ -121,14 +124,13 @@ def _chain(*transforms: Transform) -> Transform:
 
 @family
 def inverted(transform: Transform) -> Transform:
-    """The inverse map as a transform of its own.
+    """The inverse map as a transform.
 
     Args:
       transform: Any transform.
 
     Returns:
-      A transform with the same ``theta`` whose ``apply`` is the other's ``invert`` and the other
-      way round.
+      A transform with the same ``theta``, and with ``apply`` and ``invert`` exchanged.
 
     Example:
       >>> import jax.numpy as jnp
@@ -155,29 +157,29 @@ def inverted(transform: Transform) -> Transform:
 
 
 def isotropic(transform: Transform, *, aspect: Number | Sequence[Number] | AnyArray) -> Transform:
-    """Makes a transform act where a unit is as long along every axis, as it is in pixels.
+    """Makes a transform act in coordinates with the same unit of length along every axis.
 
-    In normalised coordinates an image is a square, whatever its shape: a rotation of them shears
-    the pixels of an image that is not one. The combinator stretches points to the image's shape,
+    In normalised coordinates every image is a square, so a rotation of these coordinates shears the
+    pixels of an image that is not square. This combinator stretches points to the image's shape,
     maps them, and squeezes the result back: ``D⁻¹ T(D p)`` with ``D = diag(aspect, 1)``. So
-    ``isotropic(rigid(), aspect=width / height)`` rotates pixels.
+    ``isotropic(rigid(), aspect=width / height)`` rotates the image without shear.
 
     Args:
       transform: Any transform.
-      aspect: Width over height of the image in pixels, positive; of a volume the pair ``(width /
+      aspect: Width over height of the image in pixels, positive; for a volume the pair ``(width /
         depth, height / depth)``. Under ``align_corners=True`` a side is a pixel shorter: ``(width −
-        1) / (height − 1)``. Where pixels are not square, lengths are meant. A JAX array may be
-        traced, batched and differentiated; while it is traced its sign is not checked.
+        1) / (height − 1)``. If pixels are not square, use physical lengths. A JAX array may be
+        traced, batched and differentiated; the sign of a traced one is not checked.
 
     Returns:
-      A transform with the same parameters, which count in units of the last axis: half the height,
-      or half the depth of a volume.
+      A transform with the same parameters. Their unit of length is half the height, or half the
+      depth of a volume.
 
     Raises:
       ValueError: If ``aspect`` is not positive or of another length.
 
     Example:
-      A quarter of a turn takes what is 10 pixels right of the centre to 10 pixels below it:
+      A quarter turn moves a point from 10 pixels right of the centre to 10 pixels below it:
 
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
@@ -189,8 +191,8 @@ def isotropic(transform: Transform, *, aspect: Number | Sequence[Number] | AnyAr
       [63.5, 57.5]
 
     Reference:
-      The similarity of a map under a change of coordinates: Hartley and Zisserman, Multiple View
-      Geometry in Computer Vision, section 2.3.
+      Change of coordinates of a map: Hartley and Zisserman, Multiple View Geometry in Computer
+      Vision, section 2.3.
     """
     return _isotropic(transform, _checks.aspect(aspect, transform.ndim))
 
@@ -205,8 +207,8 @@ def _isotropic(transform: Transform, lengths: AnyArray) -> Transform:
 
     def inverse(theta: Array, points: Array) -> Array:
         target = transform.inverse(theta, points * stretch(points))
-        # Not the difference of two products, which compilers round in more than one way: here the
-        # identity is exact.
+        # Rather than target / stretch(points), whose rounding would spoil the identity: here it is
+        # exact.
         moved = points - transform.displacement(theta, target) / stretch(points)
         return jnp.where(jnp.isnan(target), target, moved)
 
@@ -228,17 +230,17 @@ def _isotropic(transform: Transform, lengths: AnyArray) -> Transform:
 def bounded(transform: Transform, *, radius: Number | Sequence[Number] | AnyArray) -> Transform:
     """Keeps the parameters of a transform in a box around the identity.
 
-    The raw ``theta`` is squashed smoothly onto ``identity ± radius`` by
-    ``identity + radius · tanh((theta − identity) / radius)``: the identity stays where it is, with
-    slope 1, and no output of a network can run away.
+    The parameters become ``identity + radius · tanh((theta − identity) / radius)``, which lies in
+    ``identity ± radius`` whatever a network puts out. The identity keeps its parameters, and the
+    slope there is 1.
 
     Args:
       transform: Any transform.
       radius: Half the side of the box, one number or one for each parameter; positive. A JAX array
-        may be traced, batched and differentiated; while it is traced its sign is not checked.
+        may be traced, batched and differentiated; the sign of a traced one is not checked.
 
     Returns:
-      A transform with as many parameters.
+      A transform with the same number of parameters.
 
     Raises:
       ValueError: If ``radius`` is not positive or of another length.
@@ -282,18 +284,18 @@ def fixed(transform: Transform, values: Mapping[int, Number | AnyArray]) -> Tran
 
     Args:
       transform: Any transform.
-      values: The constant value of each held parameter, by its index in ``theta``: a number, or a
-        JAX array without axes, which may be traced, batched and differentiated.
+      values: For the index in ``theta`` of each held parameter, its value: a number, or a JAX
+        scalar, which may be traced, batched and differentiated.
 
     Returns:
-      A transform of the other parameters, in their order. Its ``identity`` is theirs: the neutral
-      parameters, which give the identity only where the held values do.
+      A transform of the remaining parameters, in their order. Its ``identity`` holds the identity's
+      values of these parameters; they give the identity map only if the held values do, too.
 
     Raises:
       ValueError: If an index is out of range, or no parameter is left.
 
     Example:
-      Crops of half the size, at places to be learnt:
+      Crops of half the size at a learned position:
 
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
@@ -329,7 +331,7 @@ def fixed(transform: Transform, values: Mapping[int, Number | AnyArray]) -> Tran
 @family
 def _fixed(transform: Transform, indices: tuple[int, ...], values: AnyArray) -> Transform:
     is_held = np.isin(np.arange(transform.num_params), indices)
-    # Which free parameter stands at each place; any one where a value is held.
+    # For each index in theta, the number of its free parameter; 0 for a held one.
     free = np.where(is_held, 0, np.cumsum(~is_held) - 1)
     held = np.where(is_held, np.cumsum(is_held) - 1, 0)
 
@@ -343,13 +345,13 @@ def _fixed(transform: Transform, indices: tuple[int, ...], values: AnyArray) -> 
 
 
 def _in_order(vector: Array, order: np.ndarray) -> Array:
-    """``vector[order]`` as slices: a gather would not know how to shard its result."""
+    """``vector[order]`` by slices: on a mesh JAX could not derive the sharding of a gather."""
     runs = np.split(order, 1 + np.flatnonzero(np.diff(order) != 1))
     return jnp.concatenate([vector[int(run[0]) : int(run[-1]) + 1] for run in runs])
 
 
 def _concatenated(identities: Sequence[AnyArray]) -> AnyArray:
-    """One vector; NumPy's where all of them are."""
+    """The identities as one vector, a NumPy array if all of them are."""
     if any(isinstance(each, jax.Array) for each in identities):
         return jnp.concatenate([jnp.asarray(each, jnp.float32) for each in identities])
     return np.concatenate(identities)
@@ -358,7 +360,7 @@ def _concatenated(identities: Sequence[AnyArray]) -> AnyArray:
 def _reparameterised(
     transform: Transform, name: str, identity: AnyArray, parameters: Callable[[Array], Array]
 ) -> Transform:
-    """A transform of other parameters, from which those of ``transform`` follow."""
+    """``transform`` of ``parameters(theta)``, as a transform of ``theta``."""
     matrix = transform.homogeneous
     return Transform(
         name=name,

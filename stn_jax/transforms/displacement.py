@@ -1,7 +1,7 @@
 """Displacement fields: a free-form lattice of offsets, a dense flow, and two diffeomorphisms.
 
-In each, ``theta`` is a field of offsets ``(x, y)`` or ``(x, y, z)`` on a regular lattice, flattened
-as an array ``[*shape, n]`` is, so for each lattice point row by row.
+In each, ``theta`` is a field of offsets or velocities ``(x, y)`` or ``(x, y, z)`` on a regular
+lattice: the array ``[*shape, n]``, flattened row by row.
 """
 
 import functools
@@ -24,15 +24,15 @@ from stn_jax.transforms import matrices
 from stn_jax.transforms.base import PointFunction, Transform, family
 from stn_jax.transforms.newton import newton_inverse
 
-# How lattices and dense fields are read: beyond the edge the edge's offsets continue.
+# Sampling options of lattices and dense fields. Beyond the edge, the edge's offsets continue.
 _AS_AT_THE_EDGE = ("border", False, "exact", False, None)
 _B_SPLINE = SampleOptions.create(CUBIC_B_SPLINE, *_AS_AT_THE_EDGE)
 _LINEAR = SampleOptions.create("linear", *_AS_AT_THE_EDGE)
-# Normalised coordinates beyond which all points are alike.
+# Normalised coordinates are clipped to this magnitude.
 _FAR = 1e6
 
-# The classic rule of the fourth order: where each stage looks along the slope before it, and the
-# weight of its own slope.
+# The classic fourth-order Runge–Kutta rule: how far each stage goes along the previous slope, and
+# the weight of its own slope.
 _RUNGE_KUTTA = ((0, 1 / 2, 1 / 2, 1), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 
 
@@ -42,19 +42,19 @@ def displacement(shape: Sequence[int]) -> Transform:
     The displacement is ``T(p) − p = Σₖ β³(x − xₖ) β³(y − yₖ) offsetₖ``, twice continuously
     differentiable. The lattice is regular and its outermost points lie at ±1; beyond them the
     edge's offsets continue. The spline smooths rather than interpolates: at a lattice point it is
-    a mean over the neighbours, and equal offsets everywhere give exactly that offset.
+    a weighted mean over the neighbours. Equal offsets give exactly that offset everywhere.
 
     Args:
       shape: Lattice points along each axis, ``(rows, columns)`` or ``(planes, rows, columns)``, at
-        least 2 each. The map costs the same whatever the lattice; the gradient with respect to
-        theta is a matrix product with one row per lattice point, so the lattice should be small,
-        and :func:`flow` is for dense fields.
+        least 2 each. The cost of the map does not depend on the lattice. The gradient with respect
+        to theta is a matrix product with one row per lattice point, so keep the lattice small; use
+        :func:`flow` for dense fields.
 
     Returns:
       The family, with one offset ``(x, y)`` or ``(x, y, z)`` per lattice point in ``theta`` and
       zeros as the identity; target points to source points, normalised coordinates. The inverse is
-      found by Newton's method and is NaN where the map folds; it cannot fold while every coordinate
-      of the offsets is below 0.48 of the lattice's spacing along it in 2-D, 0.40 in 3-D.
+      found by Newton's method and is NaN where the map folds. The map cannot fold while offsets
+      along each axis are below 0.48 of the lattice's spacing in 2-D, 0.40 in 3-D.
 
     Raises:
       ValueError: If ``shape`` has not 2 or 3 entries of at least 2.
@@ -115,21 +115,21 @@ def stationary_velocity(
 ) -> Transform:
     """Diffeomorphism by scaling and squaring: ``theta`` = the velocity of every pixel.
 
-    The flow for unit time along a velocity field ``v`` that does not change, as registration
-    networks use it: the field ``v / 2ᵏ`` is composed with itself k times. Fields are interpolated
-    linearly, so the map is as smooth as they are; :func:`diffeomorphic` follows each point exactly,
-    for a lattice of few velocities.
+    The map is the flow for unit time along a constant velocity field ``v``, computed as in
+    registration networks: the displacement ``v / 2ᵏ`` is composed with itself k times. Fields are
+    interpolated linearly, so the map has kinks at pixel centres. For a lattice of few velocities,
+    :func:`diffeomorphic` integrates the path of each point without interpolating displacements.
 
     Args:
       shape: Spatial shape of the field, ``(height, width)`` or ``(depth, height, width)``.
-      squarings: How often the field is composed with itself, at least 0. Enough are needed that
-        ``v / 2ᵏ`` moves no pixel by more than a fraction of the distance to the next.
+      squarings: The number k of compositions, at least 0. Choose it so that ``v / 2ᵏ`` moves no
+        pixel by more than a fraction of the distance to the next.
       align_corners: Where the pixel centres lie, as in :func:`regular_grid`.
 
     Returns:
       The family, with one velocity ``(x, y)`` or ``(x, y, z)`` per pixel in ``theta``, normalised
       units, and zeros as the identity; target points to source points. The inverse is found by
-      Newton's method; the flow along ``−v`` is near it, up to the error of interpolation.
+      Newton's method; it differs from the flow along ``−v`` by the error of interpolation.
 
     Raises:
       ValueError: If ``shape`` has not 2 or 3 entries of at least 1, or ``squarings`` is negative.
@@ -153,16 +153,16 @@ def stationary_velocity(
 
 
 def diffeomorphic(shape: Sequence[int], *, steps: SupportsIndex = 6) -> Transform:
-    """Diffeomorphism: the flow for unit time along a velocity, ``theta``, that does not change.
+    """Diffeomorphism: the flow for unit time along a constant velocity field, ``theta``.
 
-    The velocity is a lattice of offsets as in :func:`displacement`. Points follow
-    ``dp/dt = v(p)`` from ``t = 0`` to 1, so the map is smooth, never folds, and its inverse is the
-    flow along ``−v``.
+    The velocity ``v`` is a B-spline of lattice values, as the offsets of :func:`displacement`.
+    Points follow ``dp/dt = v(p)`` from ``t = 0`` to 1, so the map is smooth and never folds, and
+    its inverse is the flow along ``−v``.
 
     Args:
       shape: Lattice points along each axis, as in :func:`displacement`.
-      steps: Runge–Kutta steps of the fourth order. The error falls with their fourth power; enough
-        are needed that a step changes the velocity little, ``‖∇v‖ / steps < 1``.
+      steps: Number of fourth-order Runge–Kutta steps. The error falls with the fourth power of this
+        number. Choose it so that the velocity changes little in a step: ``‖∇v‖ / steps < 1``.
 
     Returns:
       The family, with one velocity ``(x, y)`` or ``(x, y, z)`` per lattice point in ``theta`` and
@@ -172,10 +172,10 @@ def diffeomorphic(shape: Sequence[int], *, steps: SupportsIndex = 6) -> Transfor
       ValueError: If ``shape`` has not 2 or 3 entries of at least 2, or ``steps`` is below 1.
 
     Note:
-      Scaling and squaring integrates the same flow by composing a small map with itself, which for
-      arbitrary points needs a dense field resampled at each squaring. That field's interpolation
-      error, not the integration's, would limit how well the inverse undoes the map. Points followed
-      one by one have none, and the map keeps its second derivatives.
+      Scaling and squaring (:func:`stationary_velocity`) integrates the same flow by composing a
+      dense displacement field with itself. The interpolation of that field then limits the accuracy
+      of the inverse. Integrating each point's path avoids the interpolation, and keeps second
+      derivatives.
 
     Example:
       >>> import jax
@@ -214,7 +214,7 @@ def _flow(shape: tuple[int, ...], align_corners: bool) -> Transform:
 @family
 def _stationary_velocity(shape: tuple[int, ...], squarings: int, align_corners: bool) -> Transform:
     def composed(theta: Array) -> Array:
-        """How far the flow along the velocity carries each pixel, flat as ``theta`` is."""
+        """The displacement of each pixel by the flow along the velocity, flat like ``theta``."""
 
         def square(field: Array, _: None) -> tuple[Array, None]:
             pixels = pixels_from_displacement(field, shape, align_corners=align_corners)
@@ -247,7 +247,7 @@ def _diffeomorphic(shape: tuple[int, ...], steps: int) -> Transform:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _integrate(shape: tuple[int, ...], steps: int, theta: Array, points: Array) -> Array:
-    """How far the flow along the velocity carries the points."""
+    """The displacement of the points by the flow along the velocity."""
 
     def stage(carry: tuple[Array, Array, Array], rule: tuple[Array, Array]) -> Any:
         moved, slope, total = carry
@@ -255,13 +255,13 @@ def _integrate(shape: tuple[int, ...], steps: int, theta: Array, points: Array) 
         return (moved, slope, total + rule[1] * slope), None
 
     def step(moved: Array, _: None) -> tuple[Array, None]:
-        # A loop over the stages runs as fast as the four written out and compiles sooner.
+        # A scan over the four stages runs as fast as four copies, and compiles faster.
         zero = matrices.zeros_of(moved)
         stages = jnp.asarray(_RUNGE_KUTTA, moved.dtype) / steps
         carry, _ends = jax.lax.scan(stage, (moved, zero, zero), (stages[0], stages[1]))
         return moved + carry[2], None
 
-    # What a step passes through is computed again for the gradient rather than kept.
+    # To save memory, the gradient recomputes the intermediate values of a step.
     step = jax.checkpoint(step, prevent_cse=False)
     return jax.lax.scan(step, matrices.zeros_of(points, theta), None, length=steps)[0]
 
@@ -279,7 +279,7 @@ def _family(
 
 
 def _field_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a field with a vector for each pixel."""
+    """Checks the shape of a field with a vector for each pixel."""
     sizes = _checks.spatial_shape("shape", shape)
     if len(sizes) not in (2, 3):
         raise ValueError(
@@ -290,7 +290,7 @@ def _field_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _lattice_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a lattice whose outermost points lie at ±1."""
+    """Checks the shape of a lattice whose outermost points lie at ±1."""
     sizes = _checks.spatial_shape("shape", shape)
     if len(sizes) not in (2, 3) or min(sizes) < 2:
         raise ValueError(
@@ -307,8 +307,8 @@ def _spline(shape: tuple[int, ...], theta: Array, points: Array) -> Array:
 
 
 def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
-    """Linear interpolation of ``[*shape, n]`` whose edge values continue; NaN at NaN points."""
-    # On an axis of one pixel, whose scale may be 0, an infinite point is finite and far.
+    """Interpolates ``[*shape, n]`` linearly; edge values continue outside, NaN points give NaN."""
+    # Clip infinite points: along an axis of one pixel their scale may be 0, and inf · 0 is NaN.
     near = jnp.clip(points, -_FAR, _FAR)
     pixels = pixels_from_grid(near, field.shape[:-1], align_corners=align_corners)
     return sample_pixels(field, pixels, None, _LINEAR)

@@ -1,4 +1,4 @@
-"""Linear families by their Lie algebras: the exponential of a generator that theta holds."""
+"""Linear families as matrix exponentials; ``theta`` holds the generator (the Lie algebra)."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
@@ -14,41 +14,42 @@ from stn_jax.transforms.linear import moved_by
 
 GroupName = Literal["rigid", "similarity", "affine", "projective"]
 
-# The series of a generator over 2 to the number of squarings: to rounding in float64 up to a norm
-# of 25, and to 1e-12 up to one of 100.
+# Scaling and squaring: the generator is divided by 2 to the number of squarings; the order is that
+# of the series. Exact to float64 rounding up to a norm of 25, and to 1e-12 up to a norm of 100.
 _SQUARINGS = 8
 _ORDER = 10
 
 
 @family
 def exponential(group: GroupName, *, ndim: int = 2) -> Transform:
-    """Linear maps as exponentials, ``T = exp(Σₖ θₖ Gₖ)``: theta is how fast points move.
+    """Linear maps as matrix exponentials, ``T = exp(Σₖ θₖ Gₖ)``.
 
-    Points follow a linear velocity for a unit of time. So zeros are the identity, ``−theta`` is the
-    inverse, half of theta is half of the motion, and no theta gives a map without an inverse, or
-    with a mirror. ``theta`` holds, in this order,
+    The generator ``Σₖ θₖ Gₖ`` is a velocity that is linear in the point; the map moves points along
+    it for one unit of time. So zeros give the identity, ``−theta`` gives the inverse, and half of
+    ``theta`` gives half of the motion. Every map has an inverse, and none mirrors the image.
+    ``theta`` holds, in this order,
 
     * ``"rigid"``: ``(angle, vx, vy)``; in 3-D an axis-angle vector, then ``(vx, vy, vz)``. Points
-      move on circles or screws: the translation is the velocity's, bent by the rotation;
-    * ``"similarity"``: the logarithm of the scale, then as rigid;
+      move along circles, or screws in 3-D, so ``(vx, vy)`` is not the translation of the map;
+    * ``"similarity"``: the logarithm of the scale, then as ``"rigid"``;
     * ``"affine"``: the generator ``[A | v]``, ``n × (n + 1)``, row by row;
-    * ``"projective"``, 2-D: the 3×3 generator row by row without its last entry, which makes its
-      trace 0.
+    * ``"projective"``, 2-D: the 3×3 generator row by row without its last entry, which is set so
+      that the trace is 0.
 
     Args:
       group: One of these names.
       ndim: Number of spatial axes, 2 or 3.
 
     Returns:
-      The family; target points to source points, normalised coordinates, angle in radians. It
-      keeps the digits of small displacements. Beyond a norm of 100 of the generator, which is far
-      more than any image needs, it is not exact.
+      The family; target points to source points, normalised coordinates, angle in radians. Small
+      displacements keep their relative precision. A generator of norm above 100, far more than an
+      image needs, is not exponentiated exactly.
 
     Raises:
       ValueError: If ``group`` or ``ndim`` is not supported.
 
     Example:
-      Twice half a quarter turn about a point is a quarter turn:
+      A quarter turn about a point equals two eighth turns:
 
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
@@ -74,7 +75,7 @@ def exponential(group: GroupName, *, ndim: int = 2) -> Transform:
     rows = size if group == "projective" else ndim
 
     def change(theta: Array) -> Array:
-        """The matrix less the identity."""
+        """The matrix minus the identity."""
         generator = jnp.sum(theta[:, None, None] * jnp.asarray(basis, theta.dtype), axis=0)
         return _exponential_less_one(generator)
 
@@ -89,9 +90,10 @@ def exponential(group: GroupName, *, ndim: int = 2) -> Transform:
 
 
 def _exponential_less_one(generator: Array) -> Array:
-    """``exp(G) − 1``, whose digits do not depend on how small G is.
+    """``exp(G) − 1`` with full relative precision, however small G is.
 
-    A polynomial, so smooth everywhere: ``(1 + E)² − 1 = E² + 2 E`` loses nothing, either.
+    Each squaring computes ``(1 + E)² − 1 = E² + 2 E``, which subtracts no 1. The whole is a
+    polynomial of G, so smooth everywhere.
     """
     small = generator / 2**_SQUARINGS
     eye = jnp.eye(len(generator), dtype=generator.dtype)
@@ -131,7 +133,7 @@ def _projective(ndim: int) -> np.ndarray:
     return units - np.trace(units, axis1=1, axis2=2)[:, None, None] * _unit(ndim + 1, ndim, ndim)
 
 
-# From a number of axes to the generators [P, n + 1, n + 1] of a group.
+# For each group, a function from the number of axes n to the generators [P, n + 1, n + 1].
 _GROUPS: Mapping[str, Callable[[int], np.ndarray]] = dict(
     zip(get_args(GroupName), (_rigid, _similarity, _affine, _projective), strict=True)
 )

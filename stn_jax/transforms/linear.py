@@ -1,6 +1,7 @@
 """Linear families: translation, rigid, similarity, attention, affine and projective.
 
-Each is one function from ``theta`` to a homogeneous matrix; all else follows from the matrix.
+Each family is one function from ``theta`` to a homogeneous matrix. Displacement and inverse are
+computed from the matrix.
 """
 
 import functools
@@ -19,8 +20,8 @@ from stn_jax.coordinates import regular_grid
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
 
-# A homography's denominator below this counts as behind the plane, and its points lie this far
-# out: outside every image, yet finite, so that neither values nor derivatives overflow.
+# A homography maps points whose denominator is below the first number to the second coordinate:
+# outside every image, yet finite, so that neither values nor derivatives overflow.
 _SMALLEST_DENOMINATOR = 1e-6
 _FAR = 1e6
 
@@ -190,14 +191,14 @@ def affine(*, ndim: int = 2) -> Transform:
 def projective(*, ndim: int = 2, full_matrix: bool = False) -> Transform:
     """Homography, ``theta`` = the 3×3 matrix row by row without its last entry, which is 1.
 
-    Target points whose denominator is not positive lie behind the plane. They are mapped far
-    outside the image, with zero derivatives.
+    The map of a target point has a denominator, the last coordinate of matrix times ``(x, y, 1)``.
+    Points whose denominator is not positive lie behind the camera; they are mapped far outside the
+    image, with zero derivatives.
 
     Args:
-      ndim: Number of spatial axes; only 2 exists.
-      full_matrix: Whether ``theta`` holds the last entry, too: all nine, of any scale. In front is
-        where the denominator is positive in the matrix as it is given, so the output's centre may
-        lie behind the plane, which it cannot where the last entry is 1.
+      ndim: Number of spatial axes; must be 2.
+      full_matrix: Whether ``theta`` is all nine entries, at any scale. The centre of the output may
+        then lie behind the camera; with a last entry of 1 it cannot.
 
     Returns:
       The family with 8 parameters, or 9; target points to source points, normalised coordinates.
@@ -227,7 +228,7 @@ def projective(*, ndim: int = 2, full_matrix: bool = False) -> Transform:
     def matrix(theta: Array) -> Array:
         if full_matrix:
             return theta.reshape(3, 3)
-        # A choice rather than a 1 at the end, since constants cannot be joined to what is sharded.
+        # ``where`` rather than ``concatenate``: JAX cannot join a constant to a sharded array.
         longer = jnp.concatenate([theta, theta[:1]])
         return jnp.where(np.arange(9) == 8, 1, longer).reshape(3, 3)
 
@@ -279,7 +280,7 @@ def affine_grid(
 def _family(
     name: str, ndim: int, identity: np.ndarray, matrix: Callable[[Array], Array]
 ) -> Transform:
-    """A family from its matrix: ``[n, n + 1]`` where it is affine, ``[n + 1, n + 1]`` where not."""
+    """A family from its matrix: ``[n, n + 1]`` if affine, else ``[n + 1, n + 1]``."""
     if ndim not in (2, 3):
         raise ValueError(f"{name} exists for ndim = 2 and 3; got {ndim!r}.")
     return Transform(
@@ -300,9 +301,10 @@ def _less_identity(matrix: Array) -> Array:
 
 
 def moved_by(delta: Array, points: Array) -> Array:
-    """``T(p) − p`` from the matrix of T less the identity, ``[n, n + 1]`` or ``[n + 1, n + 1]``.
+    """``T(p) − p``, from the matrix of T minus the identity.
 
-    By elementwise operations: exact in float32 on every backend, and fusible.
+    The matrix is ``[n, n + 1]`` or ``[n + 1, n + 1]``. The operations are elementwise, so that XLA
+    fuses them, and accelerators do not round them to less than float32.
     """
     ndim = points.shape[-1]
     coordinates = [points[..., k] for k in range(ndim)]
@@ -320,13 +322,16 @@ def moved_by(delta: Array, points: Array) -> Array:
 
 @jax.custom_jvp
 def _affine_combination(row: Array, *coordinates: Array) -> Array:
-    """``row[0] x + row[1] y + … + row[n]``, rounded once or twice whatever the backend."""
+    """``row[0] x + row[1] y + … + row[n]``."""
     return sum((row[k] * each for k, each in enumerate(coordinates)), start=row[-1])
 
 
 @functools.partial(_affine_combination.defjvp, symbolic_zeros=True)
 def _affine_combination_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """As a matrix product along the row: its transpose is one too, rather than a sum per entry."""
+    """The tangent along ``row`` is a matrix product, so that its transpose is one as well.
+
+    Elementwise operations would transpose to a separate sum over all points per matrix entry.
+    """
     row, *coordinates = primals
     row_dot, *coordinates_dot = tangents
     value = _affine_combination(row, *coordinates)
@@ -334,7 +339,7 @@ def _affine_combination_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
         row[k] * dot for k, dot in enumerate(coordinates_dot) if not isinstance(dot, SymbolicZero)
     ]
     if not isinstance(row_dot, SymbolicZero):
-        # Ones that are computed from a coordinate, and so are sharded as it is.
+        # Ones computed from a coordinate are sharded as the coordinate is.
         one = (coordinates[0] == coordinates[0]).astype(row_dot.dtype)
         columns = jnp.stack([*coordinates, one], axis=-1)
         terms.append(jnp.matmul(columns, row_dot, precision=jax.lax.Precision.HIGHEST))
@@ -366,7 +371,7 @@ def invert_matrix(matrix: Array) -> Array:
 
 
 def _beside(linear: Array, translation: Array) -> Array:
-    """``[A | t]``, by a choice, since constants cannot be joined to what is sharded over a mesh."""
+    """``[A | t]``; by ``where``, since JAX cannot join a constant to a sharded array."""
     is_last = np.arange(len(linear) + 1)[None] == len(linear)
     wider = jnp.concatenate([linear, linear[:, :1]], axis=1)
     return jnp.where(is_last, translation[:, None], wider)
@@ -377,8 +382,8 @@ def rotation_matrix(angle: Array) -> Array:
     if len(angle) == 1:
         cos, sin = jnp.cos(angle[0]), jnp.sin(angle[0])
         return jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
-    # Rodrigues: R = I + sin(a)/a K + (1 − cos a)/a² K². Both factors are smooth in a², but need
-    # their series near 0, where dividing would make the derivatives NaN.
+    # Rodrigues: R = I + sin(a)/a K + (1 − cos a)/a² K². Near a = 0 use the series of both factors:
+    # there the division would make derivatives NaN.
     square = jnp.sum(angle**2)
     small = square < 1e-3
     safe = jnp.where(small, 1, square)

@@ -1,4 +1,4 @@
-"""Small matrices in closed form, by elementwise operations: fast in batches, on every backend."""
+"""Closed forms for small matrices, by elementwise operations, which are fast in batches."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 def determinant(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
-    """Determinant of a matrix of up to 3×3."""
+    """The determinant of a matrix, at most 3×3."""
     if len(matrix) == 1:
         return matrix[0, 0]
     if len(matrix) == 2:
@@ -17,7 +17,7 @@ def determinant(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
 
 
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Adjugate over determinant of a matrix of up to 3×3; not finite where it is singular."""
+    """The inverse of a matrix, at most 3×3; not finite if the matrix is singular."""
     if len(matrix) == 1:
         return 1 / matrix
     if len(matrix) == 2:
@@ -30,20 +30,21 @@ def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
 
 
 def with_rank(array: Array, ndim: int) -> Array:
-    """The array with leading axes of length 1, for ``jax_numpy_rank_promotion="raise"``."""
+    """The array with leading axes of size 1, as ``jax_numpy_rank_promotion="raise"`` requires."""
     return array.reshape((1,) * (ndim - array.ndim) + array.shape)
 
 
 def product(left: Array, right: Array) -> Array:
-    """Matrix product without the reduced precision that accelerators would take."""
+    """Matrix product in full precision; accelerators would round its operands by default."""
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
 def zeros_of(array: Array, *others: Array) -> Array:
-    """Zeros like ``array``, to be carried by a loop whose body uses the others, too.
+    """Zeros like ``array``, as the initial carry of a loop whose body also uses ``others``.
 
-    A constant would not do: in ``jax.shard_map`` a carry must vary over the mesh as what the body
-    returns, and under ``jax.vmap`` on an Explicit mesh it must be batched as that is.
+    They are computed from all the arrays, since a constant fails on a mesh of devices: in
+    ``jax.shard_map`` the carry must vary over the same mesh axes as the body's result, and under
+    ``jax.vmap`` on an Explicit mesh it must have the same batch axes.
     """
     zeros = _zero(array)
     for other in others:

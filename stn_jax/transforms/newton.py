@@ -14,7 +14,7 @@ from stn_jax.transforms import matrices
 from stn_jax.transforms.base import PointFunction
 
 _MAX_ITERATIONS = 30
-# A damped step is halved up to this often, until it brings the point nearer to its goal.
+# Step lengths tried per iteration: the Newton step, and its successive halves.
 _HALVINGS = 6
 
 
@@ -25,16 +25,16 @@ def newton_inverse(
 ) -> PointFunction:
     """The inverse of ``p + displacement(theta, p)``, by a damped Newton iteration.
 
-    The iteration starts from one fixed-point step, is bounded, and gives NaN where it has not
-    converged, as where no target point is sent to the source point, and where it ends on a fold:
-    where the map mirrors although as a whole it does not. Its derivatives, of every order, are
-    those of the implicit function, not of the iteration.
+    The iteration starts from one fixed-point step and stops after a fixed number of steps. The
+    result is NaN where it has not converged, for instance because the map sends no target point to
+    the source point. It is also NaN on a fold, where the sign of ``det ∂T/∂p`` differs from that of
+    the map far out. Derivatives, of every order, are those of the implicit function rather than of
+    the iteration.
 
     Args:
       displacement: ``(theta, points) -> T(points) − points``.
-      orientation: ``theta`` to a number with the sign of the map as a whole, that is of
-        ``det ∂T/∂p`` far out; positive when ``None``, as it is unless the displacement grows
-        without bound.
+      orientation: Function from ``theta`` to a number with the sign of ``det ∂T/∂p`` far outside
+        the image. It is positive unless the displacement grows without bound.
 
     Returns:
       ``(theta, points) -> points``, source to target, the ``inverse`` of a
@@ -50,15 +50,14 @@ def newton_inverse(
       [0.5, -0.5]
 
     Reference:
-      The derivative is that of the implicit function theorem; the damping is that of Dennis and
-      Schnabel, Numerical Methods for Unconstrained Optimization, 1983, section 6.3.
+      Derivative: the implicit function theorem. Damping: Dennis and Schnabel, Numerical Methods for
+      Unconstrained Optimization, 1983, section 6.3.
     """
 
     def inverse(theta: Array, points: Array) -> Array:
-        # The points found vary over every axis of a mesh that an operand varies over, so inside
-        # shard_map the map is traced for points and theta that do.
+        # Inside shard_map, theta and points must vary over the same mesh axes as the result.
         theta, points = alike([theta, points])
-        # Traced arrays that the map closes over, such as control points, become arguments.
+        # Turn traced arrays that the map closes over, such as control points, into arguments.
         function, constants = jax.closure_convert(displacement, theta, points)
         if constants:
             theta, points, *_ = alike([theta, points, *constants])
@@ -78,13 +77,13 @@ def newton_inverse(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _root(function: Callable[..., Array], theta: Array, points: Array, *constants: Array) -> Array:
-    """The target points that the map sends to ``points``; an implicit function of its operands."""
+    """The target points that the map sends to ``points``."""
     return _solve(lambda target: target + function(theta, target, *constants), points)
 
 
 @_root.defjvp
 def _root_jvp(function: Callable[..., Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """``∂T/∂p · target_dot = points_dot − ∂T/∂θ · theta_dot``."""
+    """Solves ``∂T/∂p · target_dot = points_dot − ∂T/∂θ · theta_dot``."""
     theta, points, *constants = primals
     theta_dot, points_dot, *constants_dot = tangents
     target = _root(function, theta, points, *constants)
@@ -98,7 +97,7 @@ def _root_jvp(function: Callable[..., Array], primals: Any, tangents: Any) -> tu
 
 
 def _slopes(function: Callable[[Array], Array], points: Array) -> Array:
-    """The derivatives ``[..., n, n]`` of a function of each point, by columns."""
+    """The Jacobians ``[..., n, n]`` of a function that maps each point."""
     columns = []
     for axis in range(points.shape[-1]):
         unit = np.zeros((1,) * (points.ndim - 1) + points.shape[-1:])
@@ -109,7 +108,7 @@ def _slopes(function: Callable[[Array], Array], points: Array) -> Array:
 
 
 def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
-    """The points that ``function`` sends to those of ``goal``; NaN where one is not found."""
+    """The points that ``function`` sends to ``goal``; NaN where none is found."""
     tolerance = 32 * jnp.finfo(goal.dtype).eps * (1 + jnp.abs(goal).max(axis=-1))
     scales = 0.5 ** np.arange(_HALVINGS).reshape(-1, *goal.ndim * [1])
 
@@ -134,15 +133,15 @@ def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
         return count + 1, points, jnp.where(goes_on, least, error)
 
     def any_unfinished(carry: tuple[Array, Array, Array]) -> Array:
-        # Test only what is carried. Under vmap the condition is evaluated twice; a residual that is
-        # computed anew may be rounded in another way, and the loop may never end.
+        # Test only carried values. Under vmap the condition is evaluated twice; a recomputed
+        # residual may round differently, and the loop might never end.
         count, _, error = carry
         return unfinished(count, error).any()
 
     start = 2 * goal - function(goal)
     error = residual(start)
-    # A count for each point, made from the error, so that it is batched and sharded as that is:
-    # under vmap JAX cannot spread a constant that a loop carries over an Explicit mesh.
+    # A count for each point, computed from the error, so that it is batched and sharded alike:
+    # under vmap JAX cannot shard a constant carry over an Explicit mesh.
     count = jnp.where(error >= 0, np.int32(0), np.int32(0))
     carry = count, start, error
     _, points, error = jax.lax.while_loop(any_unfinished, step, carry)
@@ -158,7 +157,7 @@ def _determinant(matrix: Array) -> Array:
 
 
 def _divide(value: Array, matrix: Array) -> Array:
-    """``matrix⁻¹ value``, linear in ``value`` so that it can be transposed."""
+    """``matrix⁻¹ value``, by operations linear in ``value``, so that JAX can transpose it."""
     invert = matrices.inverse
     for _ in matrix.shape[:-2]:
         invert = jax.vmap(invert)

@@ -1,4 +1,4 @@
-"""CPAB: diffeomorphisms along velocities that are continuous and affine in each cell."""
+"""CPAB: flows along a continuous velocity that is affine in each cell of a lattice."""
 
 import functools
 import itertools
@@ -16,33 +16,34 @@ from stn_jax import _checks
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
 
-# Vectors are lists of coordinates, so that all is elementwise and fused, whatever their number.
+# A vector is a list of coordinates, so that XLA fuses its elementwise operations.
 Vector = list[Array]
 
-# The exponential of a piece of a path is a series of so many terms, by dtype: the piece is so short
-# that they are exact to rounding.
+# Terms of the exponential's series, by dtype. A piece of a path is short enough that they are exact
+# to rounding.
 _TERMS = {"float32": 10, "float64": 17}
-# How often the time until a path leaves its cell is bounded anew within a piece.
+# Iterations that find the time at which a path leaves its cell.
 _BOUNDS = 6
-# Farther outside, in cells, the velocity is taken to be that of the nearest edge all along.
+# Points are clipped to this many cells outside the lattice.
 _MARGIN = 64
 
 
 def cpab(shape: Sequence[int], *, pieces: SupportsIndex = 24) -> Transform:
     """CPAB: the flow for unit time along a continuous, piecewise affine velocity, ``theta``.
 
-    The velocity is given at the points of a regular lattice whose outermost points lie at ±1, and
-    is affine in each triangle between them: each square of the lattice is cut in two along its
-    diagonal, each cube of a 3-D lattice in six. Beyond the lattice the edge's velocity continues.
-    In a triangle a point's path is an exponential, so the flow is integrated exactly, cell by cell:
-    the map is smooth within cells, never folds, and its inverse is the flow along ``−v``.
+    ``theta`` is the velocity at the points of a regular lattice whose outermost points lie at ±1.
+    Each square of the lattice is cut into two triangles along its diagonal, each cube of a 3-D
+    lattice into six tetrahedra; the velocity is affine in each of these cells. Beyond the lattice
+    the edge's velocity continues. Within a cell a point's path is an exponential, so the flow is
+    integrated exactly, cell by cell. The map is smooth within cells and never folds, and its
+    inverse is the flow along ``−v``.
 
     Args:
       shape: Lattice points along each axis, ``(rows, columns)``, ``(planes, rows, columns)``, or
         ``(columns,)`` for signals, at least 2 each.
-      pieces: The greatest number of pieces of a path: a piece ends where the path leaves a cell,
-        or where it has turned much in one. A path of more pieces gives NaN. Time and memory grow
-        with it.
+      pieces: The largest number of pieces of a path. A piece ends where the path leaves a cell, or
+        sooner where the velocity changes fast within the cell. A path of more pieces gives NaN.
+        Time and memory grow with this number.
 
     Returns:
       The family, with one velocity ``(x, y)`` or ``(x, y, z)`` per lattice point in ``theta``, row
@@ -52,9 +53,9 @@ def cpab(shape: Sequence[int], *, pieces: SupportsIndex = 24) -> Transform:
       ValueError: If ``shape`` has not 1 to 3 entries of at least 2, or ``pieces`` is below 1.
 
     Note:
-      A border that stays where it is, as in the reference, is ``fixed(cpab(shape), …)`` with the
-      border's velocities held at 0. First and second derivatives are exact; of higher ones that of
-      the time at which a path leaves a cell is missing.
+      To hold the border in place, as in the reference, fix its velocities at 0 with
+      ``fixed(cpab(shape), …)``. First and second derivatives are exact. Third and higher ones omit
+      terms of the time at which a path leaves a cell.
 
     Example:
       >>> import jax
@@ -93,8 +94,8 @@ def _cpab(shape: tuple[int, ...], pieces: int) -> Transform:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _flow(shape: tuple[int, ...], pieces: int, theta: Array, points: Array) -> Array:
-    """How far the flow along the velocity carries the points."""
-    # In units of the lattice's spacing, in which cells are unit cubes cut up.
+    """The displacement of the points by the flow along the velocity."""
+    # Lengths are in units of the lattice's spacing, so that its cubes are unit cubes.
     spacings = [(size - 1) / 2 for size in reversed(shape)]
     field = theta.reshape(-1, len(shape)) * jnp.asarray([spacings], theta.dtype)
     start = [
@@ -110,7 +111,7 @@ def _flow(shape: tuple[int, ...], pieces: int, theta: Array, points: Array) -> A
 
     zeros = matrices.zeros_of(points, theta)
     moved = [zeros[..., k] for k in range(len(shape))]
-    # What a piece passes through is computed again for the gradient rather than kept.
+    # To save memory, the gradient recomputes the intermediate values of a piece.
     piece = jax.checkpoint(piece, prevent_cse=False)
     moved, left = jax.lax.scan(piece, (moved, moved[0] + 1), None, length=pieces)[0]
     displacement = [
@@ -120,19 +121,20 @@ def _flow(shape: tuple[int, ...], pieces: int, theta: Array, points: Array) -> A
 
 
 class _Cell(NamedTuple):
-    """The cells in which points lie, and the paths from there while these are not left.
+    """The cells of points, and the points' paths within them.
 
-    Within a cube the coordinates are sorted, largest first: the corners of the cell are reached
-    from the first corner of the cube by one step along each axis in that order, and the cell is
-    ``1 ≥ s₀ ≥ s₁ ≥ … ≥ 0``, in which each ``≥`` is a face, opposite a corner.
+    A point's coordinates within its cube are sorted, largest first: ``s₀, s₁, …``. Their order
+    determines the cell ``1 ≥ s₀ ≥ s₁ ≥ … ≥ 0``. From the first corner of the cube, one step along
+    each axis in that order leads to the cell's other corners. Each ``≥`` is a face of the cell,
+    opposite a corner.
 
     Attributes:
-      order: For each sorted coordinate a vector of ones and zeros, 1 for its axis.
+      order: For each sorted coordinate the unit vector of its axis.
       corners: Velocity at each corner, in sorted coordinates.
-      slopes: Its derivative along each sorted coordinate.
+      slopes: Derivative of the velocity along each sorted coordinate.
       place: Sorted coordinates of the points.
-      terms: The coefficients of the powers of time in the path from there.
-      beyond: How far beyond a face a piece of a path ends, so that the next is in the next cell.
+      terms: Coefficients of the powers of time in the paths from the points.
+      beyond: How far beyond a face a piece ends, so that the next piece starts in the next cell.
     """
 
     order: list[Vector]
@@ -144,7 +146,7 @@ class _Cell(NamedTuple):
 
     @classmethod
     def of(cls, shape: tuple[int, ...], field: Array, place: Vector) -> "_Cell":
-        """The cells of points in units of the lattice's spacing."""
+        """The cells of the points ``place``, given in units of the lattice's spacing."""
         base = [jnp.floor(jax.lax.stop_gradient(each)) for each in place]
         inside = [p - b for p, b in zip(place, base, strict=True)]
         ranks = _ranks([jax.lax.stop_gradient(each) for each in inside])
@@ -166,14 +168,14 @@ class _Cell(NamedTuple):
         return cls(order, corners, slopes, sorted_place, terms, beyond)
 
     def along(self, time: Array) -> Vector:
-        """How far the path goes in a time, in the order of axes."""
+        """The displacement along the path in a given time; coordinates in the order of axes."""
         return _along(self.order, self._path(time)[0])
 
     def time_inside(self, left: Array) -> Array:
-        """How long the next piece lasts, at most ``left``.
+        """The duration of the next piece, at most ``left``.
 
-        The derivatives of the time count in second derivatives alone, since the velocity is
-        continuous where a path leaves a cell.
+        The velocity is continuous where a path leaves a cell, so first derivatives of the flow do
+        not depend on the derivative of this time; second derivatives do.
         """
         fixed = jax.tree.map(jax.lax.stop_gradient, self)
         time = fixed._time_inside(jax.lax.stop_gradient(left))
@@ -187,19 +189,20 @@ class _Cell(NamedTuple):
         rate = jax.lax.stop_gradient(rate)
         slowest = self.beyond**0.5 * _largest(itertools.chain(*fixed.corners))
         leaves = (room < -self.beyond / 2) & (rate < -slowest)
-        # One step of Newton's method, whose value is not wanted.
+        # One step of Newton's method: its value is 0, its derivative is that of the leaving time.
         shift = (room - jax.lax.stop_gradient(room)) / jnp.where(leaves, rate, 1)
         return jnp.where(time < left, jnp.where(leaves, time - shift, time), left)
 
     def _time_inside(self, left: Array) -> Array:
-        """Bounded from below again and again, by steps that never pass where the piece ends.
+        """The same without derivatives: a lower bound of the time, raised in each iteration.
 
-        The path's ``|room″|`` is at most its greatest value at the corners, and at most what the
-        speed, which grows less than e times in a piece, makes of the slopes. So ``room + rate t −
-        bound t² / 2`` is a lower bound, and its root comes before the path is ``beyond`` a face.
-        Near it the steps are those of Newton's method.
+        ``room`` is the distance to a face, ``rate`` its derivative in time. Two numbers bound
+        ``|room″|``: its largest value at the corners, and the slopes times the speed, which grows
+        by less than e within a piece. So ``room + rate t − bound t² / 2`` bounds the distance from
+        below, and a step to its root never passes the end of the piece. Near the end the steps are
+        those of Newton's method.
         """
-        # The series is exact to rounding while time · ‖slopes‖ ≤ 1.
+        # The series of the path is exact to rounding while time · ‖slopes‖ ≤ 1.
         tiny = float(jnp.finfo(left.dtype).tiny)
         size = sum(map(jnp.abs, itertools.chain(*self.slopes)))
         longest = jnp.minimum(left, 1 / jnp.maximum(size, tiny))
@@ -209,7 +212,8 @@ class _Cell(NamedTuple):
             sum(map(jnp.abs, face))
             for face in zip(*(_faces(slope, 0) for slope in self.slopes), strict=True)
         ]
-        # No path leaves through a face at all of whose corners it goes inwards or along it.
+        # No path leaves through a face if, at all its corners, the velocity points inwards or along
+        # the face.
         rates = [_faces(corner, 0) for corner in self.corners]
         limit = -16 * float(jnp.finfo(left.dtype).eps) * _largest(itertools.chain(*rates))
         least = [
@@ -234,7 +238,7 @@ class _Cell(NamedTuple):
         return jax.lax.fori_loop(0, _BOUNDS, lengthened, matrices.zeros_of(left))
 
     def _path(self, time: Array) -> tuple[Vector, Vector]:
-        """How far the path goes in a time, and the velocity at its end, in sorted coordinates."""
+        """The displacement after a time and the velocity there, in sorted coordinates."""
         change = [each * time for each in self.terms[-1]]
         for term in reversed(self.terms[:-1]):
             change = [each * time for each in _sum(change, term)]
@@ -242,7 +246,7 @@ class _Cell(NamedTuple):
 
 
 def _velocity(shape: tuple[int, ...], field: Array, at: Vector) -> Vector:
-    """The velocity at lattice points, beyond the lattice that of its edge."""
+    """The velocity at lattice points; points beyond the lattice have that of its edge."""
     index, stride = jnp.zeros_like(at[0], np.int32), 1
     for size, each in zip(reversed(shape), at, strict=True):
         index = index + jnp.clip(each, 0, size - 1).astype(np.int32) * stride
@@ -251,7 +255,7 @@ def _velocity(shape: tuple[int, ...], field: Array, at: Vector) -> Vector:
 
 
 def _ranks(values: Vector) -> list[Array]:
-    """The place of each in order of size, the largest first."""
+    """The rank of each value, 0 for the largest."""
     return [
         sum(
             ((other > value) if j > k else (other >= value)).astype(np.int32)
@@ -272,7 +276,7 @@ def _dot(first: Vector, second: Vector) -> Array:
 
 
 def _along(rows: list[Vector], vector: Vector) -> Vector:
-    """The sum of rows, each times its coordinate of a vector."""
+    """The sum of the rows, weighted by the coordinates of a vector."""
     return [_dot(list(column), vector) for column in zip(*rows, strict=True)]
 
 
@@ -281,6 +285,6 @@ def _largest(values: Iterable[Array]) -> Array:
 
 
 def _faces(sorted_coordinates: Vector, one: int) -> Vector:
-    """``1 − s₀, s₀ − s₁, …, sₙ₋₁``: how far each face is; with 0 for 1, how fast it recedes."""
+    """Distances to the faces, ``1 − s₀, s₀ − s₁, …, sₙ₋₁``; their rates, if ``one`` is 0."""
     s = sorted_coordinates
     return [one - s[0], *(a - b for a, b in itertools.pairwise(s)), s[-1]]

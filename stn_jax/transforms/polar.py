@@ -1,4 +1,4 @@
-"""Polar and log-polar coordinates about a point: where turns and sizes are shifts."""
+"""Polar and log-polar coordinates about a point, which turn rotation and scaling into shifts."""
 
 import math
 
@@ -15,22 +15,22 @@ Number = float | int
 
 
 def polar(*, radius: Number = 1.0, aspect: Number | AnyArray = 1.0) -> Transform:
-    """Polar coordinates about a point, ``theta = (x, y)``: the output's x is the distance from it.
+    """Polar coordinates about the point ``theta = (x, y)``.
 
-    The output's y is the direction: from the top to the bottom it runs once around, from the
-    direction of x towards that of y. Along x the distance grows from 0 to ``radius``. So a rotation
-    of the input about the point shifts the output along y, and a convolution on the output is
-    equivariant to rotations.
+    The output's x is the distance from the point: 0 at the left border, ``radius`` at the right
+    one. The output's y is the direction: from top to bottom it makes one full turn, which starts
+    along the input's x axis and goes towards its y axis. So a rotation of the input about the point
+    shifts the output along y, and a convolution of the output is equivariant to rotations.
 
     Args:
-      radius: The distance at the right border, positive, in halves of the height.
-      aspect: Width over height of the image in pixels, as in :func:`isotropic`; with it distances
-        are those of pixels, and rings are circles.
+      radius: Distance at the right border in half heights of the image; positive.
+      aspect: Width over height of the image in pixels, as in :func:`isotropic`. With it distances
+        are measured in pixels, and rings are circles.
 
     Returns:
-      The 2-D family; target points to source points, normalised coordinates. No theta is the
-      identity: ``identity`` is the middle of the image, where training starts. ``invert`` gives the
-      direction between −1 and 1.
+      The 2-D family; target points to source points, normalised coordinates. No ``theta`` gives the
+      identity map; ``identity`` is the centre of the image, where training starts. ``invert`` gives
+      directions between −1 and 1.
 
     Raises:
       ValueError: If ``radius`` or ``aspect`` is not positive.
@@ -53,14 +53,15 @@ def polar(*, radius: Number = 1.0, aspect: Number | AnyArray = 1.0) -> Transform
 def log_polar(
     *, inner: Number = 0.05, radius: Number = 1.0, aspect: Number | AnyArray = 1.0
 ) -> Transform:
-    """Log-polar coordinates about a point, ``theta = (x, y)``: x is the logarithm of the distance.
+    """Log-polar coordinates about the point ``theta = (x, y)``.
 
-    As :func:`polar`, but along x the distance grows by equal factors, from ``inner`` to ``radius``.
-    So a rotation of the input about the point is a shift along y, and a change of size one along x.
+    As :func:`polar`, but the output's x is the logarithm of the distance, which grows from
+    ``inner`` at the left border to ``radius`` at the right one. So a rotation of the input about
+    the point shifts the output along y, and a scaling shifts it along x.
 
     Args:
-      inner: The distance at the left border, positive, in halves of the height.
-      radius: The distance at the right border, above ``inner``.
+      inner: Distance at the left border in half heights of the image; positive.
+      radius: Distance at the right border, above ``inner``.
       aspect: As in :func:`polar`.
 
     Returns:
@@ -92,7 +93,7 @@ def log_polar(
 
 @family
 def _polar(inner: float | None, radius: float, lengths: AnyArray) -> Transform:
-    """Both: where ``inner`` is a number the distance is ``inner (radius / inner)^s``."""
+    """Polar coordinates, or log-polar ones of distance ``inner (radius / inner)^s``."""
 
     def sides(points: Array) -> Array:
         return matrices.with_rank(jnp.asarray(lengths, points.dtype), points.ndim)
@@ -109,7 +110,7 @@ def _polar(inner: float | None, radius: float, lengths: AnyArray) -> Transform:
     def inverse(theta: Array, points: Array) -> Array:
         moved = (points - matrices.with_rank(theta, points.ndim)) * sides(points)
         x, y = moved[..., 0], moved[..., 1]
-        # At the centre the direction is that of x, without a derivative.
+        # At the point itself the direction is set to that of x, and its derivative to 0.
         is_apart = (x != 0) | (y != 0)
         x, y = jnp.where(is_apart, x, 1), jnp.where(is_apart, y, 0)
         distance, angle = jnp.where(is_apart, jnp.hypot(x, y), 0), jnp.arctan2(y, x)

@@ -26,33 +26,33 @@ def thin_plate_spline(
 ) -> Transform:
     """Thin plate spline, ``theta`` = the source ``(x, y)`` of each control point.
 
-    Control point ``k`` of the output is sent to ``(theta[2 k], theta[2 k + 1])`` of the input, and
-    the map between them has the least bending energy. The points run row by row over a regular
-    lattice whose outermost points lie at ±1. Far from them the map grows like an affine one. The
-    same in 1-D, the cubic spline of signals, and in 3-D, of volumes.
+    The map sends control point ``k`` of the output to ``(theta[2 k], theta[2 k + 1])`` of the
+    input, and among all such maps has the least bending energy. The points are a regular lattice,
+    row by row, whose outermost points lie at ±1. Far from them the map is nearly affine. The map
+    exists in 1-D for signals, where it is the cubic spline, and in 3-D for volumes.
 
     Args:
       shape: Control points along each axis, ``(rows, columns)``, ``(planes, rows, columns)`` or
         ``(columns,)``, at least 2 each.
-      control_points: Target points ``[K, n]`` of your own, in place of the lattice of ``shape``:
-        at least ``n + 1``, distinct and not all on one line, or in one plane in 3-D. A JAX array
-        may be traced, batched and differentiated.
-      smoothing: Weight of the bending energy, at least 0: at 0 the map goes through the points;
-        the larger it is, the nearer it is to an affine least-squares fit. It is added to the
-        diagonal of the kernel: ``r² log r²``, ``r³`` in 1-D, ``−r`` in 3-D. A JAX array without
-        axes may be traced, too.
-      aspect: Width over height of the image in pixels, as in :func:`isotropic`. The bending energy
-        depends on what a distance is: ``r² = (aspect · Δx)² + Δy²`` in normalised coordinates. With
-        1 distances are those of normalised coordinates, with ``width / height`` those of pixels,
-        up to a factor, so that the map is the spline between pixel coordinates that other libraries
-        compute. Of a volume the pair ``(width / depth, height / depth)``, or 1.
+      control_points: Target points ``[K, n]`` in place of the lattice of ``shape``: at least
+        ``n + 1``, distinct and not all on one line, or in one plane in 3-D. A JAX array may be
+        traced, batched and differentiated.
+      smoothing: Weight of the bending energy, at least 0. At 0 the map passes exactly through the
+        points; a large weight gives almost the affine least-squares fit. The weight is added to the
+        diagonal of the kernel matrix, whose kernel is ``r² log r²``, in 1-D ``r³``, in 3-D ``−r``.
+        A JAX scalar may be traced.
+      aspect: Width over height of the image in pixels, as in :func:`isotropic`; for a volume the
+        pair ``(width / depth, height / depth)``, or 1. The bending energy depends on distances:
+        ``r² = (aspect · Δx)² + Δy²`` in normalised coordinates. With 1, distances are measured in
+        normalised coordinates. With ``width / height`` they are measured in pixels, up to a factor,
+        and the map is the spline of pixel coordinates that other libraries compute.
 
     Returns:
       The family of ``n`` dimensions with ``n K`` parameters; target points to source points,
       normalised coordinates. The inverse is found by Newton's method and is NaN where the map
-      folds. From numbers that are known the spline's linear system is solved in float64. From
-      traced ones it is solved in their dtype, float32 at least, and nothing is checked: the map is
-      not finite, or meaningless, where points coincide or lie on one line.
+      folds. With concrete arguments the spline's linear system is solved in float64. With traced
+      ones it is solved in their dtype, float32 or wider, without checks: the map is then not
+      finite, or meaningless, if points coincide or lie on one line.
 
     Raises:
       ValueError: If the control points do not determine a map, ``smoothing`` is negative, or
@@ -85,7 +85,7 @@ def thin_plate_spline(
         return _thin_plate_spline(control, solve, lengths)
     known = np.asarray(control, np.float64)
     solved = _solution(known.tobytes(), float(smoothing), lengths)
-    # JAX arrays make a record with leaves, also where their values are known.
+    # A JAX array, concrete or traced, becomes a leaf of the record.
     return _thin_plate_spline(
         control, jnp.asarray(solved, jnp.result_type(*given)) if given else solved, lengths
     )
@@ -105,8 +105,9 @@ def _thin_plate_spline(control: AnyArray, solve: AnyArray, lengths: tuple[float,
         return matrices.product(_basis(points, centres, lengths), weights(theta))
 
     def orientation(theta: Array) -> Array:
-        # Far out the affine part is all that counts: the rest grows like a logarithm, or not at
-        # all in 3-D. In 1-D it is the mean of the slopes at both ends.
+        # The sign is that of the affine part, which dominates far out: the rest grows only like a
+        # logarithm, or in 3-D not at all. In 1-D the affine slope is the mean of the slopes at both
+        # ends.
         return matrices.determinant(jnp.eye(ndim, dtype=theta.dtype) + weights(theta)[-ndim:])
 
     return Transform(
@@ -119,16 +120,16 @@ def _thin_plate_spline(control: AnyArray, solve: AnyArray, lengths: tuple[float,
 
 
 def _lengths(aspect: float | int | Sequence[float | int], ndim: int) -> tuple[float, ...]:
-    """How long the sides of the image are, the last being 1."""
+    """The lengths of the image's sides, in units of the last side."""
     if isinstance(aspect, jax.Array):
-        raise ValueError(f"aspect must be known numbers; got the JAX array {aspect!r}.")
+        raise ValueError(f"aspect must be a number or a sequence of numbers; got {aspect!r}.")
     if np.ndim(aspect) == 0 and aspect == 1:
         return (1.0,) * ndim
     return tuple(_checks.aspect(aspect, ndim).tolist())
 
 
 def _checked_smoothing(smoothing: float | AnyArray) -> float | AnyArray:
-    """A number, or a JAX scalar of at least float32."""
+    """Checks the smoothing; returns a number, or a JAX scalar in float32 or wider."""
     if np.shape(smoothing) != ():
         raise ValueError(f"smoothing must be one number; got shape {np.shape(smoothing)}.")
     if isinstance(smoothing, jax.Array):
@@ -139,12 +140,12 @@ def _checked_smoothing(smoothing: float | AnyArray) -> float | AnyArray:
 
 
 def _lattice(shape: Sequence[int]) -> np.ndarray:
-    """Points ``[K, 2]`` of a regular lattice, row by row."""
+    """Points ``[K, n]`` of a regular lattice, row by row."""
     sizes = _checks.spatial_shape("shape", shape)
     if len(sizes) > 3 or min(sizes) < 2:
         raise ValueError(
             "shape must be (rows, columns) of control points, (planes, rows, columns) or "
-            f"(columns,), with at least 2 along each axis; got {sizes}. Take (2, 2) or more, or "
+            f"(columns,), with at least 2 along each axis; got {sizes}. Use (2, 2) or more, or "
             "pass control_points."
         )
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in sizes), indexing="ij")
@@ -152,9 +153,9 @@ def _lattice(shape: Sequence[int]) -> np.ndarray:
 
 
 def _checked_points(control_points: AnyArray) -> AnyArray:
-    """A user's control points, checked to determine a map as far as they are known.
+    """Checks that the user's control points determine a map; traced values are not checked.
 
-    NumPy's in float64, JAX's in float32 at least.
+    Returns NumPy arrays in float64, JAX arrays in float32 or wider.
     """
     given = control_points
     given = _checks.as_float(given) if isinstance(given, jax.Array) else np.asarray(given)
@@ -182,17 +183,17 @@ def _checked_points(control_points: AnyArray) -> AnyArray:
         where, kind = ("line", "collinear") if ndim == 2 else ("plane", "coplanar")
         raise ValueError(
             f"control_points must not all lie on one {where}; got {len(control)} {kind} points. "
-            f"Add a point beside the {where}."
+            f"Add a point outside the {where}."
         )
     return given if isinstance(given, jax.Array) else control
 
 
 @functools.lru_cache(maxsize=64)
 def _solution(control: bytes, smoothing: float, lengths: tuple[float, ...]) -> np.ndarray:
-    """From displacements ``[K, n]`` of the control points to weights of the basis.
+    """The matrix ``[K + n + 1, K]`` from displacements of the control points to basis weights.
 
-    ``[K + n + 1, K]``, solved once, in float64: a linear system of Bookstein's matrix ``[U P; Pᵀ
-    0]``, in which U holds the kernel between control points and P the affine part of the basis.
+    It solves, in float64, the linear system of Bookstein's matrix ``[U P; Pᵀ 0]``. U holds the
+    kernel between control points, P the affine part of the basis.
     """
     points = np.frombuffer(control).reshape(-1, len(lengths))
     count, affine_part = len(points), len(lengths) + 1
@@ -212,7 +213,7 @@ def _solution(control: bytes, smoothing: float, lengths: tuple[float, ...]) -> n
 def _traced_solution(
     control: Array, smoothing: float | AnyArray, lengths: tuple[float, ...]
 ) -> Array:
-    """The same of traced numbers, in their dtype."""
+    """The same matrix from traced arrays, in their dtype."""
     count, affine_part = len(control), len(lengths) + 1
     rows = _basis(control, control, lengths)
     columns = jnp.zeros_like(control, shape=(affine_part, affine_part))
@@ -222,7 +223,8 @@ def _traced_solution(
     return jnp.linalg.solve(system, jnp.eye(count + affine_part, count, dtype=control.dtype))
 
 
-# The kernel of a squared distance above 0, by the number of dimensions, with JAX or NumPy.
+# For each number of dimensions, the kernel as a function of the squared distance, which must be
+# positive, and of the module to compute with: NumPy or jax.numpy.
 _KERNELS: dict[int, Callable[[Any, Any], Any]] = {
     1: lambda squared, np: squared * np.sqrt(squared),
     2: lambda squared, np: squared * np.log(squared),
@@ -231,15 +233,14 @@ _KERNELS: dict[int, Callable[[Any, Any], Any]] = {
 
 
 def _basis(points: Array, control: Array, lengths: tuple[float, ...]) -> Array:
-    """The kernel to each control point, then 1 and the coordinates: ``[..., K + n + 1]``."""
+    """The basis at points: kernel of each control point, 1, coordinates: ``[..., K + n + 1]``."""
     coordinates = [points[..., k : k + 1] for k in range(len(lengths))]
     squared = sum(
         (length * (each - matrices.with_rank(control[:, k], points.ndim))) ** 2
         for k, (length, each) in enumerate(zip(lengths, coordinates, strict=True))
     )
-    # At a control point the kernel is 0 and so is its slope, but in 2-D its curvature is not
-    # finite, and in 3-D it has a kink: no root or logarithm sees such a distance, and every
-    # derivative there is 0.
+    # At a control point the kernel is 0. Its derivatives are set to 0 there too: in 2-D the second
+    # one is not finite, and in 3-D the kernel has a kink.
     is_apart = squared > jnp.finfo(points.dtype).eps ** 2
     kernel = _KERNELS[len(lengths)](jnp.where(is_apart, squared, 1), jnp)
     kernel = jnp.where(is_apart, kernel, 0)

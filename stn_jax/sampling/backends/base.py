@@ -1,12 +1,13 @@
-"""What an engine computes: two formulas, and two maps for each.
+"""The interface of engines: two formulas, and two functions for each.
 
 Sampling is one sum, the paper's equation 3. An engine evaluates it (``sample``) and pulls a
-cotangent of its value back to the operands (``pull``). The sum comes in two formulas.
+cotangent of its value back to the operands (``pull``). The sum has two formulas:
 
-:class:`Points` starts from pixel coordinates and knows the linear and the nearest kernel; an engine
-can fuse all of it. :class:`Taps` starts from the indices and weights of the pixels under any
-kernel, so every kernel, every padding and every derivative of higher order comes down to it. It is
-linear in the image and in each axis' weights.
+* :class:`Points` starts from pixel coordinates, for the linear and the nearest kernel. An engine
+  can compute coordinates, weights and sum in one loop.
+* :class:`Taps` starts from the indices and weights of the pixels under any kernel. It serves all
+  other kernels, and derivatives of higher order. It is linear in the image and in the weights of
+  each axis.
 """
 
 import dataclasses
@@ -26,21 +27,21 @@ from stn_jax.sampling.taps import Tap, taps_along
 Lowering = Callable[..., Any]
 ImplementationName = Literal["xla", "native", "dense"]
 
-# Numbers of the operands that both formulas begin with.
+# Positions of the first two operands, in both formulas.
 IMAGE, FILL = 0, 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Formula:
-    """The static part of a sum: what an engine is chosen and compiled for.
+    """The static part of a sum. The engine is chosen and compiled for it.
 
-    Operands carry any number of batch axes in front, each of the full size or of size 1.
+    Operands begin with any number of batch axes, each of the full size or of size 1.
 
     Attributes:
-      ndim: Spatial axes of the image.
-      filled: Whether taps outside the image read the fill value; else they are left out.
+      ndim: Number of spatial axes of the image.
+      filled: Whether taps outside the image read the fill value; otherwise they are left out.
       deterministic: Whether the image's gradient must have the same bits on every run.
-      implementation: Name of the one engine to use; the best that can serve where ``None``.
+      implementation: Name of the engine to use; ``None`` takes the best that supports the call.
     """
 
     ndim: int
@@ -49,19 +50,20 @@ class Formula:
     implementation: ImplementationName | None = None
 
     def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
-        """The names of the axes of each operand behind its batch axes.
+        """The names of each operand's axes after the batch axes.
 
-        Equal names are equal sizes. ``out`` names the axes of the points, ``"c"`` is the channels.
+        Axes of the same name have the same size. ``out`` names the axes of the points; ``"c"`` is
+        the channels.
         """
         space = ("z", "y", "x")[3 - self.ndim :]
         return [(*space, "c"), ("c",)]
 
     def out_rank(self, operands: Sequence[Any], batch: int) -> int:
-        """Number of axes of the points."""
+        """The number of axes of the points."""
         raise NotImplementedError
 
     def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
-        """The taps along each axis, x first; of operands without batch axes."""
+        """The taps along each axis, x first; the operands have no batch axes."""
         raise NotImplementedError
 
     def directions(
@@ -69,23 +71,24 @@ class Formula:
     ) -> list[Sequence[Tap]]:
         """Lists of taps along an axis, with derivatives of the weights in place of the weights.
 
-        One list for the derivative by the coordinate, or one for that by each weight.
+        ``Points`` gives one list, for the derivative with respect to the coordinate. ``Taps`` gives
+        one list per tap, for the derivative with respect to its weight.
         """
         raise NotImplementedError
 
     @property
     def sources(self) -> tuple[int, ...]:
-        """Numbers of the operands that the weights along each axis depend on, x first."""
+        """Positions of the operands that the weights depend on, those of the x axis first."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Points(Formula):
-    """The sum from pixel coordinates: operands image, fill, then a coordinate for each axis.
+    """The sum from pixel coordinates: operands image, fill, then the coordinates along each axis.
 
     Attributes:
-      kernel: Which kernel.
-      padding: Name of a padding.
+      kernel: Name of the kernel.
+      padding: Name of the padding.
       align_corners: As in :func:`stn_jax.grid_sample`.
     """
 
@@ -116,7 +119,7 @@ class Points(Formula):
         )
 
     def taps_of(self, pixel: Array, size: Size) -> list[Tap]:
-        """The taps along an axis of so many pixels."""
+        """The taps along an axis of ``size`` pixels."""
         return taps_along(pixel, size, KERNELS[self.kernel], self.padding, self.align_corners)
 
     def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
@@ -140,7 +143,7 @@ class Points(Formula):
 
 
 class StackedTaps(Sequence[Tap]):
-    """The taps along an axis, held as arrays ``[taps, *out]``."""
+    """The taps along an axis, stored as arrays ``[taps, *out]``."""
 
     def __init__(self, stacked: Tap) -> None:
         self.stacked = stacked
@@ -167,7 +170,7 @@ def stacked(taps: Sequence[Tap]) -> Tap:
 class Taps(Formula):
     """The sum from taps: operands image, fill, the indices for each axis, the weights for each.
 
-    Indices ``[taps, *out]`` are int32, −1 for a tap outside; weights have the same shape.
+    Indices are int32 ``[taps, *out]``, −1 for a tap outside; weights have the same shape.
     """
 
     def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
@@ -196,7 +199,7 @@ class Taps(Formula):
         self, axes: Sequence[Sequence[Tap]], axis: int, *operands: Array
     ) -> list[Sequence[Tap]]:
         """As in :class:`Formula`."""
-        # At a NaN coordinate the other axes' weights are NaN, or this one's is.
+        # The sum is linear in each weight, so its derivative has weight 1; 0 at a NaN coordinate.
         return [
             [tap._replace(weight=jnp.where(jnp.isnan(tap.weight), 0, jnp.ones_like(tap.weight)))]
             for tap in axes[axis]
@@ -207,14 +210,15 @@ class Call(NamedTuple):
     """One use of a formula in a program.
 
     Attributes:
-      formula: What is computed.
-      which: Which map of it, ``"sample"`` or ``"pull"``.
+      formula: The formula.
+      which: The function to compute, ``"sample"`` or ``"pull"``.
       batch: Number of batch axes of the operands.
-      operands: Their types, with ``shape`` and ``dtype``; of ``pull`` the last is the cotangent's.
-      results: The types of the results.
-      platform: What the program is compiled for, such as ``"cpu"``.
-      exported: Whether the program is to run elsewhere, without this library.
-      partitioned: Whether XLA divides the program among devices.
+      operands: Types of the operands, with ``shape`` and ``dtype``; for ``pull`` the last is the
+        cotangent's.
+      results: Types of the results.
+      platform: Platform that the program is compiled for, such as ``"cpu"``.
+      exported: Whether the program is exported, to run without this library.
+      partitioned: Whether XLA partitions the program among devices.
     """
 
     formula: Formula
@@ -232,12 +236,13 @@ class Engine:
     """An implementation of the formulas.
 
     Attributes:
-      name: Its name, for ``implementation=``.
-      missing: Why it is not there, and the remedy; ``None`` where it is.
-      refuses: Why it cannot serve a call; ``None`` where it can.
+      name: Value of ``implementation=`` that selects it.
+      missing: Function that returns why the engine is not installed, and the remedy; ``None`` if it
+        is installed.
+      refuses: Function that returns why the engine does not support a call; ``None`` if it does.
       sample: Lowering of ``sample``: ``(call, ctx, *operands, **parameters)``.
       pull: Lowering of ``pull``.
-      automatic: Whether it may be taken without being named.
+      automatic: Whether ``implementation=None`` may choose it.
     """
 
     name: ImplementationName
@@ -258,13 +263,13 @@ def plain_engine(
     """An engine made of JAX operations.
 
     Args:
-      name: Its name.
-      sample: ``(*operands, formula, batch)`` to the value.
-      pull: ``(*operands, cotangent, formula, batch, wrt, reduced)`` to a cotangent for each operand
-        named by ``wrt``; ``reduced`` says for each, and for each batch axis, whether it is summed
-        over that axis, which is then of size 1.
-      on_cpu: ``sample`` and ``pull`` in the form for CPUs, where that is another.
-      **options: Further fields of the engine.
+      name: Name of the engine.
+      sample: Function ``(*operands, formula, batch)`` that returns the value.
+      pull: Function ``(*operands, cotangent, formula, batch, wrt, reduced)`` that returns a
+        cotangent for each operand named by ``wrt``. ``reduced`` says, for each of them and each
+        batch axis, whether to sum the cotangent over that axis, which then has size 1.
+      on_cpu: ``sample`` and ``pull`` for CPUs, where those differ.
+      **options: Other fields of the engine.
     """
     lowerings: dict[str, Any] = {}
     for which, function in (("sample", sample), ("pull", pull)):

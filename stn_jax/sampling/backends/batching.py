@@ -1,8 +1,8 @@
-"""From functions of single images to functions of operands with batch axes in front.
+"""Extends functions of single images to operands with batch axes in front.
 
-Each operand has the same number of batch axes, each of the full size or of size 1. An axis along
-which the image varies is mapped over; one along which many sets of points read the same image only
-adds points to that image.
+Each operand has the same number of batch axes, each of the full size or of size 1. Along an axis
+where the images differ, the function is mapped. Along an axis where many sets of points read the
+same image, all of them become points of one call.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def batched_sample(sample: Callable[..., Array]) -> Callable[..., Array]:
-    """``(*operands, formula, batch)`` from ``sample(formula, *operands)`` of one image."""
+    """Makes ``(*operands, formula, batch)`` out of ``sample(formula, *operands)`` of one image."""
 
     def batched(*operands: Array, formula: Formula, batch: int) -> Array:
         sizes = full_sizes(batch, operands)
@@ -43,7 +43,10 @@ def batched_sample(sample: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def batched_pull(pull: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
-    """``(*operands, cotangent, formula, batch, wrt, reduced)`` from ``pull(formula, wrt, …)``."""
+    """Makes ``pull(formula, wrt, *operands, cotangent)`` of one image batched.
+
+    Returns ``(*operands, cotangent, formula, batch, wrt, reduced)``.
+    """
 
     def batched(
         *operands: Array,
@@ -84,7 +87,7 @@ def _shared(batch: int, operands: Sequence[Array]) -> list[int]:
 
 
 def _mapped(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
-    """A function mapped over the leading axes of its arguments; size 1 is the same for all."""
+    """Maps a function over leading axes of its arguments; an axis of size 1 is broadcast."""
     if axes == 0:
         return function
 
@@ -106,7 +109,7 @@ def _mapped(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
 def _with_more_points(
     formula: Formula, sizes: Sequence[Any], shared: Sequence[int], operands: Sequence[Array]
 ) -> list[Array]:
-    """Operands whose leading axes, along which the image is the same, become axes of points."""
+    """Turns the shared batch axes of the operands into axes of points."""
     if not shared:
         return list(operands)
     extra = tuple(sizes[axis] for axis in shared)
@@ -123,18 +126,18 @@ def _with_more_points(
 
 
 def _taps_behind(each: Array, shared: int, formula: Formula) -> Array:
-    """The axis of taps behind the leading axes of points again."""
+    """Moves the axis of taps back behind the leading axes of points."""
     return jnp.moveaxis(each, 0, shared) if isinstance(formula, Taps) else each
 
 
 def _transposed(each: Array, order: Sequence[int]) -> Array:
-    """The leading axes in another order."""
+    """Permutes the leading axes."""
     if list(order) == sorted(order):
         return each
     return jnp.transpose(each, (*order, *range(len(order), each.ndim)))
 
 
 def sum_over(each: Array, axes: Sequence[bool]) -> Array:
-    """The sum over some leading axes, which stay with size 1."""
+    """Sums over the chosen leading axes, and keeps them with size 1."""
     chosen = tuple(axis for axis, summed in enumerate(axes) if summed and each.shape[axis] != 1)
     return jnp.sum(each, axis=chosen, keepdims=True) if chosen else each

@@ -1,9 +1,8 @@
-"""Tricks against what XLA fuses on a CPU; none reaches another platform.
+"""Workarounds for XLA's fusion on CPUs. They are not applied on other platforms.
 
-XLA on the CPU compiles each fusion to one loop with one result, and decides by itself what it
-fuses. Each function here says what goes wrong without it; ``tests/sampling/test_cpu_loops.py``
-fails when a trick is no longer needed.
-All were needed on jaxlib 0.10.2.
+XLA on a CPU compiles each fusion to one loop with one result, and chooses the fusions itself. Each
+function names the symptom without it, and its means. ``tests/sampling/test_cpu_loops.py`` fails
+when a workaround is no longer needed; all are needed on jaxlib 0.10.2.
 """
 
 import functools
@@ -17,12 +16,12 @@ from jaxtyping import Array
 from stn_jax.sampling import meshes
 from stn_jax.sampling.taps import Tap
 
-# Channels up to which a sum over them is written out.
+# Up to this many channels, a sum over them is unrolled.
 _FEW_CHANNELS = 4
 
 
 class Loops(NamedTuple):
-    """How the plain engine is bent for a platform."""
+    """The workarounds that the plain engine calls on a platform."""
 
     compute_once: Callable[[Sequence[Array]], list[Array]]
     block_cse: Callable[[Sequence[Sequence[Tap]], int], Sequence[Sequence[Tap]]]
@@ -31,11 +30,11 @@ class Loops(NamedTuple):
 
 
 def compute_once(operands: Sequence[Array]) -> list[Array]:
-    """The image and the fill value, and the other floating operands, each computed once.
+    """Makes XLA compute each coordinate or weight once; image and fill value stay as they are.
 
-    Symptom: XLA computes a coordinate anew in every loop that reads it, and may round it in two
-    ways; an index and a weight then disagree about the cell that the coordinate lies in.
-    Means: a division by 1 that XLA cannot see through, since it never duplicates a division.
+    Symptom: XLA recomputes a coordinate in every loop that reads it, and may round it differently.
+    The index and the weight then disagree about the cell of the coordinate.
+    Means: divide by a 1 behind an optimization barrier. XLA never duplicates a division.
     """
     image, fill, *rest = operands
     return [image, fill, *map(_divided, rest)]
@@ -45,16 +44,16 @@ def _divided(array: Array) -> Array:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return array
     one = jax.lax.optimization_barrier(jnp.ones((), array.dtype))
-    # By a number alone XLA would multiply with its inverse.
+    # The divisor is an array: XLA turns division by a scalar into multiplication by its inverse.
     return array / jnp.maximum(one, jnp.minimum(array, 1))
 
 
 def block_cse(axes: Sequence[Sequence[Tap]], axis: int) -> Sequence[Sequence[Tap]]:
-    """The taps with indices that XLA cannot tell to equal those of the value or of another axis.
+    """Hides from XLA that the slope along an axis gathers the same pixels as the value.
 
-    Symptom: XLA finds that the value and the slopes read the same pixels, and then stores every one
-    of these gathers; to gather anew inside each fused loop is faster.
-    Means: an integer zero of its own for each axis, ``n − n`` with one n behind a barrier.
+    Symptom: common-subexpression elimination (CSE) shares the gathers of value and slopes, and
+    stores them. Gathering again inside each fused loop is faster.
+    Means: add an integer zero per axis to the indices: ``n − n`` with one n behind a barrier.
     """
     zero = jax.lax.optimization_barrier(jnp.asarray(axis + 1, jnp.int32)) - (axis + 1)
     first = [tap._replace(index=tap.index + zero) for tap in axes[0]]
@@ -64,9 +63,9 @@ def block_cse(axes: Sequence[Sequence[Tap]], axis: int) -> Sequence[Sequence[Tap
 def sum_over_channels(terms: Callable[[int | None], Array], channels: int) -> Array:
     """The sum of terms ``[*out, channels]`` over the channels; ``terms(c)`` gives one channel.
 
-    Symptom: a loop over a short last axis stands inside that over the points, and no loop is
-    vectorized; with many channels, the gathers are not fused with the reduction.
-    Means: a few channels are written out; many are summed by a product with ones.
+    Symptom: with few channels, XLA nests a short loop over them inside the loop over points, and
+    vectorizes neither. With many channels, it does not fuse the gathers with the reduction.
+    Means: unroll a few channels; sum many by a product with a vector of ones.
     """
     if channels <= _FEW_CHANNELS:
         return functools.reduce(jnp.add, [terms(c)[..., 0] for c in range(channels)])
@@ -76,16 +75,16 @@ def sum_over_channels(terms: Callable[[int | None], Array], channels: int) -> Ar
 
 
 def isolate_loop(function: Callable[..., Array], *operands: Any) -> Array:
-    """``function(*operands)``, which XLA on a CPU does not fuse with what uses it.
+    """Computes ``function(*operands)`` in a loop that XLA on a CPU does not fuse with its users.
 
-    Symptom: XLA computes the array anew for each of its uses. A chain of n steps that each use the
-    last one twice takes 2ⁿ of the work, and a reduction is not vectorized inside a longer loop.
-    Means: a ``cond`` whose predicate XLA cannot evaluate; it does not fuse across one.
+    Symptom: XLA recomputes the array for each of its uses. A chain of n steps that each use the
+    last one twice takes 2ⁿ times the work, and a reduction inside a longer loop is not vectorized.
+    Means: a ``cond`` whose predicate XLA cannot evaluate. XLA does not fuse across a ``cond``.
     """
 
     def isolated(*operands: Any) -> Array:
         always = jax.lax.optimization_barrier(jnp.ones((), bool))
-        # On a mesh both branches must have one sharding, and vary over the same axes.
+        # On a mesh both branches need the same sharding and the same varying axes.
         value = jax.typeof(jax.eval_shape(function, *operands))
         return jax.lax.cond(always, function, lambda *_: meshes.zeros(value), *operands)
 
@@ -93,13 +92,13 @@ def isolate_loop(function: Callable[..., Array], *operands: Any) -> Array:
 
 
 def window_starts(axes: Sequence[Sequence[Tap]], channels: int) -> list[Array] | None:
-    """Where the window of each point begins in an image's cotangent with one more pixel around it.
+    """The first index of each point's window, in an image's cotangent padded by one pixel.
 
-    Symptom: XLA's scatter does much for each index, however little is added there.
-    Means: one index for all the pixels of a point, where the linear kernel reads a window of two
-    along each axis; the pixels around catch what falls outside. ``None`` where channels are many,
-    and where a padding moves taps, so that they are not side by side. One channel takes 1.5 to
-    1.8 times as long without it.
+    Symptom: XLA's scatter takes long per index, however few numbers it adds there. One channel
+    takes 1.5 to 1.8 times as long without this function.
+    Means: one index per point. The linear kernel reads a window of two pixels along each axis, and
+    the extra border pixels receive values that fall outside. ``None`` for many channels, and for a
+    padding mode that moves taps, which are then not side by side.
     """
     starts = []
     for axis in axes:

@@ -1,7 +1,7 @@
-"""Equation 3 to the letter: matrix products with the kernel's weights of all pixels.
+"""The dense engine: matrix products with the weights of all pixels, as equation 3 is written.
 
-For devices whose gathers are slow, such as TPUs. Every point reads every pixel, so on a CPU or a
-GPU this takes far longer than gathering. Its speed on a TPU has not been measured.
+It is meant for devices whose gathers are slow, such as TPUs; its speed on a TPU has not been
+measured. Every point reads every pixel, so on a CPU or a GPU it takes far longer than gathers.
 """
 
 import functools
@@ -17,12 +17,15 @@ from stn_jax.sampling.backends.base import FILL, IMAGE, Call, Formula, Taps, pla
 from stn_jax.sampling.backends.batching import batched_pull, batched_sample
 from stn_jax.sampling.taps import Tap
 
-# Points whose products with the image are held in memory at once.
+# Number of points whose products with the image are in memory at once.
 _POINTS_AT_ONCE = 1024
 
 
 def sample(formula: Formula, *operands: Array) -> Array:
-    """The value ``[*out, channels]``, in the image's dtype; operands finite, without batch axes."""
+    """The value ``[*out, channels]`` in the image's dtype.
+
+    The image and the fill value must be finite; the operands have no batch axes.
+    """
     image, fill, *_ = operands
     axes, nan, out = _flat(formula.taps(*operands))
     pixels = image.astype(axes[0][0].weight.dtype)
@@ -41,7 +44,7 @@ def sample(formula: Formula, *operands: Array) -> Array:
 
 
 def pull(formula: Formula, wrt: Sequence[int], *operands: Array) -> list[Array]:
-    """Cotangents of the operands named by ``wrt``, given that of the value, the last operand."""
+    """Cotangents of the operands named by ``wrt``; the last operand is the value's cotangent."""
     *sources, cotangent = operands
     image, fill, *_ = sources
     taps = formula.taps(*sources)
@@ -85,7 +88,7 @@ def pull(formula: Formula, wrt: Sequence[int], *operands: Array) -> list[Array]:
 
 
 def _flat(axes: Sequence[Sequence[Tap]]) -> tuple[list[list[Tap]], Array, tuple[int, ...]]:
-    """The taps at points in a row, x first; where a coordinate is NaN; the points' shape."""
+    """The taps with flattened points, x first; where a coordinate is NaN; the points' shape."""
     nan = functools.reduce(jnp.logical_or, [jnp.isnan(t.weight) for axis in axes for t in axis])
     flat = nan.reshape(-1)
     clean = [
@@ -96,30 +99,30 @@ def _flat(axes: Sequence[Sequence[Tap]]) -> tuple[list[list[Tap]], Array, tuple[
 
 
 def _in_a_row(taps: Sequence[Tap]) -> list[Tap]:
-    """Taps at points in a row."""
+    """The taps with flattened points."""
     return [jax.tree.map(lambda each: each.reshape(-1), tap) for tap in taps]
 
 
 def _sizes(image: Array) -> tuple[int, ...]:
-    """Pixels along each axis, x first."""
+    """The number of pixels along each axis, x first."""
     return image.shape[:-1][::-1]
 
 
 def _row(taps: Sequence[Tap], size: int) -> Array:
-    """The weights of all pixels of an axis."""
+    """The weight of each pixel of an axis, 0 for those under no tap."""
     pixels = jnp.arange(size, dtype=jnp.int32)
     terms = [jnp.where(_here(tap, pixels), tap.weight, 0) for tap in taps]
     return functools.reduce(jnp.add, terms)
 
 
 def _here(tap: Tap, pixels: Array) -> Array:
-    """Which pixel a tap reads; none where it lies outside."""
+    """Whether a tap reads each pixel; false for all if the tap lies outside."""
     here = tap.index == pixels
     return here if tap.inside is None else here & tap.inside
 
 
 def _whole(axes: Sequence[Sequence[Tap]], *, inside: bool = False) -> Array:
-    """The sum of the weights, of all taps or of those inside."""
+    """The sum of the weights of all taps, or of those inside."""
     total = jnp.ones_like(axes[0][0].weight)
     for taps in axes:
         kept = [
@@ -131,7 +134,7 @@ def _whole(axes: Sequence[Sequence[Tap]], *, inside: bool = False) -> Array:
 
 
 def _contracted(pixels: Array, rows: Sequence[Array]) -> Array:
-    """The pixels summed with a row of weights for each axis, the outermost axis first."""
+    """Contracts the pixels with one row of weights per axis, the outermost axis first."""
     for row in reversed(rows):
         pixels = jnp.tensordot(row, pixels, axes=1, precision=jax.lax.Precision.HIGHEST)
     return pixels
@@ -147,7 +150,7 @@ def _pulled_back(
     fill: Array,
     arrived: Array,
 ) -> Array:
-    """The sum at one point with other taps along an axis, times what arrived."""
+    """The sum at one point with other taps along one axis, times the point's cotangent."""
     exchanged = [_row(taps, len(row)) if k == axis else row for k, row in enumerate(rows)]
     product = _contracted(pixels, exchanged) @ arrived
     if formula.filled:
@@ -157,7 +160,7 @@ def _pulled_back(
 
 
 def _in_chunks(step: Callable[..., Any], total: Any, points: Any) -> Any:
-    """A scan over chunks of points; the last may be shorter."""
+    """Scans over chunks of points; the last chunk may be shorter."""
     count = jax.tree.leaves(points)[0].shape[0]
     whole = count // _POINTS_AT_ONCE * _POINTS_AT_ONCE
     chunks = jax.tree.map(
@@ -170,7 +173,7 @@ def _in_chunks(step: Callable[..., Any], total: Any, points: Any) -> Any:
 
 
 def _where_finite(dense: Callable[..., Any], exact: Callable[..., Any], last: int) -> Any:
-    """The dense form where images and cotangents are finite, for 0 · inf is not 0 in a product."""
+    """Uses ``exact`` where a number is not finite: in a matrix product 0 · inf gives NaN."""
 
     def either(*operands: Array, **parameters: Any) -> Any:
         arrays = [*operands[:2], *operands[len(operands) - last :]]

@@ -1,7 +1,8 @@
-"""A sum of updates whose bits do not depend on their order.
+"""A scatter-add whose result does not depend on the order of additions.
 
-Adding floats in parallel rounds differently from run to run. Here each term becomes a few integers,
-the digits of a fixed-point number on one scale, and integers add up alike in any order.
+Floats that are added in parallel round differently from run to run. Here each term becomes a
+fixed-point number, of a few int32 digits on a common scale. Sums of integers are the same in any
+order.
 """
 
 from collections.abc import Callable
@@ -13,16 +14,16 @@ from jaxtyping import Array
 def add_at(
     add: Callable[[Array, Array, Array], Array], zeros: Array, where: Array, values: Array
 ) -> Array:
-    """Values added to an array of zeros, rounded once.
+    """Adds values to an array of zeros; each sum is rounded once.
 
     Args:
-      add: ``(array, where, values)`` to the array with the values added, in any order.
+      add: Function ``(array, where, values)`` that adds the values to the array, in any order.
       zeros: ``[*space, channels]``.
-      where: Indices into the space, ``[*out, axes]``.
+      where: Indices into the spatial axes, ``[*out, axes]``.
       values: ``[*out, channels]``.
     """
     points, dtype = values.size // max(values.shape[-1], 1), values.dtype
-    # A digit is small enough for the digits of all points to add up within an int32.
+    # Bits per digit: the sum of all points' digits must fit an int32.
     bits = 29 - max(points - 1, 1).bit_length()
     if bits < 1:
         raise ValueError(
@@ -39,7 +40,7 @@ def add_at(
         words.append(word.astype(jnp.int32))
     total = zeros
     for word in reversed(words):
-        # Integers of one digit at a time: an array of all would be as many times as large.
+        # Add one digit at a time: an array of all digits would be several times as large.
         digit = add(zeros.astype(jnp.int32), where, word)
         total = (total + digit.astype(dtype)) * jnp.asarray(2.0**-bits, dtype)
     return jnp.where(jnp.isfinite(largest), jnp.ldexp(total, exponent), jnp.nan)

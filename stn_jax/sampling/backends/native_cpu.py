@@ -1,8 +1,8 @@
-"""The compiled engine for CPUs, of the package stn-jax-native, where it is installed.
+"""The compiled engine for CPUs, from the package stn-jax-native if that is installed.
 
-This is the only file that knows its handlers. They are registered when a program is first lowered
-for a CPU: a handler that JAX refuses before its CPU backend is up would keep the backend from
-starting.
+Only this file calls the handlers of that package. It registers them when a program is first lowered
+for a CPU: if JAX rejected a handler before its CPU backend has started, the backend could not
+start.
 """
 
 import functools
@@ -23,20 +23,20 @@ from stn_jax.sampling.backends.batching import batched_pull, full_sizes
 
 _KERNELS = {"nearest": 0, "linear": 1}
 _PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
-# Dtypes of images, and those of the coordinates or weights beside them.
+# For each dtype of images, the dtype of their coordinates and weights.
 _DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float32", "float64": "float64"}
-# The most pixels along an axis, and of an image, that the handlers number.
+# The handlers' limits on pixels along an axis, and on pixels of an image.
 _LONGEST_AXIS, _MOST_PIXELS = 2**29, 2**31 - 1
-# Names of the axes in a rule for XLA's partitioner.
+# Letters that name axes in a rule for XLA's partitioner.
 _FACTORS = "ijklmnopqrstuvwxyz"
 
 
-_REMEDY = "Install stn-jax-native: `make setup` builds it where a C++17 compiler is."
+_REMEDY = "Install stn-jax-native: `make setup` builds it with a C++17 compiler."
 
 
 @functools.cache
 def _missing() -> str | None:
-    """Registers the handlers; says what went wrong where that fails."""
+    """Registers the handlers; returns the reason if that fails, else ``None``."""
     try:
         native = importlib.import_module("stn_jax_native")
     except ImportError as error:
@@ -46,46 +46,46 @@ def _missing() -> str | None:
         for name, handler in native.handlers().items():
             jax.ffi.register_ffi_target(name, handler, platform="cpu")
             jax.ffi.register_ffi_target_as_batch_partitionable(name)
-    except Exception as error:  # JAX names no type for a handler that it refuses.
+    except Exception as error:  # JAX documents no exception type for a rejected handler.
         return (
-            f"JAX {jax.__version__} refuses the handlers of stn-jax-native ({error}). "
-            "Build it anew against this version of JAX."
+            f"JAX {jax.__version__} rejects the handlers of stn-jax-native ({error}). "
+            "Rebuild it against this version of JAX."
         )
     return None
 
 
 def _refuses(call: Call) -> str | None:
-    """Why the handlers cannot serve a call."""
+    """Why the handlers do not support a call; ``None`` if they do."""
     formula, image = call.formula, call.operands[IMAGE]
     arrays = [*call.operands, *call.results]
     if call.platform != "cpu":
         return f"it runs on CPUs; the program is compiled for {call.platform!r}."
     if call.exported:
-        return "an exported program is to run where stn-jax-native is not installed."
+        return "an exported program must run without stn-jax-native."
     if not all(isinstance(size, int) for each in arrays for size in each.shape):
-        return "it takes no symbolic sizes."
+        return "it does not support symbolic sizes."
     if any(0 in each.shape for each in arrays):
-        return "it takes no empty arrays."
+        return "it does not support empty arrays."
     space = image.shape[call.batch : -1]
     if max(space) > _LONGEST_AXIS or math.prod(space) > _MOST_PIXELS:
-        return f"it takes no images of {math.prod(space):,} pixels."
+        return f"it does not support images of {math.prod(space):,} pixels."
     if isinstance(formula, Points) and formula.padding not in _PADDINGS:
-        return f"it does not know the padding {formula.padding!r}."
+        return f"it does not support the padding {formula.padding!r}."
     if jnp.issubdtype(image.dtype, jnp.floating):
         if (
             _DTYPES.get(image.dtype.name)
             != call.operands[-1 if call.which == "sample" else -2].dtype
         ):
-            return f"it takes no images of {image.dtype} beside coordinates of another width."
+            return f"it does not support {image.dtype} images with coordinates of another width."
     elif not isinstance(formula, Points) or image.dtype.itemsize not in (1, 2, 4, 8):
-        return f"it takes no images of {image.dtype}."
+        return f"it does not support {image.dtype} images."
     if call.partitioned:
         sizes = full_sizes(call.batch, arrays)
         shapes = [each.shape[: call.batch] for each in arrays]
-        # The fill value is small, and is repeated for each image of the batch.
+        # The fill value need not have batch axes: ``_repeat_fill`` repeats it for each image.
         del shapes[FILL]
         if any(shape != sizes for shape in shapes):
-            return "XLA cannot divide a call whose images are shared by a batch among devices."
+            return "XLA cannot partition among devices a call whose batch shares images or points."
         if len(_factors(call)) > len(_FACTORS):
             return "the arrays have too many axes for a rule of XLA's partitioner."
     return None
@@ -125,7 +125,7 @@ def _pull(
     if isinstance(formula, Points):
         target = "stn_jax_sample_pull"
         options = _options(formula) | {"wrt_coordinates": any(wanted)}
-        # All coordinates come together.
+        # The handler computes the cotangents of all coordinates together.
         computed = formula.sources if any(wanted) else ()
     else:
         target = "stn_jax_taps_pull"
@@ -149,7 +149,7 @@ def _pull(
 
 
 def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
-    """The pull with that of the fill value by plain operations."""
+    """Computes the fill value's cotangent by the plain engine, and the others by this one."""
     wrt, reduced = parameters.pop("wrt"), parameters.pop("reduced")
     named = dict(zip(wrt, reduced, strict=True))
     (of_fill,) = batched_pull(xla.pull)(
@@ -165,13 +165,13 @@ def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
 
 
 def _shares_fill(call: Call) -> bool:
-    """Whether a batch that is divided among devices has one fill value for all its images."""
+    """Whether the call is partitioned among devices and its images share one fill value."""
     sizes = full_sizes(call.batch, call.operands)
     return call.partitioned and call.operands[FILL].shape[: call.batch] != sizes
 
 
 def _repeat_fill(primitive: Any, *operands: Any, **parameters: Any) -> Any:
-    """The same call with a fill value for each image: XLA divides all operands alike."""
+    """Repeats the call with one fill value per image, since XLA partitions all operands alike."""
     batch, given = parameters["batch"], list(operands)
     sizes = full_sizes(batch, given)
     given[FILL] = jnp.broadcast_to(given[FILL], (*sizes, *given[FILL].shape[batch:]))
@@ -195,7 +195,7 @@ def _custom_call(
     order: Any = None,
     **attributes: Any,
 ) -> Sequence[Any]:
-    """A call of a handler; on a mesh, with what XLA must know to divide it without collectives."""
+    """Calls a handler; on a mesh, with the rule by which XLA partitions it without collectives."""
     extra = {}
     if call.partitioned and batch:
         extra = {
@@ -221,7 +221,7 @@ def _factors(call: Call) -> dict[str, tuple[str, int]]:
 
 
 def _sharding_rule(call: Call, order: Sequence[int] | None) -> str:
-    """How the axes of operands and results belong together; only batch axes may be divided."""
+    """The rule that relates axes of operands and results; XLA may partition only batch axes."""
     factors = _factors(call)
     operands = call.operands[: len(call.operands) - (call.which == "pull")]
     names = meshes.names_of_operands(call.formula, call.batch, operands)

@@ -1,4 +1,4 @@
-"""Which engine evaluates a formula: chosen when a program is lowered for a platform."""
+"""Chooses the engine that evaluates a formula, when a program is lowered for a platform."""
 
 from typing import Any, NamedTuple
 
@@ -11,22 +11,22 @@ from stn_jax.sampling import meshes
 from stn_jax.sampling.backends import dense, native_cpu, xla
 from stn_jax.sampling.backends.base import Call, Engine, ImplementationName
 
-# In the order in which they are asked; one that is not automatic serves only by name.
+# In order of preference. An engine that is not automatic is used only if it is named.
 ENGINES: dict[str, Engine] = {
     engine.name: engine for engine in (native_cpu.NATIVE, xla.XLA, dense.DENSE)
 }
 
-# Platforms with a lowering of their own; None stands for all others.
+# Platforms for which lowerings are registered; None stands for all others.
 PLATFORMS = ("cpu", None)
 
 
 class Implementation(NamedTuple):
-    """An engine, and whether it is there.
+    """An engine, and whether it is available.
 
     Attributes:
-      name: Its name, for ``implementation=``.
+      name: Value of ``implementation=`` that selects it.
       available: Whether it can be used here.
-      reason: Where not, why, and what to do; else an empty string.
+      reason: Why it is not available, and the remedy; empty if it is.
 
     Example:
       >>> import stn_jax as stn
@@ -43,14 +43,16 @@ class Implementation(NamedTuple):
 
 
 def implementations() -> tuple[Implementation, ...]:
-    """The engines that evaluate a sample, and for each that is not there the reason.
+    """Lists the engines that evaluate samples, and why any of them is not available.
 
-    ``implementation=None`` takes the first that can serve a call on the platform that the program
-    runs on; an engine is named by ``implementation=`` of :func:`stn_jax.grid_sample`,
-    :func:`stn_jax.warp` and :class:`stn_jax.nn.SpatialTransformer`. ``"native"`` is compiled C++
-    for CPUs, the package stn-jax-native. ``"xla"`` runs everywhere. ``"dense"`` is the paper's sum
-    as matrix products with the weights of all pixels, for devices whose gathers are slow; it is
-    never taken unless named.
+    The option ``implementation`` of :func:`stn_jax.grid_sample`, :func:`stn_jax.warp` and
+    :class:`stn_jax.nn.SpatialTransformer` names an engine. ``None`` takes the first that supports
+    the call on the platform that the program runs on.
+
+    * ``"native"``: compiled C++ for CPUs, from the package stn-jax-native.
+    * ``"xla"``: JAX operations; runs everywhere.
+    * ``"dense"``: matrix products with the weights of all pixels, for devices whose gathers are
+      slow; used only if named.
 
     Returns:
       A record for each engine: ``name``, ``available`` and ``reason``.
@@ -70,7 +72,7 @@ def implementations() -> tuple[Implementation, ...]:
 
 
 def check(implementation: Any) -> ImplementationName | None:
-    """The name of an engine that is there, or ``None`` for the best."""
+    """Checks that the named engine is available; ``None`` stands for the best."""
     if implementation is None:
         return None
     missing = _checks.option("implementation", implementation, ENGINES).missing()
@@ -80,14 +82,14 @@ def check(implementation: Any) -> ImplementationName | None:
 
 
 def choose(call: Call) -> Engine:
-    """The engine named by the formula, or the first that can serve the call."""
+    """The engine named by the formula, or the first that supports the call."""
     named = call.formula.implementation
     if named is not None:
         refusal = ENGINES[named].missing() or ENGINES[named].refuses(call)
         if refusal is not None:
             raise NotImplementedError(
-                f"implementation={named!r} cannot serve this call: {refusal} "
-                "implementation=None takes an engine that can."
+                f"implementation={named!r} does not support this call: {refusal} "
+                "implementation=None chooses an engine that does."
             )
         return ENGINES[named]
     able = (
@@ -99,7 +101,7 @@ def choose(call: Call) -> Engine:
 
 
 def lower(which: str, platform: str | None, ctx: Any, *operands: Any, **parameters: Any) -> Any:
-    """The lowering of ``sample`` or ``pull`` by an engine."""
+    """Lowers ``sample`` or ``pull`` by the chosen engine."""
     if meshes.explicit_axes(ctx.avals_in):
         on_parts = _on_parts(ctx.primitive, ctx, parameters)
         multiple = ctx.primitive.multiple_results
@@ -119,7 +121,7 @@ def lower(which: str, platform: str | None, ctx: Any, *operands: Any, **paramete
 
 
 def _on_parts(primitive: Any, ctx: Any, parameters: dict[str, Any]) -> Any:
-    """The primitive on each device's part of operands that are sharded over Explicit axes."""
+    """Runs the primitive on each device's part of operands that are sharded over Explicit axes."""
     avals_in, avals_out = ctx.avals_in, ctx.avals_out
     specs = [aval.sharding.spec for aval in avals_in]
 

@@ -1,8 +1,9 @@
-"""The engine that runs everywhere: plain operations, which XLA compiles.
+"""The engine that runs everywhere: JAX operations, which XLA compiles.
 
-The value is a sum of gathers, one for each pixel under the kernel. A cotangent of the value is
-scattered to the same pixels for the image. Along a coordinate, or a weight, it is multiplied with
-the same sum of gathers, in which the weights of one axis are exchanged for their derivatives.
+The value is a sum of gathers, one for each pixel under the kernel. The image's cotangent is a
+scatter of the value's cotangent to the same pixels. The cotangent of a coordinate or a weight is
+the value's cotangent times the same sum of gathers, with the weights of one axis replaced by their
+derivatives.
 """
 
 import functools
@@ -29,16 +30,16 @@ from stn_jax.sampling.backends.batching import batched_pull, batched_sample
 from stn_jax.sampling.backends.cpu_loops import CPU, PLAIN, Loops
 from stn_jax.sampling.taps import Tap
 
-# Pixels under a kernel up to which the sum is one expression; above, it goes row by row.
+# Up to this many pixels under a kernel, the sum is one expression; above, a scan over its rows.
 _MOST_UNROLLED = 8
-# Pixels up to which an image's cotangent is a matrix product with the weights of all of them.
+# Up to this many pixels, the image's cotangent is a matrix product with the weights of all pixels.
 _FEW_PIXELS = 256
 # The largest index that an int32 holds.
 _LARGEST_INDEX = 2**31 - 1
 
 
 def sample(formula: Formula, *operands: Array, loops: Loops = PLAIN) -> Array:
-    """The value ``[*out, channels]``, in the image's dtype; operands without batch axes."""
+    """The value ``[*out, channels]`` in the image's dtype; the operands have no batch axes."""
     image, fill, *_ = operands
     axes = formula.taps(*loops.compute_once(operands))
     if not jnp.issubdtype(image.dtype, jnp.floating):
@@ -52,7 +53,7 @@ def sample(formula: Formula, *operands: Array, loops: Loops = PLAIN) -> Array:
 def pull(
     formula: Formula, wrt: Sequence[int], *operands: Array, loops: Loops = PLAIN
 ) -> list[Array]:
-    """Cotangents of the operands named by ``wrt``, given that of the value, the last operand."""
+    """Cotangents of the operands named by ``wrt``; the last operand is the value's cotangent."""
     *sources, cotangent = operands
     image, fill = sources[:2]
     sources = loops.compute_once(sources)
@@ -81,7 +82,7 @@ def _contract(
     axes: Sequence[Sequence[Tap]],
     channel: int | None = None,
 ) -> Array:
-    """The sum over taps along each axis, x first: ``[*out, channels]``, or of one channel alone."""
+    """The sum over the taps along all axes: ``[*out, channels]``, or ``[*out, 1]`` of a channel."""
     fill = fill if channel is None else fill[channel : channel + 1]
 
     def row(outer: Tap) -> Array:
@@ -94,7 +95,7 @@ def _contract(
                 value = jnp.where(inside[..., None], value, fill.astype(weight.dtype))
             elif inside is not None:
                 weight = jnp.where(inside, weight, 0)
-            # A pixel without weight is left out, or a NaN there would be seen.
+            # Leave out pixels of weight 0: NaN · 0 would give NaN.
             weight = weight[..., None]
             terms.append(jnp.where(weight != 0, value * weight, 0))
         return functools.reduce(jnp.add, terms)
@@ -102,8 +103,8 @@ def _contract(
     outer = axes[-1]
     if math.prod(map(len, axes)) <= _MOST_UNROLLED or len(outer) == 1:
         return functools.reduce(jnp.add, map(row, outer))
-    # Else compiling the sum would take longer than computing it. Zeros made from an operand vary
-    # over a mesh as the sum does.
+    # A scan keeps compilation short. Its initial zeros are made from an operand, so that inside
+    # ``shard_map`` they vary over the same mesh axes as the sum.
     like = jax.eval_shape(row, outer[0])
     zeros = jnp.broadcast_to(jnp.zeros_like(outer[0].weight)[..., None], like.shape)
     return jax.lax.scan(lambda total, tap: (total + row(tap), None), zeros, stacked(outer))[0]
@@ -119,32 +120,32 @@ def _product(
     cotangent: Array,
     loops: Loops,
 ) -> Array:
-    """The sum with other taps along an axis, times the cotangent, over the channels."""
+    """The sum with other taps along one axis, times the cotangent, summed over the channels."""
     axes = [taps if k == axis else each for k, each in enumerate(axes)]
     axes = loops.block_cse(axes, axis)
 
     def terms(channel: int | None) -> Array:
         total = _contract(formula, image, fill, axes, channel)
         arrived = cotangent if channel is None else cotangent[..., channel : channel + 1]
-        # Where no cotangent arrives, a NaN in the pixels must not be seen.
+        # Where the cotangent is 0, a NaN pixel must not reach the result.
         return jnp.where(arrived != 0, total * arrived, 0)
 
     return loops.sum_over_channels(terms, image.shape[-1])
 
 
 def _corners(inner: Sequence[Sequence[Tap]], outer: Tap) -> list[tuple[Tap, ...]]:
-    """All combinations of taps along the inner axes with one along the outermost, x first."""
+    """All combinations of taps of the inner axes with one tap of the outermost axis, x first."""
     return [(*reversed(each), outer) for each in itertools.product(*reversed(inner))]
 
 
 def _inside(corner: Sequence[Tap]) -> Array | None:
-    """Whether all taps lie inside; ``None`` where the padding sees to it."""
+    """Whether all taps lie inside; ``None`` if the padding moves every tap inside."""
     known = [tap.inside for tap in corner if tap.inside is not None]
     return functools.reduce(jnp.logical_and, known) if known else None
 
 
 def _gather(image: Array, index: Sequence[Array], channel: int | None = None) -> Array:
-    """``image[..., y, x, :]`` at indices inside, x first: ``[*out, channels]``."""
+    """``image[..., y, x, :]`` at valid indices, given x first: ``[*out, channels]``."""
     image, where = _indexed(image, index, channel)
     out, leading = index[0].ndim, where.shape[-1]
     numbers = jax.lax.GatherDimensionNumbers(
@@ -159,7 +160,7 @@ def _gather(image: Array, index: Sequence[Array], channel: int | None = None) ->
 def _indexed(
     image: Array, index: Sequence[Array], channel: int | None = None
 ) -> tuple[Array, Array]:
-    """An image and indices ``[*out, axes]`` into its leading axes: one flat axis where it fits."""
+    """The image and indices ``[*out, axes]`` into it, by one flat axis if int32 can index it."""
     *space, channels = image.shape
     if all(isinstance(size, int) for size in space) and math.prod(image.shape) <= _LARGEST_INDEX:
         together = channels if channel is None else 1
@@ -180,17 +181,17 @@ def _scatter(
     cotangent: Array,
     loops: Loops,
 ) -> Array:
-    """The image's cotangent: to each pixel, its weights times the cotangents of what read it."""
+    """The image's cotangent: for each pixel, the sum of weight times cotangent over its readers."""
     if not formula.deterministic and _are_few(image.shape[:-1], cotangent[..., 0].size):
         return _scatter_by_products(axes, cotangent, image)
-    # Only taps that follow from a coordinate are known to lie side by side.
+    # Windows need taps side by side. Those of ``Points`` are; those of ``Taps`` may lie anywhere.
     linear = isinstance(formula, Points)
     starts = loops.window_starts(axes, image.shape[-1]) if linear else None
     if starts is not None and not formula.deterministic:
         return _scatter_windows(axes, starts, cotangent, image)
 
     def terms(outer: Tap) -> tuple[Array, Array]:
-        """Where the corners of one row lie, and what each adds there."""
+        """The indices of one row's corners, and the values to add there."""
         where, values = [], []
         for corner in _corners(axes[:-1], outer):
             values.append(_share(corner, cotangent))
@@ -211,7 +212,7 @@ def _scatter(
 
 
 def _share(corner: Sequence[Tap], cotangent: Array) -> Array:
-    """What a point adds to the cotangent of one of its pixels."""
+    """The values that the points add to the cotangent of one of their pixels."""
     weight = functools.reduce(jnp.multiply, [tap.weight for tap in corner])
     inside = _inside(corner)
     heavy = (weight != 0) & ~jnp.isnan(weight)
@@ -222,7 +223,7 @@ def _share(corner: Sequence[Tap], cotangent: Array) -> Array:
 def _scatter_windows(
     axes: Sequence[Sequence[Tap]], starts: Sequence[Array], cotangent: Array, image: Array
 ) -> Array:
-    """The same by one window for each point, into an image with one more pixel around it."""
+    """The image's cotangent by one window per point, in an image padded by one pixel."""
     out, ndim = cotangent.ndim - 1, len(axes)
     shares = [_share(corner[::-1], cotangent) for corner in itertools.product(*reversed(axes))]
     windows = jnp.stack(shares, axis=out).reshape(*cotangent.shape[:-1], *ndim * [2], -1)
@@ -240,14 +241,14 @@ def _scatter_windows(
 
 
 def _are_few(space: Sequence[Any], points: Any) -> bool:
-    """Whether many points read an image of few pixels."""
+    """Whether the image has few pixels, and each is read by many points."""
     if not all(isinstance(size, int) for size in (*space, points)):
         return False
     return math.prod(space) <= min(_FEW_PIXELS, points // 16)
 
 
 def _scatter_by_products(axes: Sequence[Sequence[Tap]], cotangent: Array, image: Array) -> Array:
-    """The same for a few pixels that many points read, such as the lattice of a spline."""
+    """The image's cotangent by matrix products, for few pixels such as the lattice of a spline."""
     sizes = image.shape[:-1][::-1]
     nan = functools.reduce(jnp.logical_or, [jnp.isnan(axis[0].weight) for axis in axes])[..., None]
     lost = ~jnp.isfinite(cotangent) & ~nan
@@ -271,7 +272,7 @@ def _scatter_by_products(axes: Sequence[Sequence[Tap]], cotangent: Array, image:
         return total.reshape(image.shape)
 
     total = products(rows, jnp.where(lost | nan, 0, cotangent))
-    # A cotangent that is not finite reaches only the pixels under its point.
+    # A cotangent that is not finite makes NaN only of the pixels under its point.
     reached = products([(row != 0).astype(row.dtype) for row in rows], lost.astype(total.dtype))
     return jnp.where(reached > 0, jnp.nan, total).astype(image.dtype)
 
@@ -288,7 +289,7 @@ def _add_at(total: Array, where: Array, values: Array) -> Array:
 
 
 def _pull_fill(axes: Sequence[Sequence[Tap]], cotangent: Array) -> Array:
-    """The fill value's cotangent: the weight that fell outside, times the value's."""
+    """The fill value's cotangent: the value's cotangent times the weight of taps outside."""
 
     def product(weight: Callable[[Tap], Array]) -> Array:
         sums = [functools.reduce(jnp.add, map(weight, axis)) for axis in axes]
