@@ -1,4 +1,4 @@
-"""Flax NNX modules around the pure functions, and what trains them."""
+"""Flax NNX modules around the pure functions, and tools for training them."""
 
 import importlib
 from typing import Any

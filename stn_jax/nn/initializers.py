@@ -1,4 +1,4 @@
-"""Where a spatial transformer starts: the theta that an untrained head gives."""
+"""Initializers: the theta that an untrained head returns."""
 
 import functools
 import math
@@ -17,30 +17,32 @@ from stn_jax.transforms import Transform
 
 @typing.runtime_checkable
 class Initializer(typing.Protocol):
-    """Makes the theta of an untrained head, ``[N, num_params]``."""
+    """A function that makes the theta of an untrained head, ``[N, num_params]``."""
 
     def __call__(self, transform: Transform, *, num_transforms: int, rngs: nnx.Rngs) -> Array:
-        """The parameters at which each of the N transforms starts."""
+        """The initial parameters of each of the N transforms."""
         ...
 
 
 InitialTheta = Initializer | ArrayLike
 
-_MOST_PARAMETERS = 1024  # of a family whose crops are sought; dense flows have more
-_RESIDUAL = 1e-9  # of a fitted crop, in normalised units; double precision leaves about 1e-15
+# ``tiled`` fits crops only in families of at most this many parameters; dense flows have more.
+_MOST_PARAMETERS = 1024
+# Largest residual of a fitted crop, in normalised units; in float64 it is about 1e-15.
+_RESIDUAL = 1e-9
 
 
 def exact_identity(
     transform: Transform, *, num_transforms: int, rngs: nnx.Rngs
 ) -> Float[Array, "transforms params"]:
-    """Starts every transform at the identity: an untrained spatial transformer passes all on.
+    """Starts every transform at the identity: the untrained transformer returns its input.
 
     An ``initial_theta`` of the heads, and their default.
 
     Args:
       transform: The family.
       num_transforms: Number N of parallel transforms.
-      rngs: Flax random state; nothing is drawn.
+      rngs: Flax random state; not used.
 
     Returns:
       ``[N, num_params]``.
@@ -62,7 +64,7 @@ def exact_identity(
 def perturbed_identity(std: float) -> Initializer:
     """Starts each transform at the identity plus Gaussian noise, drawn from ``rngs``.
 
-    Parallel transforms draw apart, so that their gradients differ from the first step on.
+    Each parallel transform gets its own noise, so that gradients differ from the first step on.
 
     Args:
       std: Standard deviation of each parameter, in its own unit; not negative.
@@ -82,7 +84,7 @@ def perturbed_identity(std: float) -> Initializer:
       (2, 6)
 
     Reference:
-      Parallel transformers are those of Jaderberg et al., arXiv:1506.02025, section 3.
+      Parallel transforms: Jaderberg et al., arXiv:1506.02025, section 3.
     """
     if not std >= 0:
         raise ValueError(f"std must not be negative; got {std!r}.")
@@ -100,16 +102,16 @@ def tiled(
     """Starts parallel transforms at crops that lie side by side and cover the image.
 
     The image is cut into a grid of equal tiles, row by row, and each crop is centred on its tile.
-    Its theta is found in the family's own parameters, by least squares in double precision, also
-    for ``bounded`` and ``fixed`` families, chains and thin plate splines.
+    The theta of a crop is found by least squares in float64, for every family that can express the
+    crop, such as ``bounded`` and ``fixed`` families, chains and thin plate splines.
 
     Args:
-      grid: Number of tiles along each axis, ``(rows, columns)`` or ``(slabs, rows, columns)``; as
-        nearly square as their number allows when ``None``: 2 lie side by side, 4 two by two.
+      grid: Number of tiles along each axis, ``(rows, columns)`` or ``(slabs, rows, columns)``.
+        ``None`` makes the grid as square as possible: 2 tiles side by side, 4 tiles two by two.
       scale: Size of a crop as a share of the image, one number or one for each of ``(x, y)`` or
-        ``(x, y, z)``. When ``None``, the tile's own, or, in a family that scales all axes alike,
-        the smallest with which a crop covers its tile, or, in a family that does not scale, 1; then
-        what a crop shows beyond the tile may lie beyond the image.
+        ``(x, y, z)``. ``None`` takes the first of these that the family can express: the size of
+        the tile; the smallest size, equal along all axes, that covers the tile; the whole image.
+        Crops larger than their tile may reach outside the image.
 
     Returns:
       An ``initial_theta`` of the heads.
@@ -119,7 +121,7 @@ def tiled(
         made, if they do not fit the transforms or the family does not hold such crops.
 
     Example:
-      Two crops of half the size, whose place alone is learnt:
+      Two crops of half the size, of which only the position is learned:
 
       >>> import stn_jax as stn
       >>> from flax import nnx
@@ -130,12 +132,12 @@ def tiled(
       [[-0.5, 0.0], [0.5, 0.0]]
 
     Reference:
-      Crops in parallel are those of Jaderberg et al., arXiv:1506.02025, section 4.3.
+      Parallel crops: Jaderberg et al., arXiv:1506.02025, section 4.3.
     """
     if grid is not None:
         grid = _checks.spatial_shape("grid", grid)
     if scale is not None and not (np.array(scale, np.float64) > 0).all():
-        raise ValueError(f"scale must be positive, one number or one an axis; got {scale!r}.")
+        raise ValueError(f"scale must be positive, one number or one per axis; got {scale!r}.")
 
     def crops(transform: Transform, *, num_transforms: int, rngs: nnx.Rngs) -> Array:
         ndim = transform.ndim
@@ -161,9 +163,9 @@ def tiled(
         raise ValueError(
             f"tiled cannot express its crops, of scale {sizes[0].tolist()} around "
             f"{centres.tolist()}, in a {transform.name} transform. Give a scale that the family "
-            "can take, such as tiled(scale=0.5) where it is fixed at 0.5; a family that scales and "
-            "shifts, such as attention or affine; a wider radius where it is bounded; or theta "
-            "itself as initial_theta."
+            "can express, such as tiled(scale=0.5) if its scale is fixed at 0.5; use a family that "
+            "scales and shifts, such as attention or affine; widen the radius of a bounded family; "
+            "or pass theta itself as initial_theta."
         )
 
     return crops
@@ -172,7 +174,7 @@ def tiled(
 def starting_theta(
     initial_theta: InitialTheta, transform: Transform, num_transforms: int, rngs: nnx.Rngs
 ) -> Float[Array, "transforms params"]:
-    """The theta that ``initial_theta`` stands for, an initializer or the values themselves."""
+    """The theta of ``initial_theta``, which is an initializer or the values themselves."""
     if callable(initial_theta):
         initial_theta = initial_theta(transform, num_transforms=num_transforms, rngs=rngs)
     theta = jnp.asarray(initial_theta, jnp.float32)
@@ -186,7 +188,7 @@ def starting_theta(
 
 
 def _squarest(number: int, ndim: int) -> tuple[int, ...]:
-    """Factors of a number, as near to each other as they come, the smallest first."""
+    """Factors of a number that are as close to each other as possible, the smallest first."""
     if ndim == 1:
         return (number,)
     first = max(d for d in range(1, number + 1) if number % d == 0 and d**ndim <= number)
@@ -196,15 +198,15 @@ def _squarest(number: int, ndim: int) -> tuple[int, ...]:
 def _fit_crops(
     transform: Transform, scales: Sequence[np.ndarray], centres: np.ndarray
 ) -> np.ndarray | None:
-    """Theta of each map ``p ↦ scale · p + centre``, for the first scale that the family holds."""
+    """Theta of each map ``p ↦ scale · p + centre``, for the first scale the family can express."""
     ndim, size = transform.ndim, transform.num_params
     if size > _MOST_PARAMETERS:
         return None
-    # More points than parameters, so that a residual of zero says it is that map everywhere.
+    # More equations than parameters, so that a zero residual means the same map everywhere.
     number = 2 * math.ceil((size / ndim) ** (1 / ndim)) + 3
     axes = np.meshgrid(*ndim * [np.linspace(-1, 1, number)], indexing="ij")
     points = np.stack([axis.ravel() for axis in axes], axis=-1)
-    # In double precision, and at once even while a model is made under a trace.
+    # In float64, and with concrete values even if the model is made inside a trace.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
         lattice = jnp.asarray(points)
         for scale in scales:
@@ -227,13 +229,13 @@ def _fit_crops(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _displacement(transform: Transform, theta: Array, points: Array) -> Array:
-    """Of all points, as one vector. Compiled once a family, however many heads are made."""
+    """The displacements of all points as one vector; compiled once per family."""
     return transform.displacement(theta, points).ravel()
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _slope(transform: Transform, theta: Array, points: Array) -> Array:
-    """The derivative of that with respect to theta."""
+    """The derivative of :func:`_displacement` with respect to theta."""
     return jax.jacfwd(_displacement, argnums=1)(transform, theta, points)
 
 
@@ -243,7 +245,7 @@ def _gauss_newton(
     theta: np.ndarray,
     wanted: np.ndarray,
 ) -> np.ndarray | None:
-    """A root of ``value(theta) = wanted`` that is found from ``theta``, or ``None``."""
+    """Solves ``value(theta) = wanted``, starting at ``theta``; ``None`` if it does not converge."""
     error = np.asarray(value(theta)) - wanted
     for _ in range(30):
         if np.abs(error).max() < _RESIDUAL:

@@ -1,4 +1,4 @@
-"""The spatial transformer inside a Flax Linen model; the only file here that knows the bridge."""
+"""The spatial transformer as a Flax Linen module; the only file that uses Flax's bridge."""
 
 import dataclasses
 import functools
@@ -23,15 +23,16 @@ def spatial_transformer(
 ) -> Module:
     """A :class:`stn_jax.nn.SpatialTransformer` as a Linen module.
 
-    It is made inside a Linen model, or stands alone, and keeps to Linen's ways: parameters by
-    ``init``, in the collection ``"params"``, and none of its own state. Call it on images, with
-    ``return_theta=True`` for theta beside the output, or with ``nnx_method="localize"`` for theta
-    alone. A :class:`stn_jax.nn.GaussianHead` draws from the stream ``"theta"``, for which ``init``
-    and ``apply`` are to be given a key.
+    Use it inside a Linen model or alone. Like every Linen module it has no state; ``init`` makes
+    its parameters, in the collection ``"params"``. Call it with images, with ``return_theta=True``
+    to get theta along with the output, or with ``nnx_method="localize"`` to get theta alone. A
+    :class:`stn_jax.nn.GaussianHead` draws from the random stream ``"theta"``: pass a key for it to
+    ``init`` and ``apply``.
 
     Args:
-      localization: Makes the localization network, called with ``rngs=``: any of this library's
-        with all else filled in, by a ``lambda`` or ``functools.partial``.
+      localization: Function that makes the localization network when called with ``rngs=``, such as
+        a class of this library with its other arguments bound by ``lambda`` or
+        ``functools.partial``.
       transform: The family of transforms.
       name: Name of the submodule, as for every Linen module.
       **options: As in :class:`stn_jax.nn.SpatialTransformer`.
@@ -86,16 +87,16 @@ def _make(
     rngs: nnx.Rngs,
     **options: Any,
 ) -> SpatialTransformer:
-    """The NNX module, as the bridge makes it.
+    """Makes the NNX module for the bridge.
 
-    At the top level, so that two Linen modules with equal arguments are equal.
+    It is a top-level function, so that two Linen modules with equal arguments are equal.
     """
     return SpatialTransformer(localization(rngs=rngs), transform, **options)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Partial:
-    """A ``functools.partial`` that is compared by what it holds rather than by identity."""
+    """A ``functools.partial`` that is compared by its contents rather than by identity."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -106,7 +107,7 @@ class _Partial:
 
 
 def _by_content(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An equal function for every ``functools.partial`` of equal, hashable arguments."""
+    """Makes ``functools.partial`` objects of equal, hashable arguments equal."""
     if not isinstance(function, functools.partial):
         return function
     equal = _Partial(function.func, function.args, tuple(sorted(function.keywords.items())))

@@ -19,15 +19,15 @@ from stn_jax.transforms import Transform
 
 @typing.runtime_checkable
 class Head(typing.Protocol):
-    """Makes the last layers of a localization network: a callable from features to theta.
+    """A function that makes the head of a localization network: a callable, features to theta.
 
-    A head that also takes ``initial_theta`` can be told where to start.
+    It may also take ``initial_theta``, the theta of an untrained network.
     """
 
     def __call__(
         self, in_features: int, transform: Transform, *, num_transforms: int, rngs: nnx.Rngs
     ) -> Callable[[Array], Array]:
-        """The head of a network with so many features."""
+        """Makes the head of a network with ``in_features`` features."""
         ...
 
 
@@ -39,10 +39,11 @@ class FullyConnectedLocalization(nnx.Module):
       transform: The family whose parameters are regressed.
       hidden: Widths of the hidden layers.
       num_transforms: Number of parallel transforms.
-      initial_theta: What an untrained network gives, as in :class:`RegressionHead`; the head's own
-        default, the identity, when ``None``.
-      head: Makes the head, called as ``head(in_features, transform, num_transforms=N, rngs=rngs)``,
-        with ``initial_theta`` beside them where it is given.
+      initial_theta: Theta of the untrained network, as in :class:`RegressionHead`; ``None`` takes
+        the head's default, the identity.
+      head: Function that makes the head, called as
+        ``head(in_features, transform, num_transforms=N, rngs=rngs)``, with ``initial_theta`` if
+        that is given.
       rngs: Flax random state.
 
     Raises:
@@ -88,7 +89,7 @@ class FullyConnectedLocalization(nnx.Module):
     def features(
         self, images: Float[Array, "batch *space channels"]
     ) -> Float[Array, "batch features"]:
-        """What the head sees of each image, ``[batch, in_features]``."""
+        """The input of the head, ``[batch, in_features]``."""
         _checks.batch_of("images", images, self.in_shape)
         features = _flat(images)
         for layer in self.layers:
@@ -99,9 +100,9 @@ class FullyConnectedLocalization(nnx.Module):
 class ConvolutionalLocalization(nnx.Module):
     """A localization network of convolutions, the paper's ST-CNN.
 
-    The images are average-pooled, then pass convolutions without padding, each followed by
-    ``relu`` and, while the map is large enough to be halved and seen by a next layer, by 2×2
-    max-pooling; then one hidden fully connected layer and the regression head.
+    The images are average-pooled, then pass convolutions without padding. After each convolution
+    come ``relu`` and 2×2 max-pooling; the pooling is left out where the maps would become too small
+    for the next layer. One hidden fully connected layer and the head follow.
 
     Args:
       in_shape: Shape of one image, ``(height, width, channels)``.
@@ -109,12 +110,13 @@ class ConvolutionalLocalization(nnx.Module):
       features: Number of filters of each convolution.
       kernel_size: Side of the square filters.
       hidden: Width of the fully connected layer.
-      downsample: Factor of the average-pooling at the entrance.
+      downsample: Factor of the initial average-pooling.
       num_transforms: Number of parallel transforms.
-      initial_theta: What an untrained network gives, as in :class:`RegressionHead`; the head's own
-        default, the identity, when ``None``.
-      head: Makes the head, called as ``head(in_features, transform, num_transforms=N, rngs=rngs)``,
-        with ``initial_theta`` beside them where it is given.
+      initial_theta: Theta of the untrained network, as in :class:`RegressionHead`; ``None`` takes
+        the head's default, the identity.
+      head: Function that makes the head, called as
+        ``head(in_features, transform, num_transforms=N, rngs=rngs)``, with ``initial_theta`` if
+        that is given.
       rngs: Flax random state.
 
     Raises:
@@ -160,9 +162,9 @@ class ConvolutionalLocalization(nnx.Module):
             if min(height, width) < 1:
                 raise ValueError(
                     f"in_shape {self.in_shape} is too small for {len(features)} convolutions of "
-                    f"{kernel_size}×{kernel_size} after {downsample}× downsampling: the map is "
-                    f"used up at number {index + 1}. Take fewer or smaller filters, or a smaller "
-                    "downsample."
+                    f"{kernel_size}×{kernel_size} after {downsample}× downsampling: no pixel is "
+                    f"left after convolution {index + 1}. Use fewer convolutions, a smaller "
+                    "kernel_size or a smaller downsample."
                 )
             convolutions.append(
                 nnx.Conv(channels, filters, (kernel_size, kernel_size), padding="VALID", rngs=rngs)
@@ -186,7 +188,7 @@ class ConvolutionalLocalization(nnx.Module):
     def features(
         self, images: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch features"]:
-        """What the head sees of each image, ``[batch, in_features]``."""
+        """The input of the head, ``[batch, in_features]``."""
         _checks.batch_of("images", images, self.in_shape)
         maps = _pooled(images, self.downsample, jnp.mean)
         for convolution, pool in zip(self.convolutions, self.pools, strict=True):
@@ -197,7 +199,7 @@ class ConvolutionalLocalization(nnx.Module):
 
 
 class FeatureLocalization(nnx.Module):
-    """A localization network on features from elsewhere: a backbone, shared or pre-trained.
+    """A localization network on the features of a given network, such as a pre-trained backbone.
 
     Args:
       features: Any callable from images to maps or vectors, ``[batch, ...]``, which are flattened.
@@ -205,10 +207,11 @@ class FeatureLocalization(nnx.Module):
       transform: The family whose parameters are regressed.
       hidden: Widths of fully connected layers between the features and the head.
       num_transforms: Number of parallel transforms.
-      initial_theta: What an untrained network gives, as in :class:`RegressionHead`; the head's own
-        default, the identity, when ``None``.
-      head: Makes the head, called as ``head(in_features, transform, num_transforms=N, rngs=rngs)``,
-        with ``initial_theta`` beside them where it is given.
+      initial_theta: Theta of the untrained network, as in :class:`RegressionHead`; ``None`` takes
+        the head's default, the identity.
+      head: Function that makes the head, called as
+        ``head(in_features, transform, num_transforms=N, rngs=rngs)``, with ``initial_theta`` if
+        that is given.
       rngs: Flax random state.
 
     Raises:
@@ -262,12 +265,12 @@ class FeatureLocalization(nnx.Module):
     def features(
         self, images: Float[Array, "batch *space channels"]
     ) -> Float[Array, "batch features"]:
-        """What the head sees of each image, ``[batch, features]``."""
+        """The input of the head, ``[batch, features]``."""
         maps = self.backbone(images)
         if math.prod(maps.shape[1:]) != self.in_features:
             raise ValueError(
-                f"features must give {self.in_features} features an image, as in_features says; "
-                f"got shape {maps.shape}, {math.prod(maps.shape[1:])} an image."
+                f"features must return {self.in_features} features per image, as in_features says; "
+                f"got shape {maps.shape}, {math.prod(maps.shape[1:])} per image."
             )
         features = _flat(maps)
         for layer in self.layers:
@@ -283,24 +286,24 @@ def _make_head(
     initial_theta: InitialTheta | None,
     rngs: nnx.Rngs,
 ) -> Callable[[Array], Array]:
-    """A head; one of the user's own need not know of ``initial_theta`` unless it is given."""
+    """Makes the head; passes ``initial_theta`` only if it is given, since a head may lack it."""
     start: dict[str, typing.Any] = {} if initial_theta is None else {"initial_theta": initial_theta}
     number = _checks.positive("num_transforms", num_transforms)
     return head(in_features, transform, num_transforms=number, rngs=rngs, **start)
 
 
 def _flat(maps: Array) -> Array:
-    """``[batch, features]``, also of no images."""
+    """Flattens to ``[batch, features]``; the batch may be empty."""
     return maps.reshape(maps.shape[0], math.prod(maps.shape[1:]))
 
 
 def _pooled(maps: Array, size: int, reduction: Callable[..., Array]) -> Array:
-    """Maps ``[batch, height, width, channels]`` pooled over square windows.
+    """Pools maps ``[batch, height, width, channels]`` over square windows.
 
-    Pooling by a reduction over axes has a far faster gradient on the CPU than ``reduce_window``.
+    A reduction over axes has a far faster gradient on a CPU than ``reduce_window``.
     """
     for axis in (1, 2):
-        # One axis at a time: a reshape that splits two has no rule on an Explicit mesh.
+        # One axis at a time: JAX has no sharding rule for a reshape that splits two axes.
         number = maps.shape[axis] // size
         maps = jax.lax.slice_in_dim(maps, 0, number * size, axis=axis)
         windows = maps.reshape(*maps.shape[:axis], number, size, *maps.shape[axis + 1 :])

@@ -1,4 +1,4 @@
-"""What a training loop logs of a spatial transformer at every step, and what the numbers mean."""
+"""Numbers to log of a spatial transformer at every training step, and their diagnosis."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,30 +22,29 @@ def monitor(
     *,
     align_corners: bool = False,
 ) -> dict[str, Float[Array, ""]]:
-    """Numbers that say what a batch of transforms does, cheap enough for every step.
+    """Summarises a batch of transforms in a few numbers, cheap enough for every step.
 
-    Scale and rotation are those of the Jacobian's mean over the lattice, by its determinant and its
-    polar decomposition into a rotation and a stretch, so they mean the same for every family. A
-    theta with a value that is not finite is counted, and left out of all else.
+    Scale and rotation are computed from the mean Jacobian over the lattice: by its determinant, and
+    by its polar decomposition into a rotation and a stretch. So they mean the same for every
+    family. A theta with a value that is not finite counts in ``nonfinite`` only.
 
     Args:
-      transform: A family of maps from target to source points; of a spatial transformer of several
-        steps its ``composition``.
-      theta: Its parameters ``[..., num_params]``.
-      output_shape: Spatial shape of the output; a coarser one of the same extent is cheaper, and
-        nearly as exact.
+      transform: A family of maps from target to source points; for a spatial transformer of several
+        steps, its ``composition``.
+      theta: Parameters ``[..., num_params]``.
+      output_shape: Spatial shape of the output. A coarser one is cheaper, and nearly as exact.
       align_corners: As in :func:`stn_jax.regular_grid`.
 
     Returns:
-      Scalars, in float32 at least, for :func:`diagnose` and any logger; NaN if no theta is finite:
+      Scalars in float32 or wider, for :func:`diagnose` and any logger; NaN if no theta is finite:
 
-      - ``coverage`` and ``coverage_min``: the share of output pixels that read inside the image,
-        its mean and its least over the batch;
-      - ``scale``: how much of the input a unit of output spans, the mean; below 1 it is magnified;
-      - ``rotation``: the angle in radians, whichever way it turns, the mean;
-      - ``distance``: the root mean square of ``|T(p) − p|`` in normalised units, the mean;
-      - ``fold``: the share of output pixels that show the input folded or mirrored;
-      - ``nonfinite``: the share of theta that is not finite.
+      - ``coverage`` and ``coverage_min``: share of output pixels that read inside the image, its
+        mean and its minimum over the batch;
+      - ``scale``: length in the input per unit of output, mean; below 1 the output is magnified;
+      - ``rotation``: absolute angle in radians, mean;
+      - ``distance``: root mean square of ``|T(p) − p|`` in normalised units, mean;
+      - ``fold``: share of output pixels that show the input folded or mirrored, mean;
+      - ``nonfinite``: share of thetas that are not finite.
 
     Raises:
       ValueError: If the last axis of ``theta`` has the wrong length, or ``output_shape`` does not
@@ -62,8 +61,8 @@ def monitor(
       {'coverage': 1.0, 'scale': 0.5, 'rotation': 0.3}
 
     Reference:
-      Polar decomposition: Higham, Functions of Matrices, SIAM 2008, chapter 8. The rest is
-      :mod:`stn_jax.diagnostics`.
+      Polar decomposition: Higham, Functions of Matrices, SIAM 2008, chapter 8. The other numbers
+      are those of :mod:`stn_jax.diagnostics`.
     """
     theta = _checks.batch_of_theta(theta, transform.num_params, transform.name)
     shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
@@ -93,17 +92,17 @@ def monitor(
 
 
 def gradient_norms(grads: Any, labels: Any) -> dict[str, Float[Array, ""]]:
-    """The norms of the localization networks' gradient and of the rest's, to log at every step.
+    """The gradient norms of the localization networks and of the rest, to log at every step.
 
     Args:
-      grads: A tree of gradients, as ``nnx.grad`` or ``jax.grad`` gives it.
+      grads: A tree of gradients, from ``nnx.grad`` or ``jax.grad``.
       labels: The tree of :func:`localization_labels`, or that function itself.
 
     Returns:
-      ``gradient_localization`` and ``gradient_rest``: Euclidean norms, in float32 at least.
+      ``gradient_localization`` and ``gradient_rest``: Euclidean norms, in float32 or wider.
 
     Raises:
-      ValueError: If ``labels`` is a tree of another structure.
+      ValueError: If ``labels`` does not have the structure of ``grads``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -114,7 +113,7 @@ def gradient_norms(grads: Any, labels: Any) -> dict[str, Float[Array, ""]]:
       {'gradient_localization': 5.0, 'gradient_rest': 1.0}
 
     Reference:
-      Two networks trained as one: Jaderberg et al., arXiv:1506.02025, section 3.
+      Training of both networks together: Jaderberg et al., arXiv:1506.02025, section 3.
     """
     labels = labels(grads) if callable(labels) else labels
     squares: dict[str, Any] = {"localization": 0.0, "rest": 0.0}
@@ -136,14 +135,14 @@ def gradient_norms(grads: Any, labels: Any) -> dict[str, Float[Array, ""]]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something that goes wrong in the training of a spatial transformer.
+    """A problem in the training of a spatial transformer.
 
     Attributes:
-      name: What it is called.
-      evidence: The number that shows it.
-      value: Its value.
-      threshold: The bound that it crosses, a rule of thumb.
-      meaning: What it says of the transformer.
+      name: Name of the problem.
+      evidence: Name of the logged number that shows it.
+      value: Value of that number.
+      threshold: The bound that the value crosses; a rule of thumb.
+      meaning: What the transformer does, in a sentence.
       remedy: What to try.
 
     Example:
@@ -155,8 +154,8 @@ class Finding:
       stn_jax.bounded around the transform
 
     Reference:
-      What is looked for are ways in which the transformers of Jaderberg et al., arXiv:1506.02025,
-      stop to learn.
+      The problems are those in which the transformers of Jaderberg et al., arXiv:1506.02025, stop
+      learning.
     """
 
     name: str
@@ -175,7 +174,7 @@ class Finding:
 
 
 class Diagnosis(tuple[Finding, ...]):
-    """The findings of :func:`diagnose`; a tuple that prints as text, empty where nothing is wrong.
+    """The findings of :func:`diagnose`: a tuple that prints as text; empty if nothing is wrong.
 
     Example:
       >>> from stn_jax import nn as stnn
@@ -186,7 +185,7 @@ class Diagnosis(tuple[Finding, ...]):
       0
 
     Reference:
-      See :class:`Finding`, and for what is trained Jaderberg et al., arXiv:1506.02025.
+      See :class:`Finding`; the network is that of Jaderberg et al., arXiv:1506.02025.
     """
 
     __slots__ = ()
@@ -196,7 +195,7 @@ class Diagnosis(tuple[Finding, ...]):
 
 
 class _Rule(NamedTuple):
-    """A finding, and on which side of its threshold the number is wrong."""
+    """A finding, and the side of the threshold on which its number shows a problem."""
 
     name: str
     evidence: str
@@ -217,8 +216,8 @@ _RULES = (
         0.0,
         "Some theta holds NaN or infinite values.",
         "a smaller multiplier in localization_rate, or stn_jax.bounded around the transform; "
-        "optax.apply_if_finite around the optimizer, outside optax.MultiSteps, leaves out steps "
-        "that are not finite; jax.debug_nans finds the first one.",
+        "optax.apply_if_finite around the optimizer, outside optax.MultiSteps, to skip updates "
+        "that are not finite; jax.debug_nans, to find the first one.",
     ),
     _Rule(
         "gradient not finite",
@@ -226,17 +225,17 @@ _RULES = (
         "above",
         0.0,
         "Some step's gradient holds NaN or infinite values.",
-        "optax.apply_if_finite around the optimizer, outside optax.MultiSteps, and a look at the "
-        "loss; jax.debug_nans finds the first one. Clipping by the global norm does not help: it "
-        "spreads a NaN to every parameter.",
+        "optax.apply_if_finite around the optimizer, outside optax.MultiSteps; check the loss; "
+        "jax.debug_nans finds the first NaN. Clipping by the global norm does not help: it spreads "
+        "a NaN to every parameter.",
     ),
     _Rule(
         "stuck at the identity",
         "distance",
         "below",
         5e-3,
-        "The transforms move next to nothing.",
-        'gradient="linearized", whose slopes reach farther; initial_theta=perturbed_identity(...) '
+        "The transforms hardly move any pixel.",
+        'gradient="linearized", which sees farther; initial_theta=perturbed_identity(...) '
         "or tiled(); or a larger multiplier and fewer frozen_steps in localization_rate.",
     ),
     _Rule(
@@ -271,16 +270,16 @@ _RULES = (
         "gradient_ratio",
         "below",
         1e-4,
-        "The localization network's gradient is next to nothing beside the rest's.",
-        'gradient="linearized", whose slopes reach farther; antialias=True for crops that '
-        'shrink; or padding="border" where crops lie outside.',
+        "The localization network's gradient is tiny compared with that of the rest.",
+        'gradient="linearized", which sees farther; antialias=True for transforms that shrink '
+        'the image; or padding="border" for crops outside the image.',
     ),
     _Rule(
         "localization gradient dominates",
         "gradient_ratio",
         "above",
-        100.0,  # where trainings on rotated digits go well it reaches 10
-        "The localization network's gradient dwarfs the rest's.",
+        100.0,  # in good trainings on rotated digits the ratio reaches 10
+        "The localization network's gradient is far larger than that of the rest.",
         "a smaller multiplier and some frozen_steps in localization_rate, or "
         "optax.clip_by_global_norm.",
     ),
@@ -292,21 +291,21 @@ _NUMBERS = ("coverage", "scale", "distance", "fold", "nonfinite", *_GRADIENTS)
 def diagnose(
     history: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, window: int = 20
 ) -> Diagnosis:
-    """Says in words what goes wrong, from what :func:`monitor` and :func:`gradient_norms` give.
+    """Finds problems of training in the numbers of :func:`monitor` and :func:`gradient_norms`.
 
-    It looks for transforms that are stuck at the identity, collapsed to a point, gone from the
-    image, folding or not finite, and for a localization gradient that has vanished beside the
-    rest's or dwarfs it. Values that are not finite count wherever they occur; of all else the
-    median of the last records is taken, as single batches scatter. A transformer that has not been
-    trained yet is at the identity, and found stuck.
+    It looks for transforms that are stuck at the identity, collapsed to a point, outside the image,
+    folding or not finite, and for a localization gradient that is tiny or huge compared with that
+    of the rest. Values that are not finite count wherever they occur. Of the other numbers the
+    median of the last records counts, since single batches scatter. A transformer that has not been
+    trained is at the identity, so it is reported as stuck.
 
     Args:
-      history: One record, a list of records, or one mapping from names to the values over time.
-        Other names are passed over, and those that are missing are not judged.
+      history: One record, a list of records, or one mapping from names to arrays over time. Other
+        names are ignored; checks whose numbers are missing are skipped.
       window: Number of last records whose median counts.
 
     Returns:
-      The findings; empty, and printed as ``nothing wrong``, where there is none.
+      The findings; empty, and printed as ``nothing wrong``, if there are none.
 
     Raises:
       ValueError: If ``history`` holds none of the numbers, or ``window`` is not positive.
@@ -320,7 +319,7 @@ def diagnose(
       ['collapsed to a point']
 
     Reference:
-      See :class:`Finding`, and for what is trained Jaderberg et al., arXiv:1506.02025.
+      See :class:`Finding`; the network is that of Jaderberg et al., arXiv:1506.02025.
     """
     _checks.positive("window", window)
     numbers = _evidence(history, window)
@@ -336,7 +335,7 @@ def diagnose(
         for rule in _RULES
         if rule.evidence in numbers and rule.broken_by(numbers[rule.evidence])
     ]
-    # What has collapsed has no orientation left to lose.
+    # The sign of the Jacobian of a collapsed transform means nothing: report no folds.
     collapsed = any(finding.evidence == "scale" for finding in found)
     return Diagnosis(f for f in found if not (collapsed and f.evidence == "fold"))
 
@@ -344,7 +343,7 @@ def diagnose(
 def _evidence(
     history: Mapping[str, Any] | Sequence[Mapping[str, Any]], window: int
 ) -> dict[str, float]:
-    """One number for each name, from the values over time."""
+    """One number per name, from its values over time."""
     records = [history] if isinstance(history, Mapping) else history
     series = {
         name: np.concatenate([np.ravel(np.asarray(r[name], np.float64)) for r in records])
@@ -353,8 +352,8 @@ def _evidence(
     }
     if not any(len(values) for values in series.values()):
         raise ValueError(
-            f"history must hold some of {', '.join(_NUMBERS)}, in every record, as monitor and "
-            f"gradient_norms give them; got {sorted({name for r in records for name in r})}."
+            f"history must hold some of {', '.join(_NUMBERS)}, in every record, as returned by "
+            f"monitor and gradient_norms; got {sorted({name for r in records for name in r})}."
         )
     numbers = {}
     for name, values in series.items():
@@ -373,14 +372,14 @@ def _evidence(
 
 
 def _rotation_angle(matrix: Array) -> Array:
-    """The angle of the rotation nearest to a matrix, that of its polar decomposition."""
+    """The absolute angle of the rotation in the polar decomposition of a matrix."""
     if len(matrix) == 2:
         (a, b), (c, d) = matrix
         return jnp.abs(jnp.arctan2(c - b, a + d))
     if len(matrix) == 1:
         return jnp.zeros_like(matrix[0, 0])
     left, _, right = jnp.linalg.svd(matrix)
-    # A rotation also where the matrix mirrors: the least singular direction is turned round.
+    # If the matrix mirrors, flip the direction of its smallest singular value to get a rotation.
     turned = left.at[:, -1].multiply(jnp.linalg.det(left @ right))
     rotation = turned @ right
     x, y, z = rotation[2, 1], rotation[0, 2], rotation[1, 0]

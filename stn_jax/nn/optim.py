@@ -1,4 +1,4 @@
-"""Training a localization network along with the rest; the only file here that knows optax."""
+"""Labels, learning rates and a regulariser for localization networks; the only file with optax."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,26 +18,26 @@ from stn_jax.transforms import Transform
 
 
 def localization_labels(model: Any) -> Any:
-    """Tells the parameters of localization networks from those of the rest of a model.
+    """Labels each parameter of a model as ``"localization"`` or ``"rest"``.
 
-    Of a Flax NNX module, they are the parameters that are reached through the ``localization`` of
-    a :class:`SpatialTransformer` alone: one that the rest of the model has too, such as a shared
-    backbone's, belongs to the rest. Of a tree of parameters, which holds what is shared once only,
-    they are those with a ``"localization"`` in their path.
+    In a Flax NNX module, ``"localization"`` is a parameter that belongs only to the
+    ``localization`` of some :class:`SpatialTransformer`. A parameter that the rest of the model
+    uses too, such as one of a shared backbone, is ``"rest"``. A tree of parameters does not say
+    which ones are shared; there, ``"localization"`` is a parameter with this word in its path.
 
     Args:
       model: An NNX module, or a tree of parameters: ``nnx.state(model, nnx.Param)``, gradients, or
         the nested dict of a Linen model.
 
     Returns:
-      ``"localization"`` or ``"rest"`` in place of each parameter: a tree like
-      ``nnx.state(model, nnx.Param)``, or like the tree given, for ``optax.partition``, which takes
-      this function itself as well, :func:`localization_rate` and :func:`gradient_norms`.
+      A tree like ``nnx.state(model, nnx.Param)``, or like the given tree, with a label in place of
+      each parameter. ``optax.partition``, :func:`localization_rate` and :func:`gradient_norms` take
+      the tree, or this function itself.
 
     Note:
-      ``nnx.Optimizer(model, tx, wrt=...)`` says by ``wrt`` which parameters it trains. Gradients of
-      more are cut to these without an error: the others stay as they are, and a clip by the global
-      norm does not count them. So label all parameters, and pass ``wrt=nnx.Param``.
+      ``nnx.Optimizer(model, tx, wrt=...)`` trains only the parameters that ``wrt`` selects. It
+      drops gradients of others without an error: those parameters stay as they are, and clipping by
+      the global norm does not count them. So label all parameters, and pass ``wrt=nnx.Param``.
 
     Example:
       >>> import jax
@@ -71,7 +71,7 @@ def localization_labels(model: Any) -> Any:
             return True
         if not isinstance(node, nnx.Module):
             return False
-        # A graph of modules may lead back to one of them.
+        # The graph of modules may have cycles.
         seen = id(node) in visited
         visited.add(id(node))
         return seen
@@ -91,22 +91,22 @@ def localization_rate(
     frozen_steps: int = 0,
     labels: Any = localization_labels,
 ) -> optax.GradientTransformation:
-    """Slows the localization networks down, and holds them still at first.
+    """Scales the updates of localization networks, and freezes them for the first steps.
 
-    Put it last, behind the optimizer: it multiplies what the optimizer would change. Take a tenth
-    beside a network trained from nothing, and as little as 1e-4 beside a pre-trained one, whose
-    crops a few large steps would spoil. Some dozens or hundreds of ``frozen_steps`` let a fresh
-    classifier learn what it looks at before its gradient moves the crops; the optimizer's averages
-    run meanwhile.
+    Put it last in the chain, after the optimizer, whose updates it multiplies. Use 0.1 if the rest
+    of the model is trained from scratch. Use as little as 1e-4 if it is pre-trained: a few large
+    steps would move the crops away from the object. Some dozens or hundreds of ``frozen_steps`` let
+    a new classifier learn before its gradient moves the crops; the optimizer's running averages are
+    updated in these steps, too.
 
     Args:
       multiplier: Factor on the updates of localization parameters; not negative.
-      frozen_steps: Number of first steps in which they do not move.
-      labels: A tree of labels, or a function from the parameters to it. The default goes by the
-        name ``localization``; pass ``localization_labels(model)`` where parameters are shared.
+      frozen_steps: Number of first steps in which these parameters do not change.
+      labels: A tree of labels, or a function from the parameters to the tree. The default looks for
+        the name ``localization``; pass ``localization_labels(model)`` if parameters are shared.
 
     Returns:
-      An optax transformation that leaves all other updates as they are.
+      An optax transformation that does not change other updates.
 
     Raises:
       ValueError: If ``multiplier`` or ``frozen_steps`` is negative; or, at ``init``, if no
@@ -139,9 +139,9 @@ def localization_rate(
         tree = labels(params) if callable(labels) else labels
         if "localization" not in jax.tree.leaves(tree):
             raise ValueError(
-                "labels must name a localization parameter; got none. Call the attribute that "
-                "holds the network localization, pass labels=localization_labels(model), or leave "
-                "localization_rate out for a model without a spatial transformer."
+                "labels must name a localization parameter; got none. Name the attribute that "
+                "holds the network localization, or pass labels=localization_labels(model). A "
+                "model without a spatial transformer does not need localization_rate."
             )
         return jax.tree.map(lambda label: label == "localization", tree)
 
@@ -161,19 +161,19 @@ def identity_penalty(
 ) -> Float[Array, "*batch"]:
     """A regulariser that pulls transforms towards the identity: the mean of ``|T(p) − p|²``.
 
-    It measures all families alike, in normalised units of the image, whatever their parameters
-    mean. Add ``weight * identity_penalty(...).mean()`` to the loss, with a weight of 0.1 to begin
-    with: beside a cross-entropy that is little for crops inside the image and much far outside.
+    It is a squared length in normalised units, so it compares across families. Add
+    ``weight * identity_penalty(...).mean()`` to the loss, and start with a weight of 0.1. Compared
+    with a cross-entropy this is small for crops inside the image, and large for crops far outside.
 
     Args:
       transform: A family of maps from target to source points.
-      theta: Its parameters ``[..., num_params]``, as :meth:`SpatialTransformer.localize` gives.
-      output_shape: Spatial shape of the lattice over which the mean is taken; a coarse one does,
-        and 8 points along each axis are taken when ``None``.
+      theta: Parameters ``[..., num_params]``, from :meth:`SpatialTransformer.localize`.
+      output_shape: Spatial shape of the lattice over which the mean is taken. A coarse lattice
+        suffices; ``None`` takes 8 points along each axis.
       align_corners: As in :func:`stn_jax.regular_grid`.
 
     Returns:
-      ``[...]``, squares of normalised lengths, in float32 at least.
+      ``[...]``, squares of normalised lengths, in float32 or wider.
 
     Raises:
       ValueError: If the last axis of ``theta`` has the wrong length, or ``output_shape`` does not
@@ -189,8 +189,8 @@ def identity_penalty(
       [25.0, 0.0]
 
     Reference:
-      The square of :func:`stn_jax.diagnostics.distance_from_identity`; for images and their
-      distortions see Jaderberg et al., arXiv:1506.02025.
+      The square of :func:`stn_jax.diagnostics.distance_from_identity`. The transforms are those of
+      Jaderberg et al., arXiv:1506.02025.
     """
     theta = _checks.batch_of_theta(theta, transform.num_params, transform.name)
     output_shape = transform.ndim * (8,) if output_shape is None else output_shape
@@ -208,8 +208,8 @@ def identity_penalty(
 def _labelled(tree: Any, is_localization: Callable[[tuple[Any, ...]], bool]) -> Any:
     """A label in place of each parameter, by its path in the model.
 
-    In place of a whole Flax variable, since an ``nnx.Optimizer`` shows optax at times the variables
-    and at times their values, and a label stands for either.
+    A label replaces a whole Flax variable: ``nnx.Optimizer`` passes to optax sometimes variables
+    and sometimes their values, and the label then fits both.
     """
 
     def label(path: tuple[Any, ...], _: Any) -> str:

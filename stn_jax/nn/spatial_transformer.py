@@ -23,36 +23,36 @@ from stn_jax.warp import warp
 class SpatialTransformer(nnx.Module):
     """Localization network, transform and sampler in one layer.
 
-    With ``num_steps=K`` above 1 it is compositional: the localization network, the same in every
-    step, sees the image as the steps so far warp it and adds a step. The image itself is resampled
-    once, by all steps together. Warping by ``T₁``, then the result by ``T₂``, reads the image at
-    ``T₁(T₂(p))``: the last step is the first that a target point passes. So the whole map,
-    :attr:`composition`, is ``stn_jax.chain`` of K transforms, and theta holds the last step's
-    parameters first: ``[batch, K·num_params]``. Where the network starts elsewhere than at the
-    identity, each step starts there.
+    With ``num_steps=K`` above 1 it is compositional. In each step the same localization network
+    sees the image, warped by the steps before, and adds a transform. In the end the original image
+    is resampled once, by the composition of all steps. Warping by ``T₁`` and the result by ``T₂``
+    reads the image at ``T₁(T₂(p))``, so a target point passes the last step first. The whole map,
+    :attr:`composition`, is therefore ``stn_jax.chain`` of K transforms whose theta,
+    ``[batch, K·num_params]``, holds the last step's parameters first. The initial theta of the
+    network is that of every step.
 
-    Theta comes with the output by ``return_theta=True``. From inside a larger model it is had in
-    the same forward pass by ``nnx.capture``; see the example.
+    ``return_theta=True`` returns theta along with the output. Inside a larger model,
+    ``nnx.capture`` gets theta in the same forward pass; see the example.
 
     Args:
       localization: Any callable from images ``[batch, height, width, channels]`` to theta,
         ``[batch, num_params]``, or ``[batch, N, num_params]`` (or flat, ``[batch, N·num_params]``)
         for N parallel transforms.
-      transform: The family of transforms, of one step. JAX arrays in it, such as control points,
-        are taken as constants, and cannot be traced.
-      output_shape: Spatial shape of the output; the input's when ``None``.
-      num_transforms: Number N of parallel transforms; that of the network's head when ``None``, or
-        1 where it has none of this library's. In a next step each goes on from its own output: the
-        n-th by the n-th theta that the network gives there.
-      num_steps: Number K of steps composed to one map; the localization network runs in each.
-      kernel: As in :func:`stn_jax.warp`; so are all that follow.
-      padding: What lies outside the image.
-      fill_value: The value of constant padding.
-      align_corners: Whether −1 and 1 are centres of corner pixels rather than outer edges.
-      antialias: Whether what is made smaller is averaged.
+      transform: The family of transforms of one step. JAX arrays in it, such as control points, are
+        constants and cannot be traced.
+      output_shape: Spatial shape of the output; ``None`` takes that of the input.
+      num_transforms: Number N of parallel transforms. ``None`` takes that of the network's head, or
+        1 if the head is not from this library. With several steps, the n-th transform continues
+        from the n-th output, by the n-th theta that the network gives for that output.
+      num_steps: Number K of steps that are composed; the localization network runs in each.
+      kernel: As in :func:`stn_jax.warp`, like the options below.
+      padding: Values of the pixels outside the image.
+      fill_value: Value of constant padding.
+      align_corners: Whether −1 and 1 are the centres of the corner pixels rather than outer edges.
+      antialias: Whether to average input pixels where the transform shrinks the image.
       gradient: The derivative with respect to the coordinates.
       deterministic: Whether the images' gradient has the same bits on every run.
-      implementation: Name of the engine that samples; the best that can serve where ``None``.
+      implementation: Name of the sampling engine; ``None`` takes the best that supports the call.
 
     Raises:
       ValueError: If an option is unknown, or shapes do not fit.
@@ -70,7 +70,7 @@ class SpatialTransformer(nnx.Module):
       >>> bool((st(images) == images).all())  # untrained, it is the identity
       True
 
-      Theta beside the output, of two steps, and what it looks like:
+      Return theta along with the output, here of two steps:
 
       >>> st = stnn.SpatialTransformer(localization, transform, num_steps=2)
       >>> out, theta = st(images, return_theta=True)
@@ -79,8 +79,8 @@ class SpatialTransformer(nnx.Module):
       >>> stn.diagnostics.distance_from_identity(st.composition, theta[0], (28, 28)).item()
       0.0
 
-      Out of any model that holds spatial transformers, by their places in it; works under
-      ``nnx.jit`` and ``jax.jit`` too:
+      Get theta from inside any model, by the path of the module; this works under ``nnx.jit`` and
+      ``jax.jit``, too:
 
       >>> model = nnx.Sequential(st, jnp.sin)
       >>> forward = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)
@@ -124,7 +124,7 @@ class SpatialTransformer(nnx.Module):
         if output_shape is not None:
             output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
         self.localization = localization
-        # Without leaves, since those would be arrays of the model's state.
+        # ``closed`` hides the transform's arrays, which Flax would add to the model's state.
         self.transform = closed(transform)
         self.output_shape = output_shape
         if num_transforms is None:
@@ -138,15 +138,15 @@ class SpatialTransformer(nnx.Module):
         self.align_corners = align_corners
         self.antialias = antialias
         self.gradient = gradient
-        # Not ``deterministic``, which nnx.Module.train and eval set wherever they find it.
+        # Not named ``deterministic``: nnx.Module.train and eval overwrite that attribute.
         self.deterministic_gradient = deterministic
         self.implementation = implementation
 
     @property
     def composition(self) -> Transform:
-        """The whole map, of which :meth:`localize` gives theta: for warps, diagnostics, drawings.
+        """The map of all steps, whose theta :meth:`localize` returns; ``transform`` for one step.
 
-        ``transform`` itself for one step.
+        Use it with :func:`stn_jax.warp` and with diagnostics and drawings of that theta.
         """
         return _steps(self.transform, self.num_steps)
 
@@ -161,7 +161,7 @@ class SpatialTransformer(nnx.Module):
           N > 1 transforms.
 
         Raises:
-          ValueError: If the localization network gives another shape.
+          ValueError: If the localization network returns another shape.
         """
         theta = self._regress(images)
         for steps in range(1, self.num_steps):
@@ -177,7 +177,7 @@ class SpatialTransformer(nnx.Module):
 
         Args:
           images: ``[batch, height, width, channels]``.
-          theta: As :meth:`localize` gives it: ``[batch, num_params]`` of :attr:`composition`, or
+          theta: As returned by :meth:`localize`: ``[batch, num_params]`` of :attr:`composition`, or
             ``[batch, N, num_params]`` for N > 1 transforms.
 
         Returns:
@@ -200,29 +200,29 @@ class SpatialTransformer(nnx.Module):
     def __call__(
         self, images: Float[Array, "batch *space channels"], *, return_theta: bool = False
     ) -> Float[Array, "batch ..."] | tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]:
-        """:meth:`localize` and :meth:`warp` in one.
+        """Runs :meth:`localize`, then :meth:`warp`.
 
         Args:
           images: ``[batch, height, width, channels]``.
-          return_theta: Whether theta is given beside the output.
+          return_theta: Whether to return theta, too.
 
         Returns:
           ``[batch, *output_shape, channels]``, or ``[batch, N, *output_shape, channels]``; with
-          ``return_theta`` a pair of that and what :meth:`localize` gives.
+          ``return_theta`` a pair of that array and theta.
         """
         theta = self.localize(images)
         out = self.warp(images, theta)
         return (out, theta) if return_theta else out
 
     def _regress(self, images: Array) -> Array:
-        """One pass of the localization network, its output checked and shaped."""
+        """Runs the localization network; checks and reshapes its output."""
         theta = self.localization(images)
         batch = images.shape[0]
         shape = self._theta_shape(batch, self.transform)
         flat = (batch, self.num_transforms * self.transform.num_params)
         if theta.shape not in (shape, flat):
             raise ValueError(
-                f"localization must give theta of shape {shape}"
+                f"localization must return theta of shape {shape}"
                 + (f" or {flat}" if flat != shape else "")
                 + f" for {self.num_transforms} {self.transform.name} transform(s); "
                 f"got {theta.shape}."
@@ -230,7 +230,7 @@ class SpatialTransformer(nnx.Module):
         return theta.reshape(shape)
 
     def _next_step(self, seen: Array) -> Array:
-        """Theta of one more step; of N parallel transforms, each from its own output."""
+        """Theta of one more step; each of N parallel transforms takes it from its own output."""
         if self.num_transforms == 1:
             return self._regress(seen)
         batch, number = seen.shape[:2]
@@ -241,7 +241,7 @@ class SpatialTransformer(nnx.Module):
     def _resample(
         self, images: Array, transform: Transform, theta: Array, shape: Sequence[int] | None
     ) -> Array:
-        """The images through one resampling; N of each for N parallel transforms."""
+        """Warps each image once, or N times for N parallel transforms."""
 
         def warp_one(image: Array, theta: Array) -> Array:
             return warp(
@@ -264,11 +264,11 @@ class SpatialTransformer(nnx.Module):
         return jax.vmap(warp_one)(images, theta)
 
     def _theta_shape(self, batch: Any, transform: Transform) -> tuple[Any, ...]:
-        """For a number of images, which has no value yet while a model is exported for any."""
+        """The shape of theta for a batch size, which is symbolic while a model is exported."""
         parallel = () if self.num_transforms == 1 else (self.num_transforms,)
         return (batch, *parallel, transform.num_params)
 
 
 def _steps(transform: Transform, number: int) -> Transform:
-    """A number of steps of one family, as one map."""
+    """The composition of a number of steps of one family."""
     return transform if number == 1 else chain(*number * [transform])

@@ -274,7 +274,7 @@ BAD = {
         lambda: stnn.FeatureLocalization(jnp.sin, 5, AFFINE, rngs=nnx.Rngs(0))(
             jnp.ones((2, 3, 2, 1))
         ),
-        r"features must give 5 features an image.*\(2, 3, 2, 1\), 6 an image",
+        r"features must return 5 features per image.*\(2, 3, 2, 1\), 6 per image",
     ),
 }
 
