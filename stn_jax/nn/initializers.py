@@ -164,8 +164,8 @@ def tiled(
             f"tiled cannot express its crops, of scale {sizes[0].tolist()} around "
             f"{centres.tolist()}, in a {transform.name} transform. Give a scale that the family "
             "can express, such as tiled(scale=0.5) if its scale is fixed at 0.5; use a family that "
-            "scales and shifts, such as attention or affine; widen the radius of a bounded family; "
-            "or pass theta itself as initial_theta."
+            "scales and shifts, such as attention or affine; use a wider radius for a bounded "
+            "family; or pass theta itself as initial_theta."
         )
 
     return crops

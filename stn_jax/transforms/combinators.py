@@ -52,7 +52,7 @@ def chain(*transforms: Transform | Sequence[Transform]) -> Transform:
     if len(transforms) == 1 and isinstance(transforms[0], Sequence):
         transforms = tuple(transforms[0])
     if not transforms:
-        raise ValueError("chain needs at least one transform; got none.")
+        raise ValueError("chain needs one or more transforms; got none.")
     parts = [_checks.instance("transforms", t, Transform, "stn_jax.affine()") for t in transforms]
     if len({t.ndim for t in parts}) > 1:
         dimensions = ", ".join(f"{t.name}: {t.ndim}" for t in parts)
