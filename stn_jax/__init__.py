@@ -100,7 +100,7 @@ _RENAMED = {"inverse": "inverted"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a submodule when it is first used: Flax comes with ``nn``, matplotlib is optional."""
+    """Imports a submodule when it is first used: ``nn`` needs Flax, ``visualize`` matplotlib."""
     renamed = new_name(__name__, name, _RENAMED)
     if renamed is not None:
         return globals()[renamed]

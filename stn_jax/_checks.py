@@ -1,4 +1,4 @@
-"""What is wrong with an argument, said at trace time: what, expected, got, remedy."""
+"""Checks of arguments, at trace time. Errors say what, expected, got and remedy."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def spatial_shape(name: str, shape: Sequence[Any], ndim: int | None = None) -> tuple[Any, ...]:
-    """A spatial shape as a tuple of positive integers, or of symbols during an export."""
+    """Checks a spatial shape; returns a tuple of positive integers, or symbols in an export."""
     try:
         sizes = tuple(
             size if jax.export.is_symbolic_dim(size) else operator.index(size) for size in shape
@@ -36,7 +36,7 @@ def spatial_shape(name: str, shape: Sequence[Any], ndim: int | None = None) -> t
 
 
 def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating dtype.") -> Array:
-    """An array of a real floating dtype, widened to float32 at least."""
+    """Checks that an array is real and floating; returns it in float32 or wider."""
     array = jnp.asarray(array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must have a floating dtype; got {array.dtype}. {remedy}")
@@ -44,13 +44,13 @@ def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating d
 
 
 def as_float(array: Array) -> Array:
-    """The array in its dtype, or in float32 where that holds fewer digits or integers."""
+    """The array in its dtype; integers and half-precision floats become float32."""
     wide = jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits >= 32
     return array if wide else array.astype(jnp.float32)
 
 
 def points(name: str, array: Any, ndim: int) -> Array:
-    """Points with ``ndim`` coordinates on the last axis, in float32 at least."""
+    """Checks points with ``ndim`` coordinates each; returns them in float32 or wider."""
     array = floating(name, array)
     if array.ndim < 1 or array.shape[-1] != ndim:
         order = "(x, y)" if ndim == 2 else "(x, y, z)" if ndim == 3 else "(x,)"
@@ -62,7 +62,7 @@ def points(name: str, array: Any, ndim: int) -> Array:
 
 
 def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
-    """An unbatched, channels-last image with ``ndim`` spatial axes."""
+    """Checks an unbatched, channels-last image with ``ndim`` spatial axes."""
     array = jnp.asarray(array)
     if array.ndim != ndim + 1:
         axes = ("depth", "height", "width")[-ndim:]
@@ -81,18 +81,18 @@ def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
     if not (integers_allowed or jnp.issubdtype(array.dtype, jnp.floating)):
         raise TypeError(
             f'image must have a floating dtype for any kernel but "nearest"; got {array.dtype}. '
-            'Convert it, image.astype("float32"), or take kernel="nearest".'
+            'Convert it, image.astype("float32"), or use kernel="nearest".'
         )
     if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 2:
         raise TypeError(
-            f"image must be of at least 16 bits where it is floating; got {array.dtype}. "
+            f"a floating image must have at least 16 bits; got {array.dtype}. "
             'Convert it, image.astype("bfloat16").'
         )
     return array
 
 
 def option(name: str, value: str, table: Mapping[str, T]) -> T:
-    """The entry of a table of modes; its keys are the error message."""
+    """Looks up a mode in a table; the error lists the keys."""
     if not isinstance(value, str) or value not in table:
         accepted = ", ".join(repr(key) for key in table)
         raise ValueError(f"{name} must be one of {accepted}; got {value!r}.")
@@ -100,7 +100,7 @@ def option(name: str, value: str, table: Mapping[str, T]) -> T:
 
 
 def vector(name: str, array: Any, size: int, meaning: str) -> Array:
-    """A flat vector of ``size`` floats, in float32 at least."""
+    """Checks a flat vector of ``size`` floats; returns it in float32 or wider."""
     array = floating(name, array)
     if array.shape != (size,):
         remedy = ""
@@ -113,15 +113,15 @@ def vector(name: str, array: Any, size: int, meaning: str) -> Array:
 
 
 def widest(*dtypes: Any) -> Any:
-    """The widest of some floating dtypes, float32 at least; also where JAX must not promote."""
+    """The widest of some floating dtypes, float32 or float64; under strict promotion, too."""
     bits = max(jnp.finfo(dtype).bits for dtype in dtypes)
     return jnp.dtype("float64") if bits > 32 else jnp.dtype("float32")
 
 
 def aspect(value: Any, ndim: int) -> Any:
-    """How long the sides of an image are along ``(x, y)`` or ``(x, y, z)``, the last being 1.
+    """Checks an aspect; returns the sides of the image, x first, in units of the last side.
 
-    NumPy's in float64, JAX's in float32 at least.
+    Returns NumPy arrays in float64, JAX arrays in float32 or wider.
     """
     given = as_float(value) if isinstance(value, jax.Array) else np.asarray(value, np.float64)
     given = given.reshape(1) if given.ndim == 0 else given
@@ -143,7 +143,7 @@ def common_dtype(*arrays: Array) -> list[Array]:
 
 
 def positive(name: str, value: SupportsIndex) -> int:
-    """A count of at least 1, as a Python integer."""
+    """Checks a count of at least 1; returns a Python integer."""
     try:
         count = operator.index(value)
     except TypeError:
@@ -154,7 +154,7 @@ def positive(name: str, value: SupportsIndex) -> int:
 
 
 def instance(name: str, value: Any, kind: type[T], example: str) -> T:
-    """A value of a given class."""
+    """Checks the class of a value."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise TypeError(
@@ -164,14 +164,14 @@ def instance(name: str, value: Any, kind: type[T], example: str) -> T:
 
 
 def batch_of(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    """A batch of arrays of a given shape."""
+    """Checks a batch of arrays of a given shape."""
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         expected = ", ".join(str(size) for size in shape)
         raise ValueError(f"{name} must have shape [batch, {expected}]; got {array.shape}.")
 
 
 def batch_of_theta(theta: Any, num_params: int, name: str) -> Array:
-    """Parameters of transforms on the last axis, in float32 at least."""
+    """Checks parameters of transforms on the last axis; returns them in float32 or wider."""
     theta = floating("theta", theta)
     if theta.ndim < 1 or theta.shape[-1] != num_params:
         raise ValueError(

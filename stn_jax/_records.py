@@ -1,9 +1,8 @@
-"""Frozen records that know how they were made: by which function, from which arguments.
+"""Frozen records that keep their recipe: the function that made them, and its arguments.
 
-Two closures of the same formula are two objects, and neither can be pickled; so are two records
-that hold them. A record that keeps its recipe, a function and its arguments, is compared, hashed,
-copied and pickled by the recipe. It is a pytree as well: the JAX arrays among its arguments are the
-leaves, and all else is structure.
+Two closures of the same formula are different objects, and cannot be pickled; so are two records of
+such closures. A record with a recipe is compared, hashed, copied and pickled by the recipe instead.
+It is also a pytree: JAX arrays among its arguments are the leaves, everything else is structure.
 """
 
 import dataclasses
@@ -19,14 +18,14 @@ import numpy as np
 Parameters = ParamSpec("Parameters")
 R = TypeVar("R", bound="Record")
 
-# The records without leaves that are in use, by recipe; an entry goes when its record goes.
+# The records without leaves that are in use, by recipe. An entry vanishes with its record.
 _in_use: "weakref.WeakValueDictionary[Any, Any]" = weakref.WeakValueDictionary()
 
 
 class Record:
     """Base class of frozen dataclasses that keep their recipe; see :func:`maker`, :func:`register`.
 
-    A record that was made from its fields, by no maker, is compared by its fields.
+    A record without a recipe is compared by its fields.
     """
 
     @property
@@ -35,7 +34,7 @@ class Record:
 
     @functools.cached_property
     def _key(self) -> Any:
-        """Compared and hashed in place of the record."""
+        """The value that is compared and hashed in place of the record."""
         if self._recipe is not None:
             return self._recipe.key
         return tuple((name, _content(value)) for name, value in self._fields().items())
@@ -48,7 +47,7 @@ class Record:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    # A copy of a frozen record of pure functions would differ from it by nothing but identity.
+    # Records are frozen and hold pure functions, so a copy is the record itself.
     def __copy__(self: R) -> R:
         return self
 
@@ -58,7 +57,7 @@ class Record:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._recipe is None:
             return _from_fields, (type(self), self._fields())
-        # Unpickled in this process, it is this record again.
+        # Keep the record, so that unpickling in this process returns the same object.
         _in_use.setdefault(self._recipe.key, self)
         recipe = self._recipe
         parts = recipe.make, recipe.names, recipe.values, recipe.keywords, recipe.places
@@ -77,9 +76,9 @@ class Recipe:
       make: A function that :func:`maker` returned.
       names: Names of the arguments, for messages.
       values: The arguments.
-      keywords: Names of those that are passed by keyword, the last ones.
-      places: Positions of those that are children of the pytree.
-      kind: The class of the record, once it is made.
+      keywords: Names of the last arguments, which are passed by keyword.
+      places: Positions of the arguments that are children of the pytree.
+      kind: The class of the record; set when the record is made.
     """
 
     make: Callable[..., Any]
@@ -114,7 +113,7 @@ class Recipe:
 
     @functools.cached_property
     def key(self) -> Any:
-        """Compared and hashed in place of the recipe."""
+        """The value that is compared and hashed in place of the recipe."""
         return self.make, self.keywords, self.places, tuple(map(_content, self.values))
 
     @property
@@ -131,7 +130,7 @@ class Recipe:
         )
 
     def is_complete(self) -> bool:
-        """Whether the children are records and arrays: JAX puts placeholders there at times."""
+        """Whether all children are records and arrays, rather than placeholders of JAX."""
         return all(
             isinstance(child, (jax.Array, np.ndarray))
             or (isinstance(child, Record) and (not child._recipe or child._recipe.is_complete()))
@@ -139,11 +138,11 @@ class Recipe:
         )
 
     def record(self) -> Any:
-        """The record."""
+        """Makes the record."""
         first = len(self.values) - len(self.keywords)
         options = dict(zip(self.keywords, self.values[first:], strict=True))
         made = self.make.__wrapped__(*self.values[:first], **options)  # type: ignore[attr-defined]
-        # Another object, since the maker may hand on a record with a recipe of its own.
+        # A new object, since the maker may return a record that already has a recipe.
         record = object.__new__(type(made))
         record.__dict__.update(made._fields(), recipe=self)
         self.__dict__["kind"] = type(made)
@@ -151,12 +150,12 @@ class Recipe:
 
     @functools.cached_property
     def flat(self) -> tuple[tuple[Any, ...], "_Structure"]:
-        """Children and structure of the pytree."""
+        """The children and the structure of the pytree."""
         return self._flatten(self.places)
 
     @functools.cached_property
     def flat_opened(self) -> tuple[tuple[Any, ...], "_Structure"]:
-        """The same with NumPy arrays as children, too."""
+        """The same, with NumPy arrays as children, too."""
         arrays = [place for place, v in enumerate(self.values) if isinstance(v, np.ndarray)]
         children, structure = self._flatten(tuple(sorted({*self.places, *arrays})))
         return tuple(Opened(c) if isinstance(c, Record) else c for c in children), structure
@@ -168,7 +167,7 @@ class Recipe:
 
 
 class _Structure:
-    """All of a recipe but the children: what a pytree keeps beside them, compared by content."""
+    """The recipe without its children: the static part of the pytree, compared by content."""
 
     def __init__(self, recipe: Recipe, rest: tuple[Any, ...], places: tuple[int, ...]) -> None:
         self.make, self.names, self.keywords = recipe.make, recipe.names, recipe.keywords
@@ -196,7 +195,8 @@ class _Structure:
         recipe = Recipe(self.make, self.names, tuple(values), self.keywords, self.places)
         if recipe.is_complete():
             return recipe.record()
-        # Around placeholders, as in trees of shapes or axes: it has no fields, only children.
+        # JAX put placeholders in place of children, as in a tree of shapes or axes. The function
+        # cannot run on them, so make an object without fields.
         holder = object.__new__(self.kind)
         recipe.__dict__["kind"] = self.kind
         holder.__dict__["recipe"] = recipe
@@ -205,17 +205,17 @@ class _Structure:
 
 @jax.tree_util.register_pytree_node_class
 class Opened:
-    """A record as an argument of a jitted function, its NumPy arrays as leaves, too.
+    """Wraps a record as an argument of a jitted function; its NumPy arrays are leaves, too.
 
-    The function receives the record itself. It is compiled once for all values of the arrays; with
-    the record as a static argument it would be compiled for each of them.
+    The function receives the record itself, and is compiled once for all values of the arrays. With
+    the record as a static argument, it would be compiled for each value.
     """
 
     def __init__(self, record: Record) -> None:
         self.record = record
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
-        """The children, and the structure or a record that has none."""
+        """The children and the structure; a record without a recipe is its own structure."""
         recipe = self.record._recipe
         if recipe is None:
             return (), self.record
@@ -229,10 +229,10 @@ class Opened:
 
 
 def _canonical(child: Any) -> Any:
-    """A NumPy array in the dtype that JAX gives it now, so that JAX need not convert it.
+    """Converts a NumPy array to the dtype that JAX would use now.
 
-    JAX 0.10.2 keeps the constant that it made of an array object. Where ``jax_enable_x64`` has
-    changed since, the constant has the wrong dtype and an inner jitted function does not lower.
+    JAX 0.10.2 caches the constant that it makes of an array object. If ``jax_enable_x64`` changes
+    later, the cached constant has the wrong dtype, and an inner jitted function does not lower.
     """
     if not isinstance(child, np.ndarray):
         return child
@@ -240,10 +240,10 @@ def _canonical(child: Any) -> Any:
 
 
 def maker(make: Callable[Parameters, R]) -> Callable[Parameters, R]:
-    """A function whose records know that it made them, and from which arguments.
+    """Decorates a function that makes records, so that they keep their recipe.
 
-    The arguments are records, arrays, or anything hashable. Calls with equal arguments, however
-    these are passed, give the same record while it is in use, and an equal one later.
+    The arguments are records, arrays, or anything hashable. Calls with equal arguments, positional
+    or by keyword, return the same record while it is in use, and an equal one later.
     """
     signature = inspect.signature(make)
 
@@ -267,10 +267,10 @@ def register(kind: type[R]) -> type[R]:
 
 
 def closed(record: R) -> R:
-    """The record with concrete JAX arrays in it as NumPy arrays, so that it has no leaves.
+    """The record with its JAX arrays converted to NumPy, so that it has no leaves.
 
     Raises:
-      TypeError: If an array is traced and has no value yet.
+      TypeError: If an array is traced.
     """
     recipe = record._recipe
     if recipe is None or not recipe.has_leaves():
@@ -297,7 +297,7 @@ def _from_recipe(*parts: Any) -> Any:
 
 
 def _interned(recipe: Recipe) -> Any:
-    """The record of a recipe, the same one while it is in use."""
+    """The record of a recipe; the same object while that is in use."""
     record = _in_use.get(recipe.key)
     if record is None:
         record = _in_use.setdefault(recipe.key, recipe.record())
@@ -305,7 +305,7 @@ def _interned(recipe: Recipe) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """An argument that nobody can change later; NumPy's scalars as Python's."""
+    """Makes an argument immutable; NumPy scalars become Python numbers."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray) and value.flags.writeable:
@@ -327,7 +327,7 @@ def _check_argument(make: Callable[..., Any], name: str, value: Any) -> None:
 
 
 def _content(value: Any) -> Any:
-    """Compared and hashed in place of an argument or field."""
+    """The value that is compared and hashed in place of an argument or field."""
     if isinstance(value, jax.core.Tracer):
         return _Traced(value)
     if isinstance(value, (np.ndarray, jax.Array)):
@@ -337,7 +337,7 @@ def _content(value: Any) -> Any:
 
 
 class _Traced:
-    """A traced array, which has no content to compare yet."""
+    """A traced array; it has no values to compare, so it is compared by identity."""
 
     def __init__(self, array: jax.Array) -> None:
         self.array = array
@@ -347,7 +347,7 @@ class _Traced:
 
     def __hash__(self) -> int:
         raise TypeError(
-            "a transform made from traced arrays cannot be hashed: its numbers are not known yet. "
+            "a transform made from traced arrays cannot be hashed, since they have no values yet. "
             "Pass it to a jitted function as an ordinary argument, not as a static one, and make "
             f"modules outside of jit; got {self.array}."
         )

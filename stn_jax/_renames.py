@@ -1,4 +1,4 @@
-"""Old names that still work for one version, with a warning that says the new one."""
+"""Old names that still work for one version, with a warning that names the new one."""
 
 import functools
 import warnings
@@ -9,7 +9,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
-    """A decorator of a function whose argument ``new`` was called ``old``."""
+    """Decorates a function whose argument ``new`` used to be called ``old``; it accepts both."""
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
@@ -29,7 +29,7 @@ def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
 
 
 def new_name(module: str, name: str, renames: Mapping[str, str]) -> str | None:
-    """The name that a module's ``name`` has now, with a warning; ``None`` if it was not renamed."""
+    """Looks up the new name of a renamed object, and warns; ``None`` if it was not renamed."""
     if name not in renames:
         return None
     _warn(f"{module}.{name}", f"{module}.{renames[name]}", depth=2)

@@ -1,6 +1,6 @@
 """The output lattice, and the conversion between normalised and pixel coordinates.
 
-This is the only file that knows what ``align_corners`` means:
+``align_corners`` decides what normalised coordinates mean:
 
 * ``align_corners=False``: −1 and 1 are the outer edges of the image, so pixel ``i`` of ``n`` has
   its centre at ``(2 i + 1) / n − 1`` and a unit of length is ``n / 2`` pixels;
@@ -22,10 +22,10 @@ from jaxtyping import Array, Bool, Float
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 
-# The size of an axis: a number, or a symbol while a program is exported for any size.
+# The size of an axis: an integer, or a symbol while a program is exported for any size.
 Size = Any
 
-# Beyond every image, and finite whatever it is multiplied with.
+# A coordinate outside every image, small enough that its products stay finite.
 _FARTHEST = 2.0**60
 
 
@@ -36,9 +36,9 @@ def regular_grid(
 
     Args:
       shape: Spatial shape of the output, ``(height, width)`` or ``(depth, height, width)``.
-      align_corners: Whether −1 and 1 are the centres of the corner pixels rather than the outer
+      align_corners: If true, −1 and 1 are the centres of the corner pixels; if false, the outer
         edges of the image.
-      dtype: Floating dtype of the points; JAX's default (float32) when ``None``.
+      dtype: Floating dtype of the points; ``None`` takes JAX's default, float32.
 
     Returns:
       Points ``[*shape, n]``, ``(x, y)`` or ``(x, y, z)`` on the last axis. An axis of one pixel
@@ -129,8 +129,8 @@ def pixels_from_grid(
 ) -> list[Float[Array, "*out"]]:
     """Pixel coordinates of a sampling grid, one array per coordinate.
 
-    The same point gives the same bits wherever it stands, and a point that was rounded from a
-    whole or a half pixel, as those of :func:`regular_grid` are, gives that.
+    Equal points give equal bits, wherever they are in the grid. Points that were rounded from a
+    whole or half pixel, such as those of :func:`regular_grid`, give exactly that pixel.
     """
     sizes, scale, centre = _axes(shape, align_corners, grid.dtype)
     return [
@@ -142,12 +142,11 @@ def pixels_from_grid(
 def pixels_from_displacement(
     displacement: Float[AnyArray, "*out n"], shape: tuple[Size, ...], *, align_corners: bool
 ) -> list[Float[Array, "*out"]]:
-    """Source pixel coordinates, given how far each point of the output lattice is moved.
+    """Source pixel coordinates, from the displacement of each point of the output lattice.
 
-    They are measured from the lattice, ``pixel = lattice pixel + displacement · size / 2``, so
-    without a displacement they are whole where input and output have one size. Points of the
-    lattice that are sent to a whole or a half pixel give that, up to the rounding of their
-    coordinates.
+    They are computed as ``pixel = lattice pixel + displacement · size / 2``. So without
+    displacement they are exactly whole if input and output have the same size. A result within
+    rounding error of a whole or half pixel is set to that pixel.
 
     Args:
       displacement: ``T(p) − p`` in normalised units at each point ``p`` of the output lattice.
@@ -164,7 +163,7 @@ def pixels_from_displacement(
         for out, size in zip(reversed(out_shape), reversed(shape), strict=True)
     ]
     starts, parts = _along_axes(lattice, out_shape), by_coordinate(displacement)
-    # Rounded are the lattice's point, the point that it is sent to, and their difference.
+    # 2.5 sizes of rounding: of the lattice point, of the point it is sent to, of their difference.
     return [
         _moved(start, part, factor, 2.5 * size)
         for start, part, factor, size in zip(starts, parts, scale, sizes, strict=True)
@@ -172,9 +171,9 @@ def pixels_from_displacement(
 
 
 def by_coordinate(points: Float[AnyArray, "*out n"]) -> list[Array]:
-    """One array per coordinate.
+    """Splits points into one array per coordinate.
 
-    The derivative of a split is a concatenation; that of indexing would be a sum of arrays.
+    The transpose of a split is a concatenation; that of indexing would be a sum of arrays.
     """
     parts = jax.lax.split(points, [1] * points.shape[-1], axis=points.ndim - 1)
     return [part[..., 0] for part in parts]
@@ -190,18 +189,18 @@ def _axes(
 
 @jax.custom_jvp
 def _moved(start: Array, offset: Array, scale: Any, length: Any) -> Array:
-    """``start + offset · scale`` in pixels, rounded alike wherever it is computed.
+    """``start + offset · scale`` in pixels, rounded the same way wherever it is computed.
 
-    Compilers contract a product and a sum to one operation with one rounding, in some loops and not
-    in others, and join factors. Between the bounds, which also keep what is infinite finite, they
-    cannot. What differs from a whole or a half pixel by less than is lost to rounding, of points
-    up to ``length`` pixels apart, is taken for that pixel.
+    In some loops compilers fuse a product and a sum into one operation with one rounding, and merge
+    factors. The minimum and maximum prevent this, and keep infinite offsets finite. A result that
+    differs from a whole or half pixel by less than the rounding error, of points up to ``length``
+    pixels apart, is set to that pixel.
     """
     eps = jnp.finfo(start.dtype).eps
     product = jnp.minimum(jnp.maximum(offset, -_FARTHEST) * scale, _FARTHEST)
     pixel = start + product
     nearest = jnp.round(2 * pixel) / 2
-    # Factors that are powers of 2, so that the products are exact.
+    # eps is a power of 2, so these products are exact.
     noise = jnp.abs(pixel) * eps + length * (eps / 2)
     return jnp.where(jnp.abs(pixel - nearest) <= noise, nearest, pixel)
 
@@ -212,14 +211,14 @@ def _moved_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 class Coverage(NamedTuple):
-    """Which points of an output read from inside the input, and how many.
+    """Which points of an output read from inside the input, and their share.
 
     Inside means from −1 to 1 along every axis: up to the outer edges of the image, or up to the
     centres of its corner pixels under ``align_corners=True``.
 
     Attributes:
       mask: ``[*out]``, true inside.
-      fraction: The share of it that is true.
+      fraction: Share of points that are inside.
 
     Example:
       >>> import jax.numpy as jnp
@@ -230,8 +229,7 @@ class Coverage(NamedTuple):
       0.25
 
     Reference:
-      The notion is that of a valid mask in optical flow, as in Meister et al., UnFlow,
-      arXiv:1711.07837.
+      Valid masks of optical flow: Meister et al., UnFlow, arXiv:1711.07837.
     """
 
     mask: Bool[Array, "*out"]
@@ -239,7 +237,7 @@ class Coverage(NamedTuple):
 
     @classmethod
     def of(cls, points: Float[Array, "*out n"]) -> "Coverage":
-        """The coverage by source points in normalised coordinates."""
+        """The coverage, from the source points in normalised coordinates."""
         mask = jnp.all(jnp.abs(points) <= 1, axis=-1)
         return cls(mask, jnp.mean(mask, dtype=points.dtype))
 
@@ -247,11 +245,11 @@ class Coverage(NamedTuple):
 def footprints_on_lattice(
     shape: tuple[Size, ...], out_shape: tuple[Size, ...], align_corners: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far apart the points of an output's lattice lie along each axis, x first, in float64.
+    """The distance between neighbours of the output lattice along each axis, x first, in float64.
 
     Returns:
-      Their distance in normalised units, and in pixels of an image of ``shape``; the latter is a
-      whole number wherever it can be. Under ``align_corners`` an axis of one pixel counts as two.
+      The distance in normalised units, and in pixels of an image of ``shape``; the latter is exact
+      if it is a whole number. Under ``align_corners`` an axis of one pixel counts as two pixels.
     """
     sizes, outs = (np.array(each[::-1], np.float64) for each in (shape, out_shape))
     if align_corners:
@@ -260,7 +258,7 @@ def footprints_on_lattice(
 
 
 def _pixel_centres(size: Size, align_corners: bool) -> np.ndarray | Array:
-    """Normalised centres of the ``size`` pixels of an axis, in float64 where it is a number."""
+    """Normalised centres of the ``size`` pixels of an axis; in float64 unless size is symbolic."""
     size_or_one = size if not align_corners else max(size - 1, 1)
     if isinstance(size, int):
         return (2 * np.arange(size) + 1 - size) / size_or_one
@@ -268,7 +266,7 @@ def _pixel_centres(size: Size, align_corners: bool) -> np.ndarray | Array:
 
 
 def _lattice_pixels(out: Size, size: Size, align_corners: bool) -> np.ndarray | Array:
-    """Where an axis of ``size`` pixels holds the ``out`` lattice points; whole where they agree."""
+    """Pixel coordinates, on an axis of ``size``, of ``out`` lattice points; whole if out = size."""
     if isinstance(out, int) and isinstance(size, int):
         index: Any = np.arange(out)
     elif out is size:
@@ -288,7 +286,7 @@ def scale_and_centre(
 ) -> tuple[np.ndarray | Array, np.ndarray | Array]:
     """Pixels per normalised unit and the pixel coordinate of the origin, x first.
 
-    In float64 where the shape is made of numbers.
+    In float64 unless a size is symbolic.
     """
     if all(isinstance(size, int) for size in shape):
         sizes: Any = np.array(shape[::-1], np.float64)

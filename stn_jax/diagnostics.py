@@ -1,4 +1,4 @@
-"""Cheap looks at what a transform does: derivatives, folds, coverage, distance from identity.
+"""Cheap measures of a transform: derivatives, folds, coverage, distance from the identity.
 
 All of them are pure functions of one ``theta``; batch with ``jax.vmap``, compile with ``jax.jit``.
 """
@@ -64,7 +64,9 @@ def jacobian(
 def log_abs_det(
     transform: Transform, theta: Float[AnyArray, " params"], points: Float[AnyArray, "*batch n"]
 ) -> Float[Array, "*batch"]:
-    """``log |det ∂T/∂p|``: how much the map enlarges; above 0 the output shows things smaller.
+    """``log |det ∂T/∂p|``, the logarithm of the input's area per area of the output.
+
+    Above 0 the output shows objects smaller than the input does.
 
     Args:
       transform: A family of maps from target to source points.
@@ -102,8 +104,9 @@ def fold_fraction(
 ) -> Float[Array, ""]:
     """The share of a lattice where the map is folded: ``det ∂T/∂p`` is not positive.
 
-    There the output shows the input mirrored, as where a dense flow crosses itself. Points of a
-    homography behind the plane are outside the image, not folded; see :func:`coverage`.
+    There the output shows the input mirrored, for instance where a dense flow crosses itself. A
+    homography's points behind the camera count as outside the image, not as folded; see
+    :func:`coverage`.
 
     Args:
       transform: A family of maps from target to source points.
@@ -176,7 +179,7 @@ def coverage(
 ) -> Coverage:
     """Which output pixels read a point inside the input, and their share.
 
-    :func:`stn_jax.warp` gives the same beside the image with ``return_coverage=True``.
+    :func:`stn_jax.warp` returns the same with ``return_coverage=True``.
 
     Inside means from −1 to 1 along every axis: up to the outer edges of the image, or up to the
     centres of its corner pixels under ``align_corners=True``.
@@ -188,14 +191,14 @@ def coverage(
       align_corners: As in :func:`stn_jax.regular_grid`.
 
     Returns:
-      The mask ``[*output_shape]``, and the share of it that is true, in float32 at least.
+      The mask ``[*output_shape]``, and its share of true pixels, in float32 or wider.
 
     Raises:
       ValueError: If ``theta`` has the wrong length, or ``output_shape`` does not fit the transform.
       TypeError: If ``theta`` is not of a floating dtype.
 
     Example:
-      Half a unit to the right, a quarter of the columns is read from outside:
+      A shift by half a unit reads a quarter of the columns from outside:
 
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
@@ -217,9 +220,9 @@ def distance_from_identity(
     *,
     align_corners: bool = False,
 ) -> Float[Array, ""]:
-    """How far the map moves a point: the root mean square of ``|T(p) − p|`` over a lattice.
+    """How far the map moves points: the root mean square of ``|T(p) − p|`` over a lattice.
 
-    Differentiable, also at the identity, where the sub-gradient 0 is taken.
+    It is differentiable; at the identity its gradient is 0.
 
     Args:
       transform: A family of maps from target to source points.
@@ -249,14 +252,14 @@ def distance_from_identity(
 
 
 def _determinant(transform: Transform, theta: AnyArray, points: AnyArray) -> Array:
-    """``det ∂T/∂p``, which JAX takes in closed form for 2×2 and 3×3."""
+    """``det ∂T/∂p``, which JAX computes in closed form for 2×2 and 3×3."""
     return jnp.linalg.det(jacobian(transform, theta, points))
 
 
 def _lattice(
     transform: Transform, theta: AnyArray, name: str, shape: Sequence[int], align_corners: bool
 ) -> tuple[Array, Array]:
-    """The parameters, checked, and the points of the lattice in their dtype."""
+    """Checks the parameters; returns them and the points of the lattice in their dtype."""
     theta = transform.check_theta(theta)
     shape = _checks.spatial_shape(name, shape, transform.ndim)
     return theta, regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)

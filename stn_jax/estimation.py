@@ -1,17 +1,17 @@
 """Maps from pairs of points, exactly or by weighted least squares.
 
-Each function takes points of the output, ``target``, and the points of the input that they are to
-read, ``source``, and gives the matrix of the map from the first to the second, as everywhere in
-this library. Where both are in pixels the matrix is between pixels, and
-:func:`stn_jax.conversions.matrix_from_pixels` takes it to normalised coordinates; where both are
+Each function takes points of the output, ``target``, and the points of the input that they should
+read, ``source``. It returns the matrix of the map from target to source, as everywhere in this
+library. If both are in pixels, the matrix maps pixels, and
+:func:`stn_jax.conversions.matrix_from_pixels` converts it to normalised coordinates. If both are
 normalised, so is the matrix. The ``theta`` of :func:`stn_jax.affine` is ``matrix.ravel()``, that of
 :func:`stn_jax.projective` is :func:`stn_jax.conversions.projective_theta`.
 
-With as few pairs as determine the map, it is exact; with more it has the least ``Σ wₖ ‖T(pₖ) −
-qₖ‖²``, but for :func:`homography`. The derivatives with respect to points and weights are those of
-the minimiser, in both modes and of every order, also where a weight is 0. Points that do not
-determine a map raise an error where they are known; where they are traced, as under ``jit`` and
-``vmap``, the matrix is NaN. Batch with ``jax.vmap``.
+The smallest number of pairs gives an exact map. More pairs give the map of least
+``Σ wₖ ‖T(pₖ) − qₖ‖²``; :func:`homography` minimises another sum. Derivatives with respect to points
+and weights are those of the minimiser, in both modes and of every order, also where a weight is 0.
+If concrete points do not determine a map, the functions raise an error. If the points are traced,
+as under ``jit`` and ``vmap``, the matrix is NaN instead. Batch with ``jax.vmap``.
 """
 
 import functools
@@ -34,19 +34,19 @@ Weights = Float[AnyArray, " pairs"] | None
 def affine(
     target: Points, source: Points, *, weights: Weights = None
 ) -> Float[Array, "rows columns"]:
-    """The affine map of the least squared distance, from 3 pairs in 2-D, 4 in 3-D.
+    """The affine map of least squared distance, from at least 3 pairs in 2-D, 4 in 3-D.
 
     Args:
       target: Points ``[N, n]`` of the output, ``(x, y)`` or ``(x, y, z)``.
-      source: The points ``[N, n]`` that they are to be sent to.
-      weights: Weight ``[N]`` of each pair, at least 0; all alike when ``None``.
+      source: Points ``[N, n]`` of the input that the target points should be mapped to.
+      weights: Weight ``[N]`` of each pair, at least 0; ``None`` weights all alike.
 
     Returns:
       Matrix ``[n, n + 1]``, target to source, in the coordinates of the points. NaN where traced
       target points lie on one line, or in one plane in 3-D.
 
     Raises:
-      ValueError: If shapes do not fit, or known points do not determine a map.
+      ValueError: If shapes do not fit, or concrete points do not determine a map.
       TypeError: If an operand is not of a floating dtype.
 
     Example:
@@ -68,7 +68,7 @@ def affine(
 def similarity(
     target: Points, source: Points, *, weights: Weights = None
 ) -> Float[Array, "rows columns"]:
-    """The rotation, scale and translation of the least squared distance, without a mirror.
+    """The rotation, scale and translation of least squared distance, without a mirror.
 
     Args:
       target: As in :func:`affine`; at least 2 pairs in 2-D, 3 in 3-D.
@@ -77,7 +77,7 @@ def similarity(
 
     Returns:
       Matrix ``[n, n + 1]``, as in :func:`affine`. NaN where traced points coincide, lie on one line
-      in 3-D, or determine no rotation, as a mirrored triangle of equal sides.
+      in 3-D, or do not determine a rotation, such as a mirrored equilateral triangle.
 
     Raises:
       ValueError, TypeError: As :func:`affine`.
@@ -100,7 +100,7 @@ def similarity(
 def rigid(
     target: Points, source: Points, *, weights: Weights = None
 ) -> Float[Array, "rows columns"]:
-    """The rotation and translation of the least squared distance, without a mirror.
+    """The rotation and translation of least squared distance, without a mirror.
 
     Args:
       target: As in :func:`similarity`.
@@ -108,8 +108,8 @@ def rigid(
       weights: As in :func:`affine`.
 
     Returns:
-      Matrix ``[n, n + 1]``, NaN as in :func:`similarity`. A rotation of normalised points of an
-      image that is not square is none of pixels; take points in pixels.
+      Matrix ``[n, n + 1]``, NaN as in :func:`similarity`. If the image is not square, a rotation in
+      normalised coordinates shears the pixels; use points in pixels.
 
     Raises:
       ValueError, TypeError: As :func:`affine`.
@@ -137,9 +137,9 @@ def homography(
 ) -> Float[Array, "3 3"]:
     """The homography of 4 pairs of points, or of more by least squares.
 
-    With more than 4 pairs the sum of ``wₖ ‖dₖ (T(pₖ) − qₖ)‖²`` is least, where ``d`` is the map's
-    denominator, 1 at the mean of the target points: the linear algorithm, in coordinates whose
-    origins are the means of the points. What is seen at that mean lies in front of the plane.
+    With more than 4 pairs it minimises ``Σ wₖ ‖dₖ (T(pₖ) − qₖ)‖²``, where ``d`` is the map's
+    denominator, which is 1 at the mean of the target points. This is the linear algorithm, in
+    coordinates whose origins are the means of the points. The mean lies in front of the camera.
 
     Args:
       target: Points ``[N, 2]`` of the output, at least 4.
@@ -147,8 +147,8 @@ def homography(
       weights: As in :func:`affine`.
 
     Returns:
-      Matrix ``[3, 3]``, target to source. NaN where of 4 traced points, target or source, three
-      lie on one line, and where points do not determine a map.
+      Matrix ``[3, 3]``, target to source. NaN where traced points do not determine a map, for
+      instance if three of 4 target or source points lie on one line.
 
     Raises:
       ValueError, TypeError: As :func:`affine`.
@@ -193,7 +193,7 @@ def homography(
 
 
 def _procrustes(target: AnyArray, source: AnyArray, weights: Weights, *, has_scale: bool) -> Array:
-    """Umeyama's solution."""
+    """Umeyama's solution for rotation, translation and, if wanted, scale."""
     target, source, weights, known = _operands(target, source, weights, lambda ndim: ndim)
     (p, q), centres, scales = _normalized(target, source, weights)
     covariance = matrices.product((weights[:, None] * q).T, p) / jnp.sum(weights)
@@ -201,7 +201,7 @@ def _procrustes(target: AnyArray, source: AnyArray, weights: Weights, *, has_sca
     singular = jnp.linalg.svd(jax.lax.stop_gradient(covariance), compute_uv=False)
     mirrored = jnp.sign(matrices.determinant(jax.lax.stop_gradient(covariance)))
     determined = singular[-2] + mirrored * singular[-1] > _tolerance(p)
-    # Points are scaled to a mean square of 1.
+    # No division by the spread of the points: they are scaled to a mean square of 1.
     stretch = jnp.sum(rotation * covariance) * scales[1] / scales[0] if has_scale else 1.0
     linear = jnp.where(determined, stretch * rotation, jnp.nan)
     return _answer(_about(linear, *centres), known, "at one place, or on one line in 3-D,")
@@ -209,7 +209,7 @@ def _procrustes(target: AnyArray, source: AnyArray, weights: Weights, *, has_sca
 
 @jax.custom_jvp
 def _nearest_rotation(matrix: Array) -> Array:
-    """The rotation ``R`` of the largest ``Σ R · matrix``."""
+    """The rotation ``R`` that maximises ``Σ R · matrix``."""
     left, _, right = jnp.linalg.svd(matrix)
     mirrored = jnp.sign(matrices.determinant(left) * matrices.determinant(right))
     is_last = np.arange(len(matrix))[None] == len(matrix) - 1
@@ -220,7 +220,7 @@ def _nearest_rotation(matrix: Array) -> Array:
 def _nearest_rotation_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     """From ``M = R S`` with a symmetric S: ``dR = R Ω``, ``Ω S + S Ω = D − Dᵀ``, ``D = Rᵀ dM``.
 
-    Unlike those of singular vectors it needs no distinct singular values.
+    Unlike the derivative of the SVD, it exists for equal singular values, too.
     """
     (matrix,), (change,) = primals, tangents
     rotation = _nearest_rotation(matrix)
@@ -236,10 +236,10 @@ def _nearest_rotation_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 def _least_squares(rows: Array, values: Array, weights: Array) -> Array:
-    """The ``x`` of the least ``Σ w ‖rows x − values‖²``; NaN where it is not determined.
+    """The ``x`` that minimises ``Σ w ‖rows x − values‖²``; NaN where it is not determined.
 
-    Solved by a QR decomposition, and corrected by the normal equations, whose implicit derivatives
-    are those of the solution.
+    A QR decomposition gives the solution, without derivatives. A correction by the normal
+    equations, about 0 in value, gives the derivatives.
     """
     root = jnp.sqrt(jax.lax.stop_gradient(weights))[:, None]
     scaled, known = (root * jax.lax.stop_gradient(each) for each in (rows, values))
@@ -262,27 +262,27 @@ def _least_squares(rows: Array, values: Array, weights: Array) -> Array:
 def _operands(
     target: AnyArray, source: AnyArray, weights: Any, fewest: Any, *, ndims: Any = (2, 3)
 ) -> tuple[Array, Array, Array, bool]:
-    """Points and weights in one dtype, checked, and whether their values are known."""
+    """Checks points and weights; returns them in one dtype, and whether they are concrete."""
     known = not any(isinstance(each, jax.core.Tracer) for each in (target, source, weights))
     target, source = _checks.floating("target", target), _checks.floating("source", source)
     ndim = target.shape[-1] if target.ndim == 2 else 0
     if ndim not in ndims or target.shape != source.shape or len(target) < fewest(ndim):
         pairs = " or ".join(f"[N, {n}] with N ≥ {fewest(n)}" for n in ndims)
         raise ValueError(
-            f"target and source must be {pairs}, a pair of points each; got shapes "
+            f"target and source must be {pairs}, one row per pair of points; got shapes "
             f"{target.shape} and {source.shape}. Batch with jax.vmap."
         )
     if weights is None:
         weights = jnp.ones_like(target[:, 0])
     weights = _checks.vector("weights", weights, len(target), "one for each pair of points")
     if known and not bool((jnp.isfinite(weights) & (weights >= 0)).all()):
-        raise ValueError("weights must be finite and at least 0; got one that is not.")
+        raise ValueError("weights must be finite and at least 0; got a weight that is not.")
     target, source, weights = _checks.common_dtype(target, source, weights)
     return target, source, weights, known
 
 
 def _normalized(target: Array, source: Array, weights: Array) -> Any:
-    """The points about their means in units of their spread; the means; the units."""
+    """The points relative to their means, in units of their spread; the means; the spreads."""
     share = weights[:, None] / jnp.sum(weights)
     centres = [jnp.sum(share * each, axis=0, keepdims=True) for each in (target, source)]
     moved = [each - centre for each, centre in zip((target, source), centres, strict=True)]
@@ -297,7 +297,7 @@ def _about(linear: Array, origin: Array, image: Array) -> Array:
 
 
 def _tolerance(array: Array) -> float:
-    """Below this share of what is there, nothing is said to be left."""
+    """Numbers smaller than this, relative to the data, count as 0."""
     return 64 * float(jnp.finfo(array.dtype).eps)
 
 

@@ -1,4 +1,4 @@
-"""Matrices from what they are to do: turn, scale and shear about a centre; show a box; show all.
+"""Matrices for common tasks: rotate, scale and shear about a centre; crop; show a whole image.
 
 A matrix maps target (output) points to source (input) points, as everywhere in this library, and
 acts on ``(x, y, 1)`` or ``(x, y, z, 1)``. Batch with ``jax.vmap``.
@@ -17,7 +17,7 @@ from stn_jax._types import AnyArray
 from stn_jax.transforms import matrices
 from stn_jax.transforms.linear import rotation_matrix
 
-# A share of a pixel that is no reason for one more row of pixels.
+# An output is not made one pixel larger for less than this share of a pixel.
 _NEGLIGIBLE = 1e-4
 
 
@@ -33,29 +33,29 @@ def affine_matrix(
     """Scale, then shear, then rotation about a centre, then translation: ``R K S (p − c) + c + t``.
 
     The matrix is in the coordinates of ``center`` and ``translation``: in pixels for
-    :func:`stn_jax.conversions.matrix_from_pixels`, or in normalised ones, where a rotation is one
-    of pixels on square images only. Every affine map without a mirror is one of these.
+    :func:`stn_jax.conversions.matrix_from_pixels`, or in normalised ones, in which a rotation
+    rotates pixels only if the image is square. Every affine map that does not mirror has this form.
 
     Args:
       angle: In radians, ``[cos −sin; sin cos]``, which turns x towards y; in 3-D an axis-angle
         vector ``[3]``, its length the angle.
-      scale: Factor, or one for each coordinate. Below 1 it zooms in, since points of the output
-        are scaled.
+      scale: Factor, or one for each coordinate. It scales points of the output, so values below 1
+        zoom in.
       shear: ``k`` of ``K = [1 k; 0 1]``, without a unit; in 3-D the entries above the diagonal,
         ``(xy, xz, yz)``.
-      translation: What is added at the end, a number or a vector.
-      center: The point that scale, shear and rotation leave where it is, a number or a vector.
+      translation: Vector that is added at the end, or one number for all coordinates.
+      center: The fixed point of scale, shear and rotation; a vector, or one number.
       ndim: Number of spatial axes, 2 or 3.
 
     Returns:
-      Matrix ``[ndim, ndim + 1]``; its ``ravel()`` is the ``theta`` of :func:`stn_jax.affine` where
-      coordinates are normalised.
+      Matrix ``[ndim, ndim + 1]``; in normalised coordinates its ``ravel()`` is the ``theta`` of
+      :func:`stn_jax.affine`.
 
     Raises:
       ValueError: If ``ndim`` is not supported, or an argument has another length.
 
     Example:
-      A quarter of a turn about the centre of an image of 3×5 pixels, in pixels:
+      A quarter turn about the centre of an image of 3×5 pixels, in pixels:
 
       >>> import jax.numpy as jnp
       >>> from stn_jax import geometry
@@ -68,7 +68,7 @@ def affine_matrix(
     """
     if ndim not in (2, 3):
         raise ValueError(f"affine_matrix exists for ndim = 2 and 3; got {ndim!r}.")
-    # A rotation or shear in 3-D has 3 numbers, none of which stands for the others; 0 is none.
+    # A rotation or shear in 3-D needs 3 numbers; only a single 0 stands for all of them.
     turns = {2: 1, 3: 3}[ndim]
     if ndim == 3:
         angle, shear = (np.zeros(3) if _is_zero(each) else each for each in (angle, shear))
@@ -88,23 +88,23 @@ def affine_matrix(
 
 
 def crop_matrix(box: Float[AnyArray, " corners"]) -> Float[Array, "rows columns"]:
-    """The matrix that reads a box: −1 and 1 of the output are the sides of the box.
+    """The matrix of a crop: it maps −1 and 1 of the output to the sides of a box.
 
     Args:
-      box: ``(x0, y0, x1, y1)``, or ``(x0, y0, z0, x1, y1, z1)`` of a volume, normalised
-        coordinates. Where ``x1 < x0`` the crop is mirrored. Pixel coordinates are made normalised
-        ones by :func:`stn_jax.normalized_from_pixels`.
+      box: ``(x0, y0, x1, y1)``, or ``(x0, y0, z0, x1, y1, z1)`` of a volume, in normalised
+        coordinates. If ``x1 < x0`` the crop is mirrored. :func:`stn_jax.normalized_from_pixels`
+        converts pixel coordinates.
 
     Returns:
-      Matrix ``[n, n + 1]``; its ``ravel()`` is the ``theta`` of :func:`stn_jax.affine`, and the
-      crop has whatever ``output_shape`` is asked for.
+      Matrix ``[n, n + 1]``; its ``ravel()`` is the ``theta`` of :func:`stn_jax.affine`. The crop
+      may have any ``output_shape``.
 
     Raises:
       ValueError: If the box is not of 4 or 6 numbers.
       TypeError: If ``box`` is not of a floating dtype.
 
     Example:
-      The right half of an image, and a crop of its middle pixels, at three times their size:
+      The right half of an image, and a crop of its middle pixels, magnified three times:
 
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
@@ -134,10 +134,10 @@ def crop_matrix(box: Float[AnyArray, " corners"]) -> Float[Array, "rows columns"
 
 
 class WholeOutput(NamedTuple):
-    """An output that holds a whole image; what :func:`expand_output` returns.
+    """An output that shows a whole image; the result of :func:`expand_output`.
 
     Attributes:
-      matrix: Output pixel to input pixel, of the shape of the matrix that was given.
+      matrix: Output pixel to input pixel, of the shape of the given matrix.
       output_shape: ``(height, width)`` or ``(depth, height, width)``.
 
     Example:
@@ -155,16 +155,16 @@ class WholeOutput(NamedTuple):
 def expand_output(
     matrix: Float[AnyArray, "rows columns"], image_shape: Sequence[int]
 ) -> WholeOutput:
-    """The smallest output in which all of an image is seen, and the matrix that fills it.
+    """The smallest output that shows all of an image, and the matrix for it.
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, output pixel to input pixel, centres at whole
-        numbers; its values must be known, since shapes are.
+        numbers. It must be concrete, since the shape of the output depends on its values.
       image_shape: Spatial shape of the image, ``(height, width)`` or ``(depth, height, width)``.
 
     Returns:
-      The matrix for an output whose first pixel lies elsewhere, and the shape of that output. What
-      is left of a whole number of pixels is divided between opposite sides.
+      The matrix, shifted for the new first pixel of the output, and the shape of the output. Where
+      the image does not fill a whole number of pixels, opposite sides share the rest equally.
 
     Raises:
       ValueError: If ``matrix`` is traced, does not fit, has no inverse, or sends a corner of the
@@ -189,8 +189,8 @@ def expand_output(
     """
     if isinstance(matrix, jax.core.Tracer):
         raise ValueError(
-            "matrix must be known, since the shape of the output follows from it; got a traced "
-            "one. Call expand_output outside of jit, and give it a fixed output_shape inside."
+            "matrix must be known, since the shape of the output depends on its values; got a "
+            "traced array. Call expand_output outside of jit, and use a fixed output_shape inside."
         )
     shape = _checks.spatial_shape("image_shape", image_shape)
     given, ndim = _checks.floating("matrix", matrix), len(shape)
@@ -208,8 +208,8 @@ def expand_output(
     moved = np.linalg.inv(square) @ corners
     if not (moved[-1] > 0).all() and not (moved[-1] < 0).all():
         raise ValueError(
-            "matrix must keep the image's corners in front of its plane; got one "
-            "whose horizon crosses the image, so that no output holds all of it."
+            "matrix must keep the image's corners in front of the camera; got one "
+            "whose horizon crosses the image, so that no output can show all of it."
         )
     places = moved[:-1] / moved[-1]
     low, high = places.min(axis=1), places.max(axis=1)
@@ -225,7 +225,7 @@ def _is_zero(value: ArrayLike) -> bool:
 
 
 def _entries(name: str, value: ArrayLike, size: int, may_be_one: bool) -> Array:
-    """A vector of ``size``, also from one number, in float32 at least."""
+    """Checks a vector of ``size``; repeats one number if allowed; returns float32 or wider."""
     array = _checks.as_float(jnp.asarray(value))
     if array.shape != (size,) and not (may_be_one and array.shape == ()):
         number = "a number or " if may_be_one else ""

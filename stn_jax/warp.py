@@ -1,4 +1,4 @@
-"""Transform, lattice and sampler as one call."""
+"""Warping of images, points and boxes: transform, lattice and sampler in one call."""
 
 import functools
 from collections.abc import Sequence
@@ -84,33 +84,34 @@ def warp(
     implementation: ImplementationName | None = None,
     return_coverage: bool = False,
 ) -> Shaped[Array, "*out channels"] | tuple[Shaped[Array, "*out channels"], Coverage]:
-    """Warps an image: every output pixel reads the input at the point ``theta`` sends it to.
+    """Warps an image: each output pixel reads the input at the point its own point is mapped to.
 
-    With the parameters of the identity and an output of the input's shape, the result is the
-    input bit for bit, for every family of transforms and every kernel that interpolates.
+    With the identity's parameters and an output of the input's shape, the result is the input bit
+    for bit, for every family of transforms and every kernel that interpolates.
 
     Args:
       image: ``[height, width, channels]`` or ``[depth, height, width, channels]``; batch with
         ``jax.vmap``. Integer and boolean images are sampled with the nearest kernel only.
       transform: A family of maps from target to source points, such as :func:`affine`.
-      theta: Its parameters, a flat vector ``[num_params]``.
-      output_shape: Spatial shape of the output; the image's when ``None``.
+      theta: Parameters of the transform, a flat vector ``[num_params]``.
+      output_shape: Spatial shape of the output; ``None`` takes that of the image.
       kernel: As in :func:`grid_sample`.
       padding: As in :func:`grid_sample`.
       fill_value: As in :func:`grid_sample`.
       align_corners: As in :func:`grid_sample`.
-      antialias: Whether an output pixel that covers more than one pixel of the input reads their
-        mean. What it covers follows from the derivative of the map, so that it may differ from
-        pixel to pixel, as in perspective. Where nothing is made smaller the result is the same
-        bit for bit. It needs a floating image.
+      antialias: Whether an output pixel that covers several input pixels reads their mean. The
+        covered area is computed from the derivative of the map, separately for each output pixel.
+        Where the map does not shrink the image, the result is the same bit for bit. The image must
+        be floating.
       gradient: As in :func:`grid_sample`.
       deterministic: As in :func:`grid_sample`.
       implementation: As in :func:`grid_sample`.
-      return_coverage: Whether to tell, too, which pixels of the output read from inside the input.
+      return_coverage: Whether to also return which output pixels read from inside the input.
 
     Returns:
-      ``[*output_shape, channels]`` in the image's dtype. With ``return_coverage``, a pair of it and
-      a ``Coverage``: the ``mask``, ``[*output_shape]``, and the ``fraction`` of it that is true.
+      ``[*output_shape, channels]`` in the image's dtype. With ``return_coverage``, a pair of that
+      array and a ``Coverage``: the ``mask``, ``[*output_shape]``, and the ``fraction`` of its
+      pixels that are true.
 
     Raises:
       ValueError: If shapes do not fit, or an option is unknown.
@@ -127,7 +128,7 @@ def warp(
       >>> stn.warp(image, stn.attention(), theta, padding="border").ravel().tolist()
       [1.75, 2.25, 2.75, 3.0]
 
-      A mean over what was seen alone:
+      A mean over the pixels that were read from inside the image:
 
       >>> shift = jnp.array([0.5, 0.0])
       >>> warped, seen = stn.warp(image, stn.translation(), shift, return_coverage=True)
@@ -158,7 +159,7 @@ def warp(
             f'{image.dtype}. Convert it, image.astype("float32").'
         )
     antialias, return_coverage = bool(antialias), bool(return_coverage)
-    # Opened, its numbers are arguments of the compiled function rather than constants in it.
+    # ``Opened`` makes the transform's arrays arguments of the compiled function, not constants.
     opened = Opened(transform)
     return _warp(image, theta, fill, options, opened, output_shape, antialias, return_coverage)
 
@@ -194,7 +195,8 @@ def _footprints(
     align_corners: bool,
 ) -> list[list[Array]]:
     """How far each pixel coordinate of the input moves along each axis of the output, x first."""
-    # One step of the lattice moves the source by as many pixels, plus what the displacement adds.
+    # One step of the lattice moves the source by ``pixels_per_step``, plus the change of the
+    # displacement.
     steps, pixels_per_step = footprints_on_lattice(shape, points.shape[:-1], align_corners)
     scale, _ = scale_and_centre(shape, align_corners)
     footprints = []
@@ -221,20 +223,20 @@ def warp_points(
     output_shape: Sequence[int] | None = None,
     align_corners: bool = False,
 ) -> Float[Array, "*batch n"]:
-    """Moves points of an image to where :func:`warp` moves the pixels under them.
+    """Moves points of an image as :func:`warp` moves the pixels under them.
 
     Args:
-      points: Points of the input image ``[..., n]``, ``(x, y)`` or ``(x, y, z)``; pixel coordinates
-        where ``image_shape`` is given, normalised ones where not.
+      points: Points of the input image ``[..., n]``, ``(x, y)`` or ``(x, y, z)``, in pixel
+        coordinates if ``image_shape`` is given, else in normalised ones.
       transform: As in :func:`warp`.
       theta: As in :func:`warp`.
       image_shape: Spatial shape of the input image.
-      output_shape: Spatial shape of the output; that of the input when ``None``.
+      output_shape: Spatial shape of the output; ``None`` takes that of the input.
       align_corners: As in :func:`warp`.
 
     Returns:
-      Points of the output image, in the same kind of coordinates; NaN where an inverse that is
-      found by iteration does not exist.
+      Points of the output image, in the same kind of coordinates; NaN where the inverse is found by
+      iteration and does not exist.
 
     Raises:
       ValueError: If shapes do not fit, or ``output_shape`` is given without ``image_shape``.
@@ -254,8 +256,8 @@ def warp_points(
     if image_shape is None:
         if output_shape is not None:
             raise ValueError(
-                "output_shape is for pixel coordinates and needs image_shape, the input image's; "
-                "got output_shape alone."
+                "output_shape is for pixel coordinates and needs image_shape, the shape of the "
+                "input image; got output_shape alone."
             )
         return transform.invert(theta, points)
     image_shape = _checks.spatial_shape("image_shape", image_shape, transform.ndim)
@@ -281,14 +283,14 @@ def warp_boxes(
       boxes: Boxes ``[..., 4]``, ``(x0, y0, x1, y1)``, in the coordinates of :func:`warp_points`.
       transform: As in :func:`warp`, for images.
       theta: As in :func:`warp`.
-      image_shape: As in :func:`warp_points`; so are the two that follow.
-      output_shape: Spatial shape of the output.
+      image_shape: As in :func:`warp_points`.
+      output_shape: As in :func:`warp_points`.
       align_corners: As in :func:`warp`.
-      points_per_side: Points of each side that are moved. The two corners are enough where
-        straight lines stay straight; take more for a spline.
+      points_per_side: Number of points on each side that are moved. The two corners suffice for
+        maps that keep lines straight; use more for a spline.
 
     Returns:
-      The smallest upright boxes ``[..., 4]`` that hold the moved outlines.
+      The smallest axis-aligned boxes ``[..., 4]`` that contain the moved outlines.
 
     Raises:
       ValueError: If shapes do not fit.
