@@ -1,1 +1,1 @@
-"""How the documentation is made: what Sphinx is told, and the pages and pictures made from code."""
+"""The build of the documentation: Sphinx's configuration, and pages and pictures made by code."""

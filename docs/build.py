@@ -1,9 +1,8 @@
 """Builds the documentation: ``python -m docs.build``, or ``make docs``.
 
-Notebooks are executed, each error and each warning is an error, and at the end the numbers of
-pages, cells, public names, seconds and warnings are printed. What a page's cells gave is kept in
-``.cache/docs`` and taken from there by the next build, unless the library, the experiments, the
-benchmarks, their results or a version has changed.
+It executes notebooks, treats warnings as errors, and prints the numbers of pages, cells, public
+names, seconds and warnings. The outputs of a page's cells are cached in ``.cache/docs`` until the
+library, the experiments, the benchmarks, their results or a version change.
 """
 
 import dataclasses
@@ -25,7 +24,7 @@ import tyro
 from docs import public_api
 
 ROOT = Path(__file__).resolve().parent.parent
-# What the cells of a page depend on beside their own text.
+# Cells of pages depend on these files, besides their own text.
 _FOLDERS = ("stn_jax", "experiments", "benchmarks")
 _FILES = ("figures.py", "kernel.py", "results.py", "translations.py")
 _PACKAGES = ("jax", "flax", "optax", "numpy", "matplotlib", "sphinx", "myst-nb")
@@ -34,14 +33,14 @@ _CELL = re.compile(r"^`{3,}\{code-cell\}", re.MULTILINE)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
-      pages: Pages to build while they are written, such as start or tutorials/first, by themselves:
-        other notebooks are not executed. All unless given.
+      pages: Build only these pages, such as start or tutorials/first, without executing other
+        notebooks; all by default.
       out: Folder of the site.
-      jobs: Processes that read and execute pages at a time.
-      fresh: Whether to execute what was executed before, too.
+      jobs: Number of processes that read and execute pages.
+      fresh: Whether to execute cached pages again.
     """
 
     pages: tuple[str, ...] = ()
@@ -51,7 +50,7 @@ class Arguments:
 
 
 def fingerprint(root: Path = ROOT) -> str:
-    """Changes with whatever the cells of the pages depend on beside their own text."""
+    """A hash of everything that cells depend on, besides their own text."""
     digest = hashlib.sha256()
     for path in _sources(root):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
@@ -96,13 +95,13 @@ def main(command_line: Sequence[str] | None = None) -> int:
     executions = kept / "executions"
     os.environ["STN_JAX_DOCS_CACHE"] = str(executions)
 
-    # Sphinx forks to read pages, after conf.py has imported JAX and before anything is computed.
+    # Sphinx forks to read pages. That is safe: conf.py has imported JAX but computed nothing.
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
 
     from jupyter_cache import get_cache
     from sphinx.application import Sphinx
 
-    # The processes would each make its tables, and all but one fail.
+    # Create the cache's tables now: if all processes do it, all but one fail.
     get_cache(executions).list_cache_records()
     notebooks = number_of_cells(ROOT / "docs", _pages(ROOT / "docs"))
     left_out = sorted(set(notebooks) - set(arguments.pages)) if arguments.pages else []
@@ -137,7 +136,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     for name in missing:
         print(f"error: {name} is public and stands on no page of docs/api", file=sys.stderr)
     if app._warncount:
-        # Else the next build would not read the page again, and not warn.
+        # Otherwise the next build skips the page and does not repeat its warnings.
         shutil.rmtree(doctrees)
     return 1 if missing or app.statuscode or app._warncount else 0
 

@@ -1,7 +1,6 @@
 """Sphinx's configuration: notebooks in Markdown, executed at each build; the API from docstrings.
 
-``make docs`` builds the site by :mod:`docs.build`, which says where what is kept between builds
-lies.
+``make docs`` builds the site by :mod:`docs.build`, which sets the paths of the caches.
 """
 
 import os
@@ -35,7 +34,7 @@ exclude_patterns = ["Thumbs.db"]
 gallery.write(ROOT / "docs" / "gallery.md")
 results.write(ROOT / "docs" / "results.md")
 
-# Notebooks. Where docs.build did not say where the cache is, there is none.
+# Notebooks. There is a cache only if docs.build has set its path.
 kernel.prepare(ROOT)
 _cache = os.environ.get("STN_JAX_DOCS_CACHE")
 nb_execution_mode = "cache" if _cache else "force"
@@ -44,13 +43,13 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_kernel_rgx_aliases = {".*": "python3"}
 nb_merge_streams = True
-# What a page says on stderr was not meant to be read: a warning, and so an error.
+# Output on stderr is a warning, and so an error.
 nb_output_stderr = "remove-warn"
 nb_render_markdown_format = "gfm"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
-# API. Every reference in the docstrings must be to something documented.
+# API. Every reference in a docstring must have a documented target.
 nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*"), ("py:obj", ".*")]
 autodoc_member_order = "bysource"
@@ -78,7 +77,7 @@ copybutton_prompt_is_regexp = True
 
 
 def _signature_of_class(*event: Any) -> tuple[str, str] | None:
-    """The constructor's parameters, which the metaclass of Flax modules hides."""
+    """Restores the constructor's parameters, which the metaclass of Flax modules hides."""
     _, kind, _, member, *_ = event
     return (public_api.signature(member), "") if kind == "class" else None
 

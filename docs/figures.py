@@ -1,4 +1,4 @@
-"""Pictures of the pages and of the README that are drawn from results kept with the code."""
+"""Pictures for the pages and the README, drawn from result files in the repository."""
 
 import numpy as np
 from matplotlib.figure import Figure

@@ -1,8 +1,8 @@
-"""The gallery, written from the library's own tables, so that a new member appears by itself.
+"""Writes the gallery from the library's own tables, so that new members appear in it.
 
-The page is a notebook: each section holds the lines that make its picture, and they are run when
-the documentation is built. Families are the functions of :mod:`stn_jax.transforms` that return a
-transform, kernels and paddings those of the sampler's tables.
+The page is a notebook: each section holds the lines that make its picture; the build runs them.
+Families are the functions of :mod:`stn_jax.transforms` that return a transform; kernels and
+paddings come from the sampler's tables.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from stn_jax import transforms
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.padding import PADDINGS
 
-# What is written for an argument without a default, by the parameter's name.
+# Example values of arguments without a default, by the parameter's name.
 ARGUMENTS = {
     "shape": "(5, 5)",
     "transform": "stn.similarity()",
@@ -136,7 +136,7 @@ for axes, antialias in zip(panels, (False, True)):
 
 
 def families() -> dict[str, Callable[..., stn_jax.Transform]]:
-    """The public functions that return a transform: those with few parameters before others.
+    """The public functions that return a transform, by their number of parameters.
 
     Linear families come first, and what is made of other transforms last.
     """
@@ -156,10 +156,10 @@ def families() -> dict[str, Callable[..., stn_jax.Transform]]:
 
 
 def arguments_of(name: str, make: Callable[..., stn_jax.Transform]) -> str:
-    """The source text of what a family is made with here.
+    """The source text of the arguments for a family.
 
     Raises:
-      ValueError: If an argument without a default is of no known name.
+      ValueError: If an argument without a default has no example.
     """
     words = []
     for parameter in inspect.signature(make).parameters.values():
@@ -200,7 +200,7 @@ def page() -> str:
 
 
 def write(path: Path) -> None:
-    """Writes the page, unless it is there already, so that Sphinx sees what has changed."""
+    """Writes the page if its text has changed, so that Sphinx rebuilds only changed pages."""
     text = page()
     if not path.is_file() or path.read_text() != text:
         path.write_text(text)

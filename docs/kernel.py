@@ -1,4 +1,4 @@
-"""The process in which a page's cells run: this checkout's code, on the CPU; how figures look."""
+"""Configures the process that runs a page's cells: this checkout's code, the CPU, figures."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def prepare(root: Path) -> None:
         "IPYTHONDIR": str(profile.parent),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(root), others))),
         "JAX_PLATFORMS": "cpu",
-        # Compilations are most of the time; they are kept between builds.
+        # Cache compilations between builds, since they take most of the time.
         "JAX_COMPILATION_CACHE_DIR": str(root / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "TF_CPP_MIN_LOG_LEVEL": "2",

@@ -1,7 +1,7 @@
-"""The public names and their signatures, as one list that is kept in the repository.
+"""Lists the public names and their signatures in one file of the repository.
 
-``python -m docs.public_api`` writes ``docs/public_api.txt``. The tests hold the library against it,
-so that no public name or signature changes unseen.
+``python -m docs.public_api`` writes ``docs/public_api.txt``. A test compares it with the library,
+so that no public name or signature changes unnoticed.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ _HEAD = "# The public names of stn_jax; written by python -m docs.public_api."
 
 @functools.cache
 def members() -> dict[str, Any]:
-    """Every public name, with its module, and what it stands for.
+    """Every public name with its module, and its object.
 
-    A module's names are those of its ``__all__``; where it has none, the functions and classes
-    defined in it whose names do not begin with an underscore.
+    A module's names are its ``__all__``; if it has none, its functions and classes without a
+    leading underscore.
     """
     found = {}
     for module_name in MODULES:
@@ -48,7 +48,7 @@ def names() -> list[str]:
 
 
 def has_example(name: str) -> bool:
-    """Whether the docstring of a public name shows how it is used; a constant has none."""
+    """Whether the docstring of a public name has an example; true for a constant."""
     member = members()[name]
     return not callable(member) or ">>>" in (inspect.getdoc(member) or "")
 
@@ -74,7 +74,7 @@ def _defined_in(module: ModuleType) -> list[str]:
 
 
 def _parts(member: type) -> Iterator[str]:
-    """Methods, properties and fields that the class itself has."""
+    """Methods, properties and fields of the class itself, without inherited ones."""
     fields = [field.name for field in dataclasses.fields(member)] if _is_record(member) else []
     yield from fields
     for name, part in vars(member).items():
@@ -93,7 +93,7 @@ def _is_record(member: type) -> bool:
 
 
 def signature(member: Any) -> str:
-    """Parameters and defaults, as text; types are left to the checkers of types."""
+    """Parameters and defaults as text, without types."""
     if not callable(member):
         return ""
     # The metaclass of Flax modules hides the constructor's parameters.
@@ -107,7 +107,7 @@ def signature(member: Any) -> str:
 
 
 class _Text:
-    """A default whose text is its name, where it has no text that is the same every time."""
+    """A default as text; its name if its own text contains an address."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -1,9 +1,8 @@
 """The README's tables, figures and pictures: ``python -m docs.readme``, or ``make readme-assets``.
 
-What stands between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` in README.md is written from
-results kept with the code. A picture is drawn again only if what it is drawn from has changed
-since; ``docs/images/inputs.json`` holds the hashes. The tests compare both, so that nothing stale
-stays unseen.
+It writes the text between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` in README.md from
+result files in the repository. It draws a picture again only if one of its inputs has changed;
+``docs/images/inputs.json`` holds their hashes. Tests fail if the text or a picture is stale.
 """
 
 import hashlib
@@ -30,12 +29,12 @@ _EXPONENTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Picture(NamedTuple):
-    """A picture and what it depends on.
+    """A picture and its inputs.
 
     Attributes:
       draw: Writes it to a path.
-      inputs: Files, functions as ``module:name``, or recipes as ``Makefile:target``, whose text it
-        depends on.
+      inputs: Files, functions as ``module:name``, and recipes as ``Makefile:target``; the picture
+        depends on their text.
     """
 
     draw: Callable[[Path], object]
@@ -59,7 +58,7 @@ def _draw_invariance(path: Path) -> None:
 
 
 def _left_by(file: str, command: str) -> Callable[[Path], object]:
-    """Takes a picture from where a command that trains has left it."""
+    """Copies a picture that a training command has drawn."""
 
     def draw(path: Path) -> None:
         source = ROOT / file
@@ -71,7 +70,7 @@ def _left_by(file: str, command: str) -> Callable[[Path], object]:
 
 
 def _draw_demo(path: Path) -> None:
-    """Takes the picture of ``make demo``, and keeps the results of that same run."""
+    """Copies the picture of ``make demo``, and the results of the same run."""
     _left_by("runs/demo/before_after_st-fcn.png", "make demo")(path)
     DEMO.mkdir(exist_ok=True)
     for model in DEMO_MODELS:
@@ -120,7 +119,7 @@ def _text(name: str) -> bytes:
 
 
 def stale_pictures() -> list[str]:
-    """Pictures that are missing, or drawn from something else than what there is now."""
+    """Pictures that are missing, or whose inputs have changed since."""
     recorded: dict[str, Any] = read_json(INPUTS) if INPUTS.is_file() else {}
     return [
         name
@@ -130,7 +129,7 @@ def stale_pictures() -> list[str]:
 
 
 def demo() -> str:
-    """The errors of ``make demo``, below its picture."""
+    """The caption of the picture of ``make demo``, with its errors."""
     plain, transformed = (
         RunResult.from_json(read_json(DEMO / f"{model}.json"), str(DEMO)) for model in DEMO_MODELS
     )
@@ -145,7 +144,7 @@ def demo() -> str:
 
 
 def accuracy() -> str:
-    """How exact the library is, in a line."""
+    """A sentence on how exact the library is."""
     tables = read_json(results.BENCHMARKS / "accuracy.json")["tables"]
     same = tables["identity"]["rows"]
     warps, exact = (sum(row[key] for row in same) for key in ("warps", "bit for bit"))
@@ -160,7 +159,7 @@ def accuracy() -> str:
 
 
 def speed() -> str:
-    """How fast the library is, in a line: the range of PyTorch's time over ours."""
+    """A sentence on speed: the range of PyTorch's time divided by ours."""
     on_cpu, on_gpu = (
         read_json(results.BENCHMARKS / f"{name}.json") for name in ("sampler", "sampler_h100")
     )
@@ -180,7 +179,7 @@ def _in_words(record: Any) -> str:
 
 
 def _beside_pytorch(record: Any, which: str) -> str:
-    """PyTorch's time over ours, over the shapes: the best of eager and, on a GPU, compiled."""
+    """PyTorch's time divided by ours, its range over the shapes; on a GPU also compiled PyTorch."""
     on_cpu = record["environment"]["backend"] == "cpu"
     ratios = [
         min(
@@ -217,7 +216,7 @@ def _span(low: float, high: float, *, digits: int = 2) -> str:
 
 
 def _largest(rows: list[Any], *columns: str) -> dict[str, float]:
-    """By dtype."""
+    """The largest number of some columns, by dtype."""
     dtypes = dict.fromkeys(row["dtype"] for row in rows)
     return {
         dtype: max(row[column] for row in rows if row["dtype"] == dtype for column in columns)
@@ -239,7 +238,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
 
 
 def written(text: str) -> str:
-    """A README with its sections written anew.
+    """The text of a README with its sections rewritten.
 
     Raises:
       ValueError: If a section's markers are missing.
@@ -254,7 +253,7 @@ def written(text: str) -> str:
 
 
 def main() -> int:
-    """Writes what is stale; returns the exit status, 2 where a picture needs a training first."""
+    """Writes stale sections and pictures; returns 2 if a picture needs a training first, else 0."""
     recorded = read_json(INPUTS) if INPUTS.is_file() else {}
     status = 0
     for name in stale_pictures():
@@ -267,7 +266,7 @@ def main() -> int:
         recorded[name] = inputs_of(PICTURES[name])
         print(f"drawn: {name}")
     write_json(INPUTS, dict(sorted(recorded.items())))
-    # Last, since the demo's results are kept when its picture is.
+    # Last, since drawing the demo's picture also copies its results.
     text = written(README.read_text())
     write_atomically(README, lambda path: path.write_text(text))
     return status

@@ -1,21 +1,21 @@
-"""What a call of another library is here: the table of the page on conventions, run by the tests.
+"""Calls of other libraries and the same calls here: a table for the page on conventions.
 
-Both sides are source text. They are run with an ``image`` ``[H, W, 3]`` in float32, its batch of
-one ``images``, and PyTorch's form of it ``x``, ``[1, 3, H, W]``; with the output's shape
-``(h, w)``; and with what a row is about: ``theta`` ``[1, 2, 3]``, ``m`` ``[2, 3]`` and
-``homography`` ``[3, 3]`` between pixels, ``map_x`` and ``map_y`` ``[h, w]``, ``grid``
-``[1, h, w, 2]``, a ``box`` ``(x0, y0, x1, y1)`` in pixels from the outer edges on and one as a
-``share`` of the distance between the outer centres, ``points`` and where they have ``moved``,
-``[4, 2]``; ``corners`` of the input and where they are ``dragged`` in the output, ``[4, 2]``, row
-by row; ``voxels`` ``[2, H, W]``, ``(rows, columns)`` to add to each pixel. ``half`` is the
-translation by half a pixel: who counts from the edge uses ``inv(half) @ M @ half``.
+Both sides are source text, which tests run with these variables: an ``image`` ``[H, W, 3]`` in
+float32, the batch ``images`` of it alone, and its PyTorch form ``x``, ``[1, 3, H, W]``; the
+output's shape ``(h, w)``; ``theta`` ``[1, 2, 3]``; ``m`` ``[2, 3]`` and ``homography`` ``[3, 3]``
+between pixels; ``map_x`` and ``map_y`` ``[h, w]``; ``grid`` ``[1, h, w, 2]``; a ``box`` ``(x0, y0,
+x1, y1)`` in pixels from the outer edges, and one as a ``share`` of the distance between the outer
+centres; ``points`` and their targets ``moved``, ``[4, 2]``; ``corners`` of the input and their
+places ``dragged`` in the output, ``[4, 2]``, row by row; ``voxels`` ``[2, H, W]``, ``(rows,
+columns)`` to add to each pixel. ``half`` is the translation by half a pixel; a library that counts
+from the edge uses ``inv(half) @ M @ half``.
 """
 
 from typing import Any, NamedTuple
 
 
 class Translation(NamedTuple):
-    """A call of another library, and what gives the same here."""
+    """A call of another library, and the call of this library with the same result."""
 
     library: str
     theirs: str
@@ -210,7 +210,7 @@ TRANSLATIONS = (
     ),
 )
 
-# What each library imports; but OpenCV and SciPy they are not installed everywhere.
+# The imports of each library. Only OpenCV and SciPy are installed everywhere.
 IMPORTS = {
     "PyTorch": "import torch\nimport torch.nn.functional as F",
     "TensorFlow": "import tensorflow as tf",
@@ -247,7 +247,7 @@ def run(operator, *inputs, **attributes):
 
 
 def zero_outside(warped: tuple[Any, Any]) -> Any:
-    """What Pillow and SimpleITK give: the border's pixels up to the image's edge, then 0."""
+    """Pads like Pillow and SimpleITK: the border's pixels up to the image's edge, then 0."""
     values, coverage = warped
     return values * coverage.mask[..., None]
 
@@ -267,5 +267,5 @@ def table() -> str:
 
 
 def _escaped(code: str) -> str:
-    """Code for a cell of a table, in which a bar would end it."""
+    """Code for a cell of a Markdown table, with escaped bars."""
     return code.replace("|", "\\|")

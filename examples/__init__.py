@@ -1,1 +1,1 @@
-"""Short programs from which the library can be learnt, one command each."""
+"""Short programs to learn the library from, one command each."""

@@ -1,14 +1,14 @@
-"""Augmentation that moves images, keypoints and boxes together, and knows its own derivative.
+"""Augmentation that moves images, keypoints and boxes together, and is differentiable.
 
 ``python -m examples.augmentation`` warps a photograph by random similarities chained with random
 thin plate splines, many at once under ``jit`` and ``vmap``, and moves keypoints and boxes along.
 
-Two claims are checked and printed:
+It checks two claims and prints the results:
 
-- a dot drawn on the image at a keypoint is found, after the warp, where ``warp_points`` says;
-- everything is differentiable in the strength of the augmentation, although points move by the
-  spline's inverse, which has no closed form: Newton's method on that derivative finds the strength
-  at which keypoints move by a wanted distance.
+- a dot drawn at a keypoint lies, after the warp, at the point that ``warp_points`` gives; -
+everything is differentiable in the strength of the augmentation, although the spline's inverse,
+  which moves points, has no closed form: with that derivative Newton's method finds the strength at
+  which keypoints move by a given distance.
 """
 
 import dataclasses
@@ -35,13 +35,13 @@ FAMILY = stn.chain(stn.similarity(), SPLINE)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
-      strength: Of the augmentation; 0 is none.
-      distance: How far, in pixels, keypoints should move: the strength for it is looked for.
+      strength: Strength of the augmentation; 0 changes nothing.
+      distance: Find the strength at which keypoints move by this distance, in pixels.
       samples: Number of augmented copies.
-      seed: Of the augmentations.
+      seed: Seed of the augmentations.
       out: The picture.
     """
 
@@ -61,7 +61,7 @@ class Sample(NamedTuple):
 
 
 def augment(key: Array, strength: Array | float, sample: Sample) -> tuple[Sample, Array]:
-    """An augmented sample, and the theta that it was made by."""
+    """An augmented sample, and its theta."""
     scale = jnp.array([0.15, 0.3, 0.1, 0.1] + SPLINE.num_params * [0.06])
     noise = jax.random.uniform(key, scale.shape, minval=-1)
     theta = jnp.asarray(FAMILY.identity, jnp.float32) + strength * scale * noise
@@ -69,14 +69,14 @@ def augment(key: Array, strength: Array | float, sample: Sample) -> tuple[Sample
     moved = Sample(
         stn.warp(sample.image, FAMILY, theta, padding="border"),
         stn.warp_points(sample.keypoints, FAMILY, theta, image_shape=shape),
-        # A spline bends the sides of a box, so more than its corners must be moved.
+        # A spline bends the sides of a box, so move points along the sides, not only corners.
         stn.warp_boxes(sample.boxes, FAMILY, theta, image_shape=shape, points_per_side=16),
     )
     return moved, theta
 
 
 def photograph() -> Sample:
-    """A pagoda, with the tips of its roofs as keypoints, and boxes of all of it and of its top."""
+    """A pagoda; keypoints are the tips of its roofs, boxes the whole and its top."""
     photo = jnp.asarray(load_sample_image("china.jpg")[:, :427] / 255, jnp.float32)
     still, shape = jnp.zeros(2), (SIZE, SIZE)
     small = stn.warp(photo, stn.translation(), still, output_shape=shape, antialias=True)
@@ -86,19 +86,19 @@ def photograph() -> Sample:
 
 
 def dot_error(thetas: Array, before: Sample, after: Sample) -> Array:
-    """Greatest distance, in pixels, from a moved keypoint to the dot that was drawn on it."""
+    """Largest distance, in pixels, from a moved keypoint to the centre of its warped dot."""
     pixels = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1)
     square = jnp.sum((pixels[:, :, None] - before.keypoints) ** 2, axis=-1)
     dots = jnp.exp(-square / (2 * 2.0**2))  # One channel for each keypoint.
     warped = jax.vmap(lambda theta: stn.warp(dots, FAMILY, theta))(thetas)
     centre = jnp.einsum("bhwn,hwk->bnk", warped, pixels) / warped.sum(axis=(1, 2))[..., None]
-    # Dots near the edge are cut off, and their centres with them.
+    # Dots near the edge are cut off, which shifts their centres.
     cut = jnp.any((after.keypoints < 9) | (after.keypoints > SIZE - 10), axis=-1)
     return jnp.max(jnp.linalg.norm(centre - after.keypoints, axis=-1), where=~cut, initial=0)
 
 
 def draw(path: Path, before: Sample, after: Sample, tangent: Array) -> None:
-    """The sample, four augmented copies, and how the first of them changes with the strength."""
+    """Draws the sample, four augmented copies, and the first copy's derivative by the strength."""
     figure = Figure(figsize=(15, 2.8), layout="constrained", dpi=100)
     copies = [
         jax.tree.map(lambda each, k=k: each[k], after) for k in range(min(4, len(after.image)))
@@ -118,7 +118,7 @@ def draw(path: Path, before: Sample, after: Sample, tangent: Array) -> None:
 
 
 def main(command_line: Sequence[str] | None = None) -> tuple[float, float]:
-    """Runs the command line; returns the greatest dot error and the distance reached, in pixels."""
+    """Runs the command line; returns the largest dot error and the reached distance, in pixels."""
     arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
     keys = jax.random.split(jax.random.key(arguments.seed), arguments.samples)
     sample = photograph()
@@ -129,7 +129,7 @@ def main(command_line: Sequence[str] | None = None) -> tuple[float, float]:
     print(f"are found at the moved keypoints to within {error:.3f} pixels")
 
     def distance(strength: Array) -> Array:
-        """Mean distance by which keypoints move. The image, not asked for, is not computed."""
+        """Mean distance by which keypoints move; ``jit`` removes the unused image."""
         moved, _ = jax.vmap(augment, in_axes=(0, None, None))(keys, strength, sample)
         return jnp.linalg.norm(moved.keypoints - sample.keypoints, axis=-1).mean()
 

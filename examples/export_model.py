@@ -1,9 +1,9 @@
-"""A spatial transformer for those who do not have this library: exported, saved, and run elsewhere.
+"""Exports a spatial transformer to run it in a process without this library.
 
 ``python -m examples.export_model`` trains a small classifier with a spatial transformer for a few
 steps, exports it by ``jax.export`` as StableHLO for any number of images, writes it to a file, and
 has a second process, in which stn_jax cannot be imported, load the file and run it on the test
-digits. Printed are the file's size and how far the two processes' outputs lie apart.
+digits. It prints the file's size and the largest difference between the outputs of both processes.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ import stn_jax as stn
 from experiments.data import distortions, sources
 from stn_jax import nn as stnn
 
-# All that is needed where the model is used: JAX.
+# The program that uses the model needs only JAX.
 ELSEWHERE = """
 import sys
 import jax.export
@@ -43,12 +43,12 @@ np.save(logits_file, model.call(np.load(images_file)))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
       steps: Training steps.
       batch_size: Images in a step, each with a fresh rotation.
-      seed: Of the initial weights and of the batches.
+      seed: Seed of the initial weights and of the batches.
       out: The exported model.
     """
 
@@ -68,7 +68,7 @@ class Classifier(nnx.Module):
 
     def __call__(self, images: Array) -> Array:
         """Logits of each image."""
-        # Not len(images), which has no value while the number of images is a symbol.
+        # Not len(images), since the number of images is symbolic during the export.
         return self.logits(self.transformer(images).reshape(images.shape[0], -1))
 
 
@@ -99,17 +99,17 @@ def train(model: Classifier, data: sources.Dataset, arguments: Arguments) -> Non
 
 
 def export(model: Classifier, in_shape: tuple[int, ...]) -> bytes:
-    """The trained model, its parameters in it, for any number of images."""
+    """Exports the trained model with its parameters, for any number of images."""
     graph, state = nnx.split(model)
     shape = (*jax.export.symbolic_shape("batch"), *in_shape)
-    # A copy: the state is the model's own variables, which tracing may not change.
+    # Copy, because the state holds the model's own variables, which tracing must not change.
     call: Any = jax.jit(lambda images: nnx.merge(graph, state, copy=True)(images))
     exported = jax.export.export(call)(jax.ShapeDtypeStruct(shape, jnp.float32))
     return bytes(exported.serialize())
 
 
 def run_elsewhere(model_file: Path, images: np.ndarray) -> np.ndarray:
-    """The logits that a process without this library gets."""
+    """The logits from a process without this library."""
     with tempfile.TemporaryDirectory() as folder:
         images_file, logits_file = Path(folder, "images.npy"), Path(folder, "logits.npy")
         np.save(images_file, images)
@@ -119,7 +119,7 @@ def run_elsewhere(model_file: Path, images: np.ndarray) -> np.ndarray:
 
 
 def main(command_line: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Runs the command line; returns the logits of the test digits, here and elsewhere."""
+    """Runs the command line; returns the logits of the test digits of both processes."""
     arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
     data = sources.load("digits")
     model = Classifier(data.image_shape, rngs=nnx.Rngs(arguments.seed))

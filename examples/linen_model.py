@@ -1,9 +1,9 @@
 """A spatial transformer inside a Flax Linen model.
 
 ``python -m examples.linen_model`` trains a Linen classifier on rotated digits (scikit-learn's, by
-up to 90 degrees either way), whose first layer is stn_jax's NNX module. To Linen it is a module
-like any other: it is initialised, its parameters stand in the same tree under its name, and optax
-trains them with the rest. Printed are that tree and the accuracy before and after.
+up to 90 degrees in both directions). Its first layer is stn_jax's NNX module, which is a module
+like any other for Linen: ``init`` puts its parameters into the tree under its name, and optax
+trains them with the rest. It prints that tree and the accuracy before and after training.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ RIGID = stn.rigid()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
       steps: Training steps.
       batch_size: Images in a step, each with a fresh rotation.
-      seed: Of the initial weights and of the batches.
+      seed: Seed of the initial weights and of the batches.
       out: The picture.
     """
 

@@ -1,14 +1,14 @@
-"""Curved lines of text, straightened by a thin plate spline that a small network regresses.
+"""Straightens curved lines of text by a thin plate spline that a small network predicts.
 
 ``python -m examples.rectify_text`` renders lines of random letters, bends them with stn_jax, and
 trains a spatial transformer to undo it. The spline's control points lie on the top and the bottom
-edge, ``thin_plate_spline((2, 6))``: theta is the two curves between which the text runs. It learns
-from images alone: a straightened line should look like the line before it was bent, at three
-resolutions, of which the coarse ones reach farther.
+edge, ``thin_plate_spline((2, 6))``: theta is the two curves above and below the text. The network
+learns from images alone: the loss compares a straightened line with the line before it was bent, at
+three resolutions. The coarse ones have a gradient also if the images are far apart.
 
-Printed is how far the baselines of lines it was not trained on are from straight. Maps compose, so
-that is known exactly: the output at p is read from the bent line at T(p), which was read from the
-straight one at B(T(p)), and a perfect T has B(T(p)) = p.
+It prints how far the baselines of test lines are from straight. This is exact, since maps compose:
+the output at p reads the bent line at T(p), which reads the straight line at B(T(p)); a perfect T
+has B(T(p)) = p.
 """
 
 import dataclasses
@@ -31,20 +31,20 @@ from stn_jax import nn as stnn
 from stn_jax import visualize
 
 SHAPE = (48, 144)
-BASELINE = 29  # The row of pixels on which the letters stand.
-POINTS = 6  # Control points on either edge.
+BASELINE = 29  # The row of pixels of the letters' baseline.
+POINTS = 6  # Number of control points on each edge.
 SPLINE = stn.thin_plate_spline((2, POINTS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
       steps: Training steps.
       batch_size: Lines in a step, each with a fresh bend.
       lines: Number of different lines to train on.
-      seed: Of everything that is random.
+      seed: Seed of all random numbers.
       out: The picture.
     """
 
@@ -89,7 +89,7 @@ def unlikeness(a: Array, b: Array) -> Array:
 
 
 def deviation(theta: Array, bent_by: Array) -> Array:
-    """Mean distance, in pixels, of the baseline that theta makes from the straight one."""
+    """Mean distance, in pixels, between the straightened baseline and the straight one."""
     pixels = jnp.stack(
         jnp.meshgrid(jnp.arange(8.0, SHAPE[1] - 8), jnp.array([BASELINE * 1.0])), axis=-1
     )
@@ -99,7 +99,7 @@ def deviation(theta: Array, bent_by: Array) -> Array:
 
 
 def main(command_line: Sequence[str] | None = None) -> tuple[float, float]:
-    """Runs the command line; returns the mean deviation in pixels, before and after."""
+    """Runs the command line; returns the mean deviation in pixels, before and after training."""
     arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
     rng = np.random.default_rng(arguments.seed)
     train, test = render(rng, arguments.lines), render(rng, 64)

@@ -1,18 +1,17 @@
 """Registration without a network: the homography between two views of a photograph.
 
 ``python -m examples.register_photos`` cuts two views out of scikit-learn's ``china.jpg``, the
-second by a random homography, with another gain and offset and with noise, and finds the
-homography again with pure functions and optax. It prints how far the corners of the view are from
-where they belong, in pixels, and draws both views as a checkerboard, before and after.
+second by a random homography, with another gain and offset and with noise. It recovers the
+homography with pure functions and optax, prints the errors of the view's corners in pixels, and
+draws both views as a checkerboard, before and after.
 
-What makes it work:
+Why it works:
 
-- coordinates are normalised, so one theta fits every level of a pyramid, and a level is a warp by
-  the identity with ``antialias=True``;
-- the correlation that is maximised does not see gain and offset;
-- what lies outside the first view is left out, by ``return_coverage=True``; and with
-  ``padding="border"`` its rim is not darkened, which would draw theta away by pixels;
-- ``jax.vmap`` registers all pairs at once.
+- coordinates are normalised, so the same theta is valid on every level of a pyramid; a level is a
+  warp by the identity with ``antialias=True``;
+- the loss is a correlation, which does not depend on gain and offset; - ``return_coverage=True``
+gives a mask that leaves out pixels outside the first view; ``padding="border"`` keeps its border
+from getting darker, which would shift theta by pixels; - ``jax.vmap`` registers all pairs at once.
 """
 
 import dataclasses
@@ -41,15 +40,15 @@ Gradient = Literal["exact", "linearized"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
-      pairs: Number of pairs of views, each with a homography of its own.
-      displacement: How far each corner of the second view is moved, in pixels.
+      pairs: Number of pairs of views, each with another homography.
+      displacement: Distance by which each corner of the second view moves, in pixels.
       levels: Sides of the views in the pyramid, coarse to fine.
       steps: Steps of Adam at each level.
       gradient: The sampler's slope along coordinates.
-      seed: Of the homographies and of the noise.
+      seed: Seed of the homographies and of the noise.
       out: The picture.
     """
 
@@ -63,10 +62,10 @@ class Arguments:
 
 
 def random_homography(key: Array, displacement: float) -> Array:
-    """Theta of the homography that moves each corner of a view in a direction of its own."""
+    """Theta of the homography that moves each corner of a view in a given direction."""
     angle = jax.random.uniform(key, (4, 1), maxval=2 * jnp.pi)
     moved = CORNERS + 2 / VIEW * displacement * jnp.hstack([jnp.cos(angle), jnp.sin(angle)])
-    # Two linear equations a corner: u (g x + h y + 1) = a x + b y + c, and the same for v.
+    # Each corner gives two linear equations: u (g x + h y + 1) = a x + b y + c, the same for v.
     one, zero = np.ones((4, 1)), np.zeros((4, 3))
     u, v = moved[:, :1], moved[:, 1:]
     rows_u = jnp.hstack([CORNERS, one, zero, -u * CORNERS])
@@ -79,7 +78,7 @@ def take_views(key: Array, photo: Array, theta: Array) -> tuple[Array, Array]:
     height, width, _ = photo.shape
     crop = jnp.array([VIEW / width, 0, 0, 0, VIEW / height, 0])
     first = stn.warp(photo, stn.affine(), crop, output_shape=(VIEW, VIEW))
-    # Composed, so that the second view sees what the first cuts off, and is sampled once.
+    # Compose the maps: one sampling, and the second view may reach beyond the first.
     both = stn.chain(HOMOGRAPHY, stn.affine())
     second = stn.warp(photo, both, jnp.append(theta, crop), output_shape=(VIEW, VIEW))
     light_key, noise_key = jax.random.split(key)
@@ -89,7 +88,7 @@ def take_views(key: Array, photo: Array, theta: Array) -> tuple[Array, Array]:
 
 
 def reduced(view: Array, side: int) -> Array:
-    """A level of the pyramid: a view made smaller, each pixel the mean of what it covers."""
+    """A level of the pyramid: each pixel is the mean of the view's pixels that it covers."""
     still = jnp.zeros(2)
     return stn.warp(view, stn.translation(), still, output_shape=(side, side), antialias=True)
 
@@ -110,7 +109,7 @@ def register(
 ) -> Array:
     """Improves theta at one level of the pyramid."""
     first, second = reduced(first, side), reduced(second, side)
-    # Up to 0.15 pixels of this level a step, then less; much more, and some pairs are lost.
+    # Steps of at most 0.15 pixels of this level, then less. Larger steps lose some pairs.
     optimizer = optax.adam(optax.cosine_decay_schedule(0.3 / side, steps, alpha=0.05))
 
     def step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], None]:
@@ -123,20 +122,20 @@ def register(
 
 
 def corner_error(theta: Array, truth: Array) -> Array:
-    """Mean distance, in pixels, between where two homographies send the corners of a view."""
+    """Mean distance, in pixels, between a view's corners under two homographies."""
     places = [HOMOGRAPHY.apply(each, CORNERS) for each in (theta, truth)]
     return VIEW / 2 * jnp.linalg.norm(places[0] - places[1], axis=-1).mean()
 
 
 def checkerboard(a: Array, b: Array) -> np.ndarray:
-    """Squares of two views in turn, each with its values spread over 0 to 1."""
+    """A checkerboard of two views, each scaled to values from 0 to 1."""
     y, x = np.mgrid[:VIEW, :VIEW] * 8 // VIEW
     a, b = (0.5 + 0.25 * (each - each.mean()) / each.std() for each in (a, b))
     return np.where(((x + y) % 2 == 0)[..., None], a, b).clip(0, 1)
 
 
 def draw(path: Path, views: tuple[Array, Array], theta: Array) -> None:
-    """The first view with the grid that was found, the second, and both before and after."""
+    """Draws the first view with the found grid, the second, and checkerboards before and after."""
     figure = Figure(figsize=(9, 2.4 * len(theta)), layout="constrained", dpi=100)
     for row, first, second, each in zip(
         figure.subplots(len(theta), 4, squeeze=False), *views, theta, strict=True

@@ -3,11 +3,11 @@
 ``python -m examples.resnet_nnx`` trains a small ResNet on rotated digits (scikit-learn's, by up to
 90 degrees either way), without and with a spatial transformer, and prints both accuracies.
 
-Where to put the transformer: Finnveden, Jansson and Lindeberg show that warping the feature maps of
-a network cannot in general undo what a warp did to its input, since the filters that made the maps
-were not turned with it. So the *input* is warped, and the depth that helps to localize comes from
-sharing: the trunk sees the image, theta is regressed from its features, and the same trunk sees the
-warped image and goes on to the classifier.
+Where to put the transformer: Finnveden, Jansson and Lindeberg show that warping feature maps cannot
+in general undo a warp of the input, since the filters were not turned with the input. So the
+*input* is warped. Deep features for localization come from sharing: the trunk computes features of
+the image, which give theta, and the same trunk computes features of the warped image for the
+classifier.
 
 Reference: Finnveden, Jansson and Lindeberg, Understanding when spatial transformer networks do not
 support invariance, and what to do about it, arXiv:2004.11678.
@@ -31,20 +31,20 @@ from experiments.data import distortions, sources
 from stn_jax import nn as stnn
 from stn_jax import visualize
 
-# Both passes through the trunk share its batch statistics, which a family that also scales, such as
-# the affine one, pulls apart.
+# Both passes through the trunk share its batch statistics. A family that also scales, such as the
+# affine one, makes the statistics of the two passes differ.
 RIGID = stn.rigid()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """The options.
 
     Attributes:
       steps: Training steps of each model.
       batch_size: Images in a step, each with a fresh rotation.
-      filters: Of the first layer.
-      seed: Of the initial weights and of the batches.
+      filters: Number of filters of the first layer.
+      seed: Seed of the initial weights and of the batches.
       out: The picture.
     """
 
@@ -65,13 +65,13 @@ class Block(nnx.Module):
         self.norms = nnx.List([nnx.BatchNorm(filters, momentum=0.9, rngs=rngs) for _ in range(2)])
 
     def __call__(self, maps: Array) -> Array:
-        """Maps of 1 / stride the height and the width."""
+        """Maps with height and width divided by the stride."""
         inner = nnx.relu(self.norms[0](self.first(maps)))
         return nnx.relu(self.norms[1](self.second(inner)) + self.shortcut(maps))
 
 
 class ResNet(nnx.Module):
-    """A residual network that first straightens its input, if told to."""
+    """A residual network, with or without a transformer of its input."""
 
     def __init__(self, filters: int, *, with_transformer: bool, rngs: nnx.Rngs) -> None:
         widths = [1, filters, 2 * filters, 4 * filters]
@@ -83,7 +83,7 @@ class ResNet(nnx.Module):
         self.with_transformer = with_transformer
 
     def straighten(self, images: Array) -> tuple[Array, Array]:
-        """Theta of each image, regressed from features of the trunk, and the warped images."""
+        """Theta of each image, predicted from features of the trunk, and the warped images."""
         features = self.trunk(images)
         theta = self.transformer.localize(features.reshape(len(features), -1))
         return theta, self.transformer.warp(images, theta)
@@ -99,8 +99,8 @@ def train(model: ResNet, data: sources.Dataset, arguments: Arguments) -> ResNet:
     """Trains on freshly rotated images; the state is split once and the step is a pure function."""
     model.train()
     graph, (params, statistics) = nnx.graphdef(model), nnx.state(model, nnx.Param, nnx.BatchStat)
-    # A step that suits filters would throw theta, and the image with it, out of view. The trunk,
-    # which both have, learns at the classifier's rate.
+    # A learning rate that suits filters would move the region out of the image. The trunk, which
+    # both share, learns at the classifier's rate.
     optimizer = optax.chain(
         optax.adam(optax.cosine_decay_schedule(3e-3, arguments.steps)),
         stnn.localization_rate(multiplier=0.1),
@@ -114,7 +114,7 @@ def train(model: ResNet, data: sources.Dataset, arguments: Arguments) -> ResNet:
         batch = distortions.distort_batch(distortions.rotate, distortion_key, images[chosen])
 
         def loss(params: Any) -> tuple[Array, Any]:
-            # A copy, since batch normalisation writes its statistics into the model.
+            # Copy, since batch normalisation writes its statistics into the model.
             model = nnx.merge(graph, params, statistics, copy=True)
             losses = optax.softmax_cross_entropy_with_integer_labels(model(batch), labels[chosen])
             return losses.mean(), nnx.state(model, nnx.BatchStat)
