@@ -269,7 +269,7 @@ def _operands(
     if ndim not in ndims or target.shape != source.shape or len(target) < fewest(ndim):
         pairs = " or ".join(f"[N, {n}] with N ≥ {fewest(n)}" for n in ndims)
         raise ValueError(
-            f"target and source must be {pairs}, one row per pair of points; got shapes "
+            f"target and source must be {pairs}, a pair of points per row; got shapes "
             f"{target.shape} and {source.shape}. Batch with jax.vmap."
         )
     if weights is None:
