@@ -1,4 +1,4 @@
-"""Boxes and displacement fields that other libraries count in pixels; public in ``conversions``."""
+"""Conversions of boxes and displacement fields in pixels; public in ``conversions``."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ from stn_jax.coordinates import scale_and_centre
 def matrix_from_box(
     box: Sequence[int], image_shape: Sequence[int], *, align_corners: bool = False
 ) -> Float[np.ndarray, "n n_plus_1"]:
-    """The matrix of a crop: what ``image[top:bottom, left:right]`` is as a warp.
+    """The matrix of a crop: the warp that equals ``image[top:bottom, left:right]``.
 
     Args:
       box: ``(left, top, right, bottom)`` in whole pixels, or ``(left, top, front, right, bottom,
         back)`` of a volume; the far corner is the first pixel outside, as in a slice. A box may
         reach beyond the image.
       image_shape: Spatial shape of the image, ``(height, width)`` or ``(depth, height, width)``.
-      align_corners: What normalised coordinates of the result mean.
+      align_corners: Alignment of the normalised coordinates of the result.
 
     Returns:
       ``[n, n + 1]`` in float64, for an output of the box's shape: ``(bottom - top, right - left)``.
@@ -70,15 +70,15 @@ def box_from_matrix(
     """The box of pixels that a crop reads; the inverse of :func:`matrix_from_box`.
 
     Args:
-      matrix: ``[n, n + 1]``, target to source, normalised coordinates, of scales and a shift. Of
-        one that turns it is the box between the sources of the corners at −1 and at 1; see
+      matrix: ``[n, n + 1]``, target to source, normalised coordinates; a scaling and a shift. If it
+        rotates, the result is the box between the sources of the corners at −1 and at 1; see
         :func:`stn_jax.warp_boxes` for the box around all corners.
       image_shape: Spatial shape of the image.
-      align_corners: What normalised coordinates of ``matrix`` mean.
+      align_corners: Alignment of the normalised coordinates of ``matrix``.
 
     Returns:
-      ``(left, top, right, bottom)``, or six numbers of a volume, in pixels from the image's edge:
-      whole for whole pixels, up to rounding.
+      ``(left, top, right, bottom)``, or six numbers for a volume, in pixels from the image's edge;
+      whole numbers, up to rounding, if the crop is made of whole pixels.
 
     Raises:
       ValueError: If ``matrix`` and ``image_shape`` do not fit each other.
@@ -102,7 +102,7 @@ def box_from_matrix(
         jnp.asarray(each, matrix.dtype) for each in scale_and_centre(shape, align_corners)
     )
     reach, shift = matrix[:, :n].sum(axis=1), matrix[:, n]
-    # From centres to edges: half a pixel beyond the outermost ones, which align_corners counts.
+    # Shift from pixel centres to pixel edges: the box begins at the edge of its first pixel.
     near = scale * (shift - reach) + centre + (0 if align_corners else 0.5)
     far = scale * (shift + reach) + centre + (1 if align_corners else 0.5)
     return jnp.concatenate([near, far])
@@ -114,17 +114,18 @@ def offsets_from_voxels(
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*space n"]:
-    """Normalised offsets of a displacement field that counts in pixels, axis by axis.
+    """Converts a displacement field in pixels, in the order of array axes, to normalised offsets.
 
-    MONAI, among others, displaces the output pixel ``(i, j)``, or ``(i, j, k)``, by
-    pixels in the order of the array's axes. Its fields have that order on the first axis; move it
-    to the last.
+    MONAI, for instance, displaces the output pixel ``(i, j)``, or ``(i, j, k)``, by pixels in the
+    order of the array's axes. Its fields have the components on the first axis; move it to the
+    last.
 
     Args:
       displacement: ``[height, width, 2]`` as ``(rows, columns)``, or ``[depth, height, width, 3]``,
         from output to input.
-      image_shape: Spatial shape of the input that is read; that of ``displacement`` when ``None``.
-      align_corners: What the offsets mean: a pixel is ``2 / size`` or ``2 / (size - 1)``.
+      image_shape: Spatial shape of the input; ``None`` takes that of ``displacement``.
+      align_corners: Whether a pixel is ``2 / (size - 1)`` in normalised units, rather than
+        ``2 / size``.
 
     Returns:
       ``[*space, n]`` as ``(x, y)`` or ``(x, y, z)``. Ravelled they are the ``theta`` of

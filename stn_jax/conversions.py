@@ -1,22 +1,22 @@
-"""Between this library's matrices, boxes and displacement fields and those of other libraries.
+"""Converts matrices, boxes and displacement fields to and from those of other libraries.
 
-A matrix here maps target to source points in normalised coordinates. Others count in pixels, and
-some map the other way; all of them come down to :func:`pixel_matrix` and its inverse,
-:func:`matrix_from_pixels`:
+A matrix of this library maps target to source points in normalised coordinates. Other libraries use
+pixels, and some map from source to target. All conversions use :func:`pixel_matrix` and its
+inverse, :func:`matrix_from_pixels`:
 
 * PyTorch's ``theta`` of ``affine_grid`` is a matrix of this library for the same
-  ``align_corners``; :func:`change_alignment` goes from one to the other.
-* OpenCV maps pixels, either way: :func:`to_opencv` and :func:`from_opencv`.
+  ``align_corners``; :func:`change_alignment` converts between the two alignments.
+* OpenCV's matrices map pixels, in either direction: :func:`to_opencv` and :func:`from_opencv`.
 * scikit-image's ``warp(image, inverse_map)`` takes the homogeneous :func:`pixel_matrix`.
 * Kornia's ``warp_affine`` and ``warp_perspective`` take OpenCV's with ``inverse_map=False``.
-* A crop is a matrix: :func:`matrix_from_box` and :func:`box_from_matrix`.
+* Crops: :func:`matrix_from_box` and :func:`box_from_matrix`.
 * Displacement fields in voxels: :func:`offsets_from_voxels` and :func:`voxels_from_offsets`.
 
-A matrix is ``[n, n + 1]`` where it is affine, or homogeneous, ``[n + 1, n + 1]``, and the result
-has the shape of the argument. It acts on ``(x, y)`` or ``(x, y, z)``, and pixel centres are whole
-numbers. Batch with ``jax.vmap``. The ``theta`` of :func:`stn_jax.affine` is ``matrix[:n].ravel()``,
-that of :func:`stn_jax.projective` is :func:`projective_theta`. A homography's points with ``w ≤ 0``
-are outside the image here, whereas other libraries divide by ``w`` whatever its sign.
+A matrix is affine, ``[n, n + 1]``, or homogeneous, ``[n + 1, n + 1]``; the result has the shape of
+the argument. It acts on ``(x, y)`` or ``(x, y, z)``, and pixel centres are whole numbers. Batch
+with ``jax.vmap``. The ``theta`` of :func:`stn_jax.affine` is ``matrix[:n].ravel()``, that of
+:func:`stn_jax.projective` is :func:`projective_theta`. Here a homography's points with ``w ≤ 0``
+lie outside the image; other libraries divide by ``w`` whatever its sign.
 """
 
 from collections.abc import Sequence
@@ -62,18 +62,18 @@ def pixel_matrix(
     *,
     align_corners: bool = False,
 ) -> Float[Array, "rows columns"]:
-    """The same map between pixel coordinates: output pixel to input pixel, centres at integers.
+    """The matrix between pixel coordinates: output pixel to input pixel, centres at integers.
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, target to source, normalised coordinates.
       image_shape: Spatial shape of the input, ``(height, width)`` or ``(depth, height, width)``.
       output_shape: Spatial shape of the output.
-      align_corners: What the normalised coordinates of ``matrix`` mean, as in
+      align_corners: Alignment of the normalised coordinates of ``matrix``, as in
         :func:`stn_jax.regular_grid`.
 
     Returns:
       Matrix of the shape of ``matrix`` that acts on ``(x, y, 1)`` or ``(x, y, z, 1)``, in float32
-      at least. That of the identity, for equal shapes, is exactly the identity.
+      or wider. For equal shapes, the identity gives exactly the identity.
 
     Raises:
       ValueError: If ``matrix`` and the shapes do not fit each other, or an axis has one pixel and
@@ -109,7 +109,7 @@ def matrix_from_pixels(
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, output pixel to input pixel, as ``(x, y)``.
       image_shape, output_shape: As in :func:`pixel_matrix`.
-      align_corners: What normalised coordinates of the result mean.
+      align_corners: Alignment of the normalised coordinates of the result.
 
     Returns:
       Matrix of the shape of ``matrix``, target to source, normalised coordinates.
@@ -137,16 +137,16 @@ def change_alignment(
     align_corners: bool,
     to_align_corners: bool,
 ) -> Float[Array, "rows columns"]:
-    """The matrix that makes the same map between pixels under another alignment.
+    """Converts a matrix to another alignment; the map between pixels stays the same.
 
     PyTorch's ``theta`` for ``affine_grid(theta, size, align_corners)`` is a matrix of this
-    library for the same ``align_corners``; this takes it from one alignment to the other.
+    library for the same ``align_corners``.
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, target to source, normalised coordinates.
       image_shape, output_shape: As in :func:`pixel_matrix`.
-      align_corners: What the coordinates of ``matrix`` mean.
-      to_align_corners: What those of the result mean.
+      align_corners: Alignment of the coordinates of ``matrix``.
+      to_align_corners: Alignment of the coordinates of the result.
 
     Returns:
       Matrix of the shape of ``matrix``, target to source, normalised coordinates.
@@ -191,7 +191,8 @@ def to_opencv(
       align_corners: As in :func:`pixel_matrix`.
 
     Returns:
-      Matrix of the shape of ``matrix``, for ``np.asarray``; not finite where it has no inverse.
+      Matrix of the shape of ``matrix``; pass it to OpenCV by ``np.asarray``. It is not finite if an
+      inverse is needed and does not exist.
 
     Raises:
       ValueError, TypeError: As :func:`pixel_matrix`, and if ``image_shape`` is not of two axes.
@@ -223,11 +224,11 @@ def from_opencv(
     """This library's matrix for an ``M`` of OpenCV; the inverse of :func:`to_opencv`.
 
     Args:
-      matrix: ``M``, ``[2, 3]`` or ``[3, 3]``; that of ``cv2.getRotationMatrix2D`` is one for
+      matrix: ``M``, ``[2, 3]`` or ``[3, 3]``. For one of ``cv2.getRotationMatrix2D`` set
         ``inverse_map=False``.
       image_shape, output_shape: As in :func:`to_opencv`.
-      inverse_map: Whether it is meant for flags with ``cv2.WARP_INVERSE_MAP``.
-      align_corners: What normalised coordinates of the result mean.
+      inverse_map: Whether ``M`` is used with the flag ``cv2.WARP_INVERSE_MAP``.
+      align_corners: Alignment of the normalised coordinates of the result.
 
     Returns:
       Matrix of the shape of ``matrix``, target to source, normalised coordinates.
@@ -253,17 +254,17 @@ def projective_theta(matrix: Matrix, *, full_matrix: bool = False) -> Float[Arra
     Args:
       matrix: ``[3, 3]``, target to source, normalised coordinates.
       full_matrix: Whether theta is for ``projective(full_matrix=True)``. It then keeps the sign of
-        the matrix, and so the side in front: where ``w > 0`` in the matrix as it is given, though
-        the centre of the output may be behind.
+        the matrix: points with ``w > 0`` stay in front of the camera, and the centre of the output
+        may be behind it.
 
     Returns:
-      The matrix over its last entry, row by row without it, ``[8]``; not finite where that entry
-      is 0, since then the centre of the output lies on the horizon. With ``full_matrix``, ``[9]``,
-      the matrix over the largest size of an entry of its last row.
+      ``[8]``, the matrix divided by its last entry, row by row without that entry. It is not finite
+      if the last entry is 0; then the centre of the output lies on the horizon. With
+      ``full_matrix``, ``[9]``, the matrix divided by the largest magnitude in its last row.
 
     Note:
-      Without ``full_matrix`` the sign is dropped with the scale, so the centre of the output is in
-      front of the plane. A matrix with a negative last entry means the other side.
+      Without ``full_matrix`` the sign is lost with the scale, so the centre of the output is always
+      in front of the camera. For a matrix with a negative last entry this is the other side.
 
     Raises:
       ValueError: If ``matrix`` is not 3×3.
@@ -288,7 +289,7 @@ def projective_theta(matrix: Matrix, *, full_matrix: bool = False) -> Float[Arra
 def _operands(
     matrix: AnyArray, image_shape: Sequence[int], output_shape: Sequence[int], align_corners: bool
 ) -> tuple[Array, ScaleAndOffset, ScaleAndOffset]:
-    """The matrix, checked, and the changes to pixels of the input and of the output."""
+    """Checks the matrix; returns it, and the changes to pixels of the input and of the output."""
     ndim = len(_checks.spatial_shape("image_shape", image_shape))
     source = _pixels("image_shape", image_shape, ndim, align_corners)
     target = _pixels("output_shape", output_shape, ndim, align_corners)
@@ -296,7 +297,7 @@ def _operands(
 
 
 def _check_matrix(matrix: AnyArray, ndim: int) -> Array:
-    """An affine or homogeneous matrix for ``ndim`` spatial axes, in float32 at least."""
+    """Checks an affine or homogeneous matrix for ``ndim`` axes; returns float32 or wider."""
     matrix = _checks.floating("matrix", matrix)
     if matrix.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
         raise ValueError(
@@ -307,7 +308,7 @@ def _check_matrix(matrix: AnyArray, ndim: int) -> Array:
 
 
 def _pixels(name: str, shape: Sequence[int], ndim: int, align_corners: bool) -> ScaleAndOffset:
-    """``pixel = scale · point + offset`` on homogeneous points; refused where not invertible."""
+    """Scale and offset of ``pixel = scale · point + offset``; raises if a scale is 0."""
     sizes = _checks.spatial_shape(name, shape, ndim)
     if align_corners and 1 in sizes:
         raise ValueError(
@@ -324,10 +325,10 @@ def _undone(change: ScaleAndOffset) -> ScaleAndOffset:
 
 
 def _change_coordinates(matrix: Array, source: ScaleAndOffset, target: ScaleAndOffset) -> Array:
-    """The matrix after ``source`` has changed what it gives, and ``target`` what it takes.
+    """Changes the coordinates of a matrix's results by ``source``, of its arguments by ``target``.
 
-    Elementwise, so exact in float32 on every backend; the ratios are taken in float64, so that
-    the identity stays one.
+    The operations are elementwise, which accelerators do not round to less than float32. Ratios are
+    computed in float64, so that the identity stays exact.
     """
     (scale, offset), (target_scale, target_offset) = source, target
     ratio = jnp.asarray(scale[:, None] / target_scale, matrix.dtype)

@@ -1,4 +1,4 @@
-"""Drawing what a warp reads. Needs matplotlib, which nothing else in the library imports."""
+"""Drawings of warps. Only this package of the library needs matplotlib."""
 
 from stn_jax.visualize.drawing import COLORS, draw_grid, draw_region, draw_regions
 from stn_jax.visualize.geometry import grid_lines, region_outline

@@ -1,4 +1,4 @@
-"""Regions and sampling grids, drawn on an image that ``imshow`` has shown."""
+"""Draws regions and sampling grids on an image shown with ``imshow``."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 from stn_jax.transforms.base import Transform
 from stn_jax.visualize.geometry import grid_lines, region_outline
 
-# Okabe and Ito's colours without their black, which colour-blind readers can tell apart; those
-# that show on dark images come first.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without black; colours that
+# are visible on dark images come first.
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2")
-# Points farther away than this many image sizes are not joined to others: behind the plane of a
-# homography they lie in no direction in particular.
+# Lines are interrupted at points farther away than this many image sizes, such as a homography's
+# points behind the camera, whose direction means nothing.
 _FARTHEST = 1e3
 
 
@@ -32,9 +32,9 @@ def draw_region(
 ) -> list[Line2D]:
     """Draws the region of the input that a warp reads on an image shown with ``imshow``.
 
-    The side that becomes the top of the output is drawn thick, and its left end carries a dot, so
-    that rotations and reflections can be told. The limits of the axes stay as they are: what lies
-    outside them is cut off, and what is not finite or lies behind the plane is left out.
+    The side that becomes the top of the output is drawn thick, with a dot at its left end, so that
+    rotations and reflections are visible. The limits of the axes do not change: parts outside them
+    are cut off. Points that are not finite or behind the camera are left out.
 
     Args:
       axes: Matplotlib axes in which the input was drawn by ``axes.imshow(image)``.
@@ -88,7 +88,7 @@ def draw_regions(
     colors: Sequence[str] = COLORS,
     labels: Sequence[str] | None = None,
 ) -> list[list[Line2D]]:
-    """Draws the regions of several parallel transforms, each in a colour of its own.
+    """Draws the regions of several parallel transforms in different colours.
 
     Args:
       axes: As in :func:`draw_region`.
@@ -96,9 +96,9 @@ def draw_regions(
       theta: The parameters of N transforms, ``[N, num_params]``.
       image_shape: As in :func:`region_outline`.
       align_corners: As in :func:`region_outline`.
-      colors: Matplotlib colours, taken in turn; by default :data:`COLORS`, which colour-blind
+      colors: Matplotlib colours, used in turn; by default :data:`COLORS`, which colour-blind
         readers can tell apart.
-      labels: N short texts, written at the dots of the regions and kept within the axes.
+      labels: N short texts, written at the dots of the regions, inside the axes.
 
     Returns:
       For each transform the lines that :func:`draw_region` added.
@@ -127,7 +127,7 @@ def draw_regions(
     if theta.ndim != 2:
         raise ValueError(
             f"theta must be [N, num_params], the parameters of N transforms; got {theta.shape}. "
-            "For one, take draw_region or theta[None]."
+            "For one transform, use draw_region or pass theta[None]."
         )
     if not colors:
         raise ValueError("colors must hold at least one colour; got none.")
@@ -161,9 +161,9 @@ def draw_grid(
 ) -> LineCollection:
     """Draws the sampling grid of a warp on an image shown with ``imshow``.
 
-    Rows and columns of the output are lines on the input; where two cross, a pixel is read. The
-    limits of the axes stay as they are, and what is not finite or lies behind the plane is left
-    out.
+    Rows and columns of the output are lines on the input; each crossing is the point that one
+    output pixel reads. The limits of the axes do not change. Points that are not finite or behind
+    the camera are left out.
 
     Args:
       axes: As in :func:`draw_region`.
@@ -213,13 +213,13 @@ def draw_grid(
 
 
 def near(pixels: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Points of the input, and NaN, where matplotlib breaks a line, for those out of all reach."""
+    """The points, with NaN in place of far ones; matplotlib interrupts a line at NaN."""
     reach = np.abs(pixels).max(axis=-1, keepdims=True) < _FARTHEST * max(image_shape)
     return np.where(reach, pixels, np.nan)
 
 
 def _write(axes: Axes, label: str, point: np.ndarray, color: str) -> None:
-    """Writes a label at a point, or as near to it as the axes allow; nowhere if that is NaN."""
+    """Writes a label at a point, or as near to it as the axes allow; not at a NaN point."""
     if not np.isfinite(point).all():
         return
     limits = np.sort([axes.get_xlim(), axes.get_ylim()])
@@ -227,5 +227,5 @@ def _write(axes: Axes, label: str, point: np.ndarray, color: str) -> None:
     x, y = np.clip(point, limits[:, 0] + margin, limits[:, 1] - margin)
     text = axes.text(x, y, label, color=color, fontsize=8, fontweight="bold", ha="center")
     text.set(va="center", clip_on=True)
-    # On a dark rim the colours show on any image.
+    # A dark outline makes the text readable on any image.
     text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="#202020")])

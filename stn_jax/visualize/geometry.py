@@ -1,4 +1,4 @@
-"""Where a warp reads, as points of the input: the outline of its region, the lines of its grid."""
+"""Points of the input that a warp reads: the outline of the region, the lines of the grid."""
 
 import functools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from stn_jax.transforms.base import Transform
 
 # The corners of the output, clockwise on the screen from the top left.
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-# About as many lines along an axis as can be told apart on a small picture.
+# Default number of lines along the longer axis; more would merge in a small picture.
 _LINES = 9
 
 
@@ -38,8 +38,7 @@ def region_outline(
       align_corners: As in :func:`stn_jax.warp`. With ``True``, −1 and 1 are the centres of the
         corner pixels, so the outline runs through the centres of the outermost pixels that are
         read; with ``False`` it runs along their outer edges.
-      points_per_side: Number of straight pieces in which a side of the square is mapped; 1 is
-        enough for a linear family.
+      points_per_side: Number of straight pieces per side; 1 suffices for a linear family.
 
     Returns:
       Pixel coordinates ``(x, y)`` of the input, ``[4 · points_per_side + 1, 2]``; the centre of
@@ -97,12 +96,10 @@ def grid_lines(
       theta: As in :func:`region_outline`.
       image_shape: ``(height, width)`` of the input.
       output_shape: ``(height, width)`` of the output; the input's when ``None``.
-      every: Every how many rows and columns there is a line; they lie in the middle, so that as
-        much is left out on either side. Chosen for about nine lines along the longer axis when
-        ``None``.
+      every: Distance between lines, in rows and columns of the output; the lines are centred.
+        ``None`` gives about nine lines along the longer axis.
       align_corners: As in :func:`stn_jax.warp`.
-      points_per_line: Number of points at which each line is mapped, at least 2, which is enough
-        for an affine family.
+      points_per_line: Number of points per line, at least 2, which suffices for an affine family.
 
     Returns:
       Pixel coordinates of the input as in :func:`region_outline`, ``[lines, points_per_line, 2]``:

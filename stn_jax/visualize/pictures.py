@@ -1,4 +1,4 @@
-"""Images of any range, dtype and number of channels shown, and strips of inputs over outputs."""
+"""Shows images of any range, dtype and number of channels, and rows of inputs above outputs."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ Number = float | int
 
 _GREY = "#666666"
 _OUTSIDE = "#e4e4e4"
-# The most of the surroundings that is shown to follow a region, as a share of the image's size.
+# Largest margin around the image that is added to show a region, as a share of the image's size.
 _LARGEST_MARGIN = 0.5
 
 
@@ -32,16 +32,16 @@ def show_image(
 ) -> AxesImage:
     """Shows an image of any real dtype, without ticks.
 
-    Three channels are a colour image and four one with opacity; any other number is shown in grey
-    by the brightest of them. Pixels that are not finite are transparent.
+    Three channels are shown as colours, four as colours and opacity; for any other number, the
+    brightest channel is shown in grey. Pixels that are not finite are transparent.
 
     Args:
       axes: Matplotlib axes.
       image: ``[height, width, channels]``.
-      value_range: The values shown black and white; what lies outside is clipped. When ``None``
-        it is 0 to 255 for uint8, 0 to 1 for other images within it, and else from the least to
-        the greatest finite value.
-      margin: How much of the surroundings is shown, as a share of the image's size.
+      value_range: The values shown black and white; values outside are clipped. ``None`` means 0 to
+        255 for uint8, 0 to 1 for other images within that range, and otherwise the smallest to the
+        largest finite value.
+      margin: Width of the margin around the image, as a share of the image's size.
 
     Returns:
       The image that was added.
@@ -99,7 +99,7 @@ def strip(
     margin: Number | None = None,
     column_width: Number = 1.5,
 ) -> Figure:
-    """A row of inputs with what is read of them, over what was made of it: a column an example.
+    """Draws inputs with the regions that are read, above the outputs; one column per example.
 
     N parallel transforms give N rows of outputs, framed in the colours of their regions.
 
@@ -110,18 +110,19 @@ def strip(
       outputs: ``[batch, height, width, channels]``, or ``[batch, N, height, width, channels]``.
       titles: Texts above the columns.
       labels: Names of the N transforms, written beside the rows and, where N > 1, at the regions.
-      grid: Whether the sampling grids are drawn, too; when ``None`` they are where N = 1, since
-        several cover each other.
+      grid: Whether to draw the sampling grids, too. ``None`` draws them if N = 1; several grids
+        would hide each other.
       every: As in :func:`grid_lines`.
       align_corners: As in :func:`stn_jax.warp`.
       colors: As in :func:`draw_regions`.
-      value_range: As in :func:`show_image`, from all inputs when ``None``; the outputs share it.
-      margin: As in :func:`show_image`, for the inputs. When ``None`` it holds the regions, as far
-        as half an image's size.
+      value_range: As in :func:`show_image`, computed from all inputs if ``None``; used for inputs
+        and outputs.
+      margin: As in :func:`show_image`, for the inputs. ``None`` makes it wide enough for the
+        regions, up to half of the image's size.
       column_width: In inches.
 
     Returns:
-      The figure, which belongs to no window: ``figure.savefig("strip.png")``.
+      The figure, without a window; save it with ``figure.savefig("strip.png")``.
 
     Raises:
       ValueError: If shapes or numbers of texts do not fit, and as in :func:`grid_lines`.
@@ -198,7 +199,7 @@ def strip(
 def _parallel(
     images: np.ndarray, transform: Transform, theta: ArrayLike, outputs: np.ndarray
 ) -> tuple[int, np.ndarray]:
-    """The number of parallel transforms, and outputs that have an axis for it."""
+    """The number of parallel transforms, and the outputs with an axis for them."""
     parallel = outputs.shape[1:-3]
     expected = (len(images), *parallel, transform.num_params)
     if len(outputs) != len(images) or len(parallel) > 1 or np.shape(theta) != expected:
@@ -217,24 +218,24 @@ def _check_texts(name: str, texts: Sequence[str] | None, count: int, thing: str)
 
 
 def _value_range(images: np.ndarray) -> tuple[float, float]:
-    """The values to be shown black and white."""
+    """The values that are shown black and white."""
     if images.dtype == np.uint8:
         return 0.0, 255.0
     values = images.astype(np.float32)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    # Interpolation may round to a little beyond.
+    # Interpolation may round to values slightly outside.
     usual = low > -1e-3 and high < 1 + 1e-3
     return (0.0, 1.0) if usual or low == high else (low, high)
 
 
 def _margin(outlines: np.ndarray, image_shape: Sequence[int]) -> float:
-    """How far regions stick out of the image, as a share of its size, within reason."""
+    """How far regions reach outside the image, as a share of its size, limited."""
     size = np.array(image_shape[::-1], np.float32)
     share = np.abs((near(outlines, image_shape) + 0.5) / size - 0.5) - 0.5
     if np.isnan(share).all():
         return 0.0
-    # A little more, for the dots and the thick lines.
+    # Add room for the dots and the thick lines.
     return float(np.clip(np.nanmax(share) + 0.03, 0.03, _LARGEST_MARGIN))
 
 
@@ -247,7 +248,7 @@ def _layout(
 ) -> tuple[Figure, np.ndarray]:
     """A figure whose rows are as high as their images, and its axes ``[rows, columns]``."""
     ratios = [height / width for height, width in (image_shape, *output_shapes)]
-    # What constrained layout leaves between the images, and the room of names and titles.
+    # Add the space that constrained layout puts between images, and room for names and titles.
     width = column_width * columns + 0.4
     height = (column_width - 0.1) * sum(ratios) + 0.1 * len(ratios) + 0.25 * with_titles
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
