@@ -118,7 +118,7 @@ def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.nd
     """Error against the angle of the images: the mean over seeds, and their range.
 
     Args:
-      names: Names of the models.
+      names: Of the models.
       angles: In degrees.
       errors: In percent, ``[models, seeds, angles]``.
     """
