@@ -1,4 +1,4 @@
-// Leading batch axes along which an array has the full size, or 1 and is shared.
+// Leading batch axes. Along each, an array has the full size, or size 1 and is shared.
 
 #ifndef STN_JAX_NATIVE_BATCH_H_
 #define STN_JAX_NATIVE_BATCH_H_
@@ -17,13 +17,13 @@ inline int64_t Product(const Dims& dims) {
   return product;
 }
 
-// Says which part of an array belongs to which batch item. Items are numbered in array order of
-// the full batch, parts in that of the array's own.
+// Maps batch items to parts of an array. Items are numbered in row-major order of the full batch
+// axes, parts in row-major order of the array's own.
 class Batch {
  public:
   Batch() = default;
 
-  // Each of `own` equals that of `full` or is 1.
+  // Each size of `own` is 1 or equals that of `full`.
   Batch(const Dims& own, const Dims& full)
       : full_(full), steps_(full.size()), parts_(Product(own)), items_of_first_{0} {
     int64_t part_step = 1, item_step = 1;
@@ -80,7 +80,7 @@ class Batch {
   }
 
   Dims full_;
-  Dims steps_;  // Parts by which the part grows with the index along each axis.
+  Dims steps_;  // For each axis, how much the part grows when the index grows by 1.
   int64_t parts_ = 1;
   bool is_shared_ = false;
   std::vector<int64_t> items_of_first_;  // The items of part 0.

@@ -1,6 +1,6 @@
-// What the handlers ask of the kernels: plain structures and a table of functions.
+// The interface between handlers and kernels: plain structures and a table of functions.
 //
-// The kernels are compiled once for each instruction set; this header is all that both sides share.
+// The kernels are compiled once for each instruction set. Both sides share only this header.
 
 #ifndef STN_JAX_NATIVE_ENGINE_H_
 #define STN_JAX_NATIVE_ENGINE_H_
@@ -11,8 +11,8 @@ namespace stn {
 
 constexpr int kMaxNdim = 3;
 
-// Points are handled in blocks of this many, counted from the first point of a batch item. Every
-// cut of the work falls between blocks, so the cut does not change the numbers.
+// Points per block, counted from the first point of a batch item. Work is divided among tasks only
+// between blocks, so the division does not change the numbers.
 constexpr int kBlock = 64;
 
 enum class DType { kF32, kF64, kBF16, kF16 };
@@ -27,26 +27,26 @@ struct Range {
   int64_t last;
 };
 
-// What all batch items have in common.
+// The properties that all batch items share.
 struct Geometry {
   int ndim;
   int64_t size[kMaxNdim];  // Pixels along each axis, in array order.
   int64_t pixels;          // In one image.
   int64_t channels;
   int64_t points;  // In one batch item.
-  // Pixels and weights come from coordinates by a kernel and a padding, or are given.
+  // Whether pixels and weights are computed from coordinates; otherwise they are given.
   bool from_coordinates;
   Kernel kernel;
   Padding padding;
   bool align_corners;
   int64_t taps[kMaxNdim];  // Pixels read along each axis, in array order.
 
-  // Channels of the accumulators of an image's gradient. Three are spread over four, which are
-  // added by one instruction.
+  // Channels in the accumulators of an image's gradient. Three are stored as four, which one
+  // instruction adds.
   int64_t padded_channels() const { return channels == 3 ? 4 : channels; }
 };
 
-// The arrays of one batch item. Those along axes are in array order.
+// The arrays of one batch item. Arrays for each axis are in array order (z, y, x).
 struct Item {
   const void* image;                // [*space, channels]
   const void* fill;                 // [channels]
@@ -64,8 +64,8 @@ struct Rows {
   int32_t last;
 };
 
-// Kernels for one dtype of images. All arrays are of that dtype, but sources and their gradients
-// and the accumulators, which are float64 for float64 and else float32.
+// Kernels for one dtype of images. Sources, their gradients and accumulators are float64 for
+// float64 images and float32 otherwise; all other arrays have the image's dtype.
 struct Kernels {
   // Writes the points of a range.
   void (*forward)(const Geometry&, const Item&, Range points);

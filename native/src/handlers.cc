@@ -87,7 +87,7 @@ ffi::Error TapsPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
   return Run(pool, request, args, rets);
 }
 
-// What all handlers are bound to; attributes follow.
+// The binding that all handlers share; each adds its attributes.
 auto Bind() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()

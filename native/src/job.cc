@@ -10,18 +10,19 @@
 namespace stn {
 namespace {
 
-// A job of fewer numbers than this runs on the calling thread; a task has at least about as many.
+// A job of fewer numbers runs on the calling thread. Tasks have about this many or more.
 constexpr int64_t kNumbersOfTask = 20000;
 
-// Enough that the threads end at about the same time. Large tasks read less of the image twice.
+// Tasks per thread: enough that all threads finish at about the same time, and no more, since
+// fewer, larger tasks read fewer parts of the image twice.
 constexpr int64_t kTasksOfThread = 8;
 
-// Accumulators that are not the result itself take no more memory than this at once.
+// Limit on the memory of separate accumulators at any time.
 constexpr int64_t kMostBytesOfAccumulators = int64_t{256} << 20;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Threads worth waking for a job.
+// The number of threads to use for a job.
 int64_t Threads(const Job& job, const xla::ffi::ThreadPool& pool) {
   const Geometry& geometry = job.geometry;
   if (job.items * geometry.points * geometry.channels < kNumbersOfTask) return 1;
@@ -43,8 +44,8 @@ Item ItemOf(const Job& job, int64_t i) {
   return item;
 }
 
-// Cuts all points of all items into tasks of some items or of some blocks of one item, and calls
-// `body(item, points)`.
+// Divides the points of all items into tasks, each of several items or of several blocks of one
+// item, and calls `body(item, points)`.
 class PointTasks {
  public:
   PointTasks(const Job& job, int64_t threads) : items_(job.items), points_(job.geometry.points) {
@@ -93,7 +94,7 @@ class SourceGradients {
 
   bool wanted() const { return wanted_; }
 
-  // Says where the kernels write the gradients of an item.
+  // Sets where the kernels write the gradients of an item.
   void SetIn(Item& item, int64_t i) const {
     for (int axis = 0; axis < job_.geometry.ndim; ++axis) {
       const Result& result = job_.d_source[axis];
@@ -135,8 +136,9 @@ class SourceGradients {
   std::unique_ptr<Scratch> terms_[kMaxNdim];
 };
 
-// The image's gradient. Each part of it is cut into bands of rows; one task makes one band, from
-// all points that touch it in their order. So the sums of a pixel have the same order in any cut.
+// The image's gradient. Each part of it is divided into bands of rows. One task computes one band
+// from all points that touch it, in their order. So the additions to a pixel have the same order
+// for any division.
 class ImageGradient {
  public:
   ImageGradient(const Job& job, int64_t threads) : job_(job), geometry_(job.geometry) {
@@ -145,7 +147,7 @@ class ImageGradient {
     pixels_of_row_ = rows_ > 0 ? geometry_.pixels / rows_ : 0;
     bytes_of_pixel_ = geometry_.padded_channels() * job.source_size;
     bands_ = 1;
-    // Enough tasks that the threads end at about the same time.
+    // Enough tasks that all threads finish at about the same time.
     if (threads > 1 && parts_ > 0) bands_ = CeilDiv(2 * threads, parts_);
     if (!job.accumulates_in_place) {
       bands_ = std::max(bands_,
@@ -158,7 +160,7 @@ class ImageGradient {
   bool is_cut() const { return bands_ > 1; }
   int64_t tasks() const { return parts_ * bands_; }
 
-  // Finds which rows each block touches, if bands need to know.
+  // Finds which rows each block touches, if there are several bands.
   void Prepare(xla::ffi::ThreadPool& pool, int64_t threads) {
     if (!is_cut()) return;
     touched_.resize(static_cast<size_t>(job_.items * blocks_));
@@ -172,7 +174,7 @@ class ImageGradient {
     });
   }
 
-  // Makes one band; and the gradients to the sources, too, if given.
+  // Computes one band, and the gradients to the sources if wanted.
   void Run(int64_t task, const SourceGradients* sources) const {
     const int64_t part = task / bands_, band = task % bands_;
     const Range rows = {rows_ * band / bands_, rows_ * (band + 1) / bands_};

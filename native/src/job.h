@@ -1,4 +1,4 @@
-// One call of a handler, its operands checked; and how it is cut into tasks.
+// One call of a handler with checked operands, and its division into tasks.
 
 #ifndef STN_JAX_NATIVE_JOB_H_
 #define STN_JAX_NATIVE_JOB_H_
@@ -52,7 +52,7 @@ struct Job {
 // Writes `out`.
 void RunForward(const Job& job, xla::ffi::ThreadPool& pool);
 
-// Writes `d_image` and `d_source`. The numbers do not depend on the threads.
+// Writes `d_image` and `d_source`. The numbers do not depend on the number of threads.
 void RunPull(const Job& job, xla::ffi::ThreadPool& pool);
 
 }  // namespace stn

@@ -1,4 +1,4 @@
-// The Python module: hands out the handlers.
+// The Python module, which returns the handlers.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
@@ -18,7 +18,7 @@ nb::capsule CapsuleOf(Handler* handler) {
 }
 
 nb::dict Handlers() {
-  stn::ChosenVariant();  // Complains here rather than in the middle of a computation.
+  stn::ChosenVariant();  // Throws here, rather than during a computation, if there is none.
   nb::dict handlers;
   handlers["stn_jax_sample"] = CapsuleOf(stn::SampleHandler);
   handlers["stn_jax_sample_bytes"] = CapsuleOf(stn::SampleBytesHandler);

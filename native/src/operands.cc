@@ -130,7 +130,7 @@ class Builder {
     job_.fill = OperandOf(fill, {job_.geometry.channels}, element_bytes_);
   }
 
-  // Operands are in the order x, y, z, which is that of the axes backwards.
+  // Operands are in the order x, y, z, the reverse of array order.
   size_t AxisOf(size_t j) const { return ndim_ - 1 - j; }
 
   void TakeCoordinates() {
@@ -146,7 +146,7 @@ class Builder {
     }
   }
 
-  // Bytes have coordinates of either dtype; else the image's dtype decides.
+  // For bytes, coordinates may be float32 or float64; otherwise the image's dtype decides.
   void TakeSourceDType(const Array& array) {
     if (request_.bytes) {
       Require(array.dtype == DataType::F32 || array.dtype == DataType::F64,
@@ -235,20 +235,20 @@ class Builder {
     return {array.data, Product(rest) * bytes, BatchOf(array, rest)};
   }
 
-  // A result that holds nothing still counts as wanted.
+  // An empty result still counts as wanted, so its pointer must not be null.
   Result ResultOf(const Array& array, const Dims& rest, int64_t bytes) const {
     static char nothing;
     return {array.data == nullptr ? &nothing : array.data, Product(rest) * bytes,
             BatchOf(array, rest)};
   }
 
-  // What the kernels rely on.
+  // Checks the limits that the kernels assume.
   void RequireUsable() {
     const Geometry& geometry = job_.geometry;
     if (job_.items * geometry.points == 0) return;
     for (size_t axis = 0; axis < ndim_; ++axis) {
       Require(geometry.size[axis] > 0, "An image without pixels cannot be sampled.");
-      // Twice that, the period of a reflection, is a sound int32 also when rounded to float32.
+      // The period of a reflection is twice the size; it must fit int32 after rounding to float32.
       Require(geometry.size[axis] <= int64_t{1} << 29,
               "An axis of the image has more than 2^29 pixels.");
       Require(geometry.taps[axis] > 0, "There must be at least one tap along each axis.");

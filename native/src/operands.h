@@ -1,4 +1,4 @@
-// From the buffers of a call to a checked job.
+// Checks the buffers of a call and makes a job of them.
 
 #ifndef STN_JAX_NATIVE_OPERANDS_H_
 #define STN_JAX_NATIVE_OPERANDS_H_
@@ -21,7 +21,7 @@ inline void Require(bool condition, const std::string& message) {
   if (!condition) throw InvalidArgument(message);
 }
 
-// An operand or result as XLA gives it.
+// An operand or result of XLA.
 struct Array {
   std::string name;
   char* data;
@@ -42,10 +42,10 @@ class Arrays {
 
   Array NextOperand(const std::string& name);
   Array NextResult(const std::string& name);
-  // The one after those handed out is the last operand or the first result.
+  // Look at the last operand or the first result without handing it out.
   Array LastOperand(const std::string& name) const;
   Array FirstResult(const std::string& name) const;
-  // Nothing may be left.
+  // Throws if an operand or result is left.
   void RequireEnd() const;
 
  private:
@@ -53,10 +53,10 @@ class Arrays {
   size_t next_operand_ = 0, next_result_ = 0;
 };
 
-// What a handler asks for.
+// The request of a handler.
 struct Request {
   bool from_coordinates;
-  bool bytes;     // The image's elements are copied, whatever they are.
+  bool bytes;     // Copy the image's elements as bytes, whatever their type.
   bool backward;
   int64_t num_batch_dims;
   int64_t ndim;

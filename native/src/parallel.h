@@ -16,11 +16,11 @@
 
 namespace stn {
 
-// Runs `body(i)` for i from 0 to count − 1 on the pool's threads and on this one, and returns
-// when all are done; then throws what one of them has thrown, if any.
+// Runs `body(i)` for i from 0 to count − 1 on the pool's threads and on this one, and returns when
+// all are done. If some call threw, rethrows one of the exceptions.
 //
-// This thread takes tasks, too, until none is left. Then it waits only for tasks that others have
-// begun; so it does not matter if the pool's threads are all busy or waiting.
+// This thread takes tasks, too, until none is left. Then it waits only for tasks that other threads
+// have begun, so the call cannot deadlock when all threads of the pool are busy or waiting.
 inline void ParallelFor(xla::ffi::ThreadPool& pool, int64_t threads, int64_t count,
                         const std::function<void(int64_t)>& body) {
   if (threads <= 1 || count <= 1) {
@@ -34,7 +34,8 @@ inline void ParallelFor(xla::ffi::ThreadPool& pool, int64_t threads, int64_t cou
     int64_t done = 0;
     std::exception_ptr error;
   };
-  // Helpers that start late find no task; they outlive this call, and so does what they share.
+  // A helper may start after this call has returned. It then finds no task, but still reads
+  // `shared`, so it shares the ownership.
   auto shared = std::make_shared<Shared>();
   auto work = [shared, count, &body] {
     int64_t done = 0;

@@ -20,7 +20,7 @@ struct Store {
   size_t bytes = 0;
 };
 
-// Never destroyed: threads may still give memory back while the process ends.
+// Never destroyed: threads may still return memory while the process exits.
 Store& TheStore() {
   static Store* store = new Store;
   return *store;
@@ -50,7 +50,7 @@ Scratch::~Scratch() {
   if (bytes_ > kMostBytesKept) return;
   Store& store = TheStore();
   std::lock_guard<std::mutex> lock(store.mutex);
-  // The oldest make room.
+  // Free the oldest blocks to make room.
   while (store.bytes + bytes_ > kMostBytesKept) {
     store.bytes -= store.kept.front().bytes;
     store.kept.erase(store.kept.begin());

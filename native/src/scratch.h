@@ -1,4 +1,4 @@
-// Memory for accumulators, kept between calls: fresh pages cost more than the sums.
+// Memory for accumulators, reused between calls: new pages from the system cost more than the sums.
 
 #ifndef STN_JAX_NATIVE_SCRATCH_H_
 #define STN_JAX_NATIVE_SCRATCH_H_
@@ -10,9 +10,9 @@ namespace stn {
 
 class Scratch {
  public:
-  // The memory holds anything. Throws std::bad_alloc.
+  // The memory is not initialised. Throws std::bad_alloc.
   explicit Scratch(size_t bytes);
-  // Gives the memory back, to be kept if it is not much.
+  // Returns the memory to the cache, or frees it if it is large.
   ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;

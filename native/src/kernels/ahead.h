@@ -1,8 +1,8 @@
-// Brings the pixels of an image near, row by row, before points read them here and there.
+// Loads rows of the image into the cache before points read single pixels of them.
 //
-// The points of a turned or sheared row lie on many rows of the image, and each first read of a row
-// would wait for the memory. When rows are read from end to end, the processor fetches ahead by
-// itself.
+// Under a rotation or shear, the points of an output row lie on many rows of the image, and each
+// first read of a row would wait for memory. If rows are read from end to end, the processor
+// prefetches by itself.
 
 #ifndef STN_JAX_NATIVE_KERNELS_AHEAD_H_
 #define STN_JAX_NATIVE_KERNELS_AHEAD_H_
@@ -11,10 +11,10 @@
 
 namespace stn::STN_VARIANT {
 
-// Smaller images are in the nearest cache at once.
+// Smaller images fit a fast cache, so loading their rows ahead gains nothing.
 constexpr int64_t kBytesOfSmallImage = int64_t{64} << 10;
 
-// Rows, indices along the first axis, are brought for this many points at a time.
+// Rows (indices along the first axis) are loaded for this many points at a time.
 constexpr int64_t kPointsAhead = 8 * kBlock;
 
 template <class T>
@@ -30,8 +30,8 @@ class RowsAhead {
     if (!geometry.from_coordinates || bytes_ < kBytesOfSmallImage) coordinates_ = nullptr;
   }
 
-  // Called with each block of a range of points: brings the rows for some blocks at a time, unless
-  // they were brought for earlier ones.
+  // Call it with each block of a range of points. It loads the rows for several blocks at a time,
+  // except rows that it has already loaded.
   STN_INLINE void Bring(int64_t first, Range points) {
     if (coordinates_ == nullptr || (first - points.first) % kPointsAhead != 0) return;
     const int64_t left = points.last - first;

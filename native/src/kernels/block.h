@@ -1,6 +1,6 @@
 // A block of points, each with the pixels that it reads and their weights.
 //
-// All kernels see points this way, be the pixels found from coordinates or given.
+// All kernels use this form, whether pixels are computed from coordinates or given.
 
 #ifndef STN_JAX_NATIVE_KERNELS_BLOCK_H_
 #define STN_JAX_NATIVE_KERNELS_BLOCK_H_
@@ -12,12 +12,12 @@
 
 namespace stn::STN_VARIANT {
 
-// Points are handled by vectors of this many; a block is filled up to a multiple of it.
+// Points per vector; a block is padded to a multiple of it.
 constexpr int kLanes = 8;
 static_assert(kBlock % kLanes == 0, "A block is a whole number of vectors.");
 
-// Pixels that are not in the image. They index backwards from the end of a small array, see
-// `Pixels`.
+// Numbers of pixels that are not in the image: they index backwards from the end of a small array,
+// see `Pixels`.
 constexpr int32_t kFill = -1;  // The value outside.
 constexpr int32_t kZero = -2;  // Stands for a pixel that is left out.
 constexpr int32_t kLast = -3;  // A copy of the image's last pixel, behind which one may read on.
@@ -28,7 +28,7 @@ struct Span {
   int last;
 };
 
-// Calls `body(i)` for each point, a vector of them at a time: compilers make one of the inner loop.
+// Calls `body(i)` for each point. The inner loop has a fixed length, so compilers vectorize it.
 template <class Body>
 STN_INLINE void ForPoints(Span span, const Body& body) {
   for (int first = span.first; first < span.last; first += kLanes) {
@@ -65,8 +65,8 @@ struct Block {
   int filled;   // The same up to a multiple of kLanes.
   int64_t taps;  // Pixels of each point: the product of those along the axes.
 
-  // Vectors of points that are plain: the linear kernel reads pixels which all lie inside, and each
-  // has a weight. Of their pixels, the first alone is numbered.
+  // Whether each vector of points is plain: the linear kernel reads only pixels inside, all with
+  // nonzero weights. `pixel` then holds only the first pixel of each point.
   bool plain[kBlock / kLanes] = {};
 
   // Along each axis, [taps of the axis][kBlock]. An index is the number of pixels from the axis's
@@ -97,8 +97,8 @@ struct Block {
     filled = (count + kLanes - 1) / kLanes * kLanes;
   }
 
-  // Calls `body(span, plain)` for each longest run of vectors that are plain, or that are not.
-  // They come in their order, for one may write behind its end.
+  // Calls `body(span, plain)` for each maximal run of vectors that are all plain or all not plain.
+  // The runs come in order, since a run may write past its end.
   template <class Body>
   STN_INLINE void ForRuns(const Body& body) const {
     for (int i = 0; i < filled;) {
@@ -129,7 +129,7 @@ inline int32_t StrideOf(const Geometry& geometry, int axis) {
   return static_cast<int32_t>(stride);
 }
 
-// What is done with pixels besides.
+// Options for reading pixels.
 struct PixelRules {
   bool leave_out_weightless;  // Reads of weight 0 go to zeros: a NaN or infinity is not seen there.
   bool redirect_last;         // Reads of the last pixel go to its copy.

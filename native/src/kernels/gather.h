@@ -7,8 +7,8 @@
 
 namespace stn::STN_VARIANT {
 
-// In the functions below `fixed_taps` is the number of taps where it is known at compile time, or
-// 0: then the block knows it.
+// In the functions below `fixed_taps` is the number of taps if known at compile time. If it is 0,
+// the block holds the number.
 template <int fixed_taps, class U>
 STN_INLINE int64_t Taps(const Block<U>& block) {
   return fixed_taps > 0 ? fixed_taps : block.taps;
@@ -43,7 +43,7 @@ STN_INLINE bool AreNeighbours(const int32_t* left, const int32_t* right) {
   const __m256i l = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(left));
   const __m256i r = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(right));
   const __m256i differ = _mm256_xor_si256(_mm256_sub_epi32(r, l), _mm256_set1_epi32(1));
-  // A sign in `l` means a pixel outside.
+  // A negative entry of `l` is a pixel outside.
   const __m256i bad = _mm256_or_si256(differ, _mm256_srai_epi32(l, 31));
   return _mm256_testz_si256(bad, bad) != 0;
 }
@@ -99,7 +99,8 @@ void GatherOne(const Block<Accumulator<T>>& block, Span span, const Pixels<T>& p
   }
 }
 
-// Two to four channels: a vector holds the channels of a point, and its neighbour's first.
+// Two to four channels: a vector of four holds the channels of a point, and then those of its
+// neighbour.
 template <int channels, int fixed_taps, class T>
 void GatherFew(const Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixels,
                T* __restrict out) {
@@ -165,7 +166,7 @@ void GatherMany(const Block<Accumulator<T>>& block, Span span, const Pixels<T>& 
   }
 }
 
-// Needs points that leave out what has no weight.
+// The points must already redirect pixels of weight 0 to zeros.
 template <int fixed_taps, class T>
 void Gather(const Geometry& geometry, const Block<Accumulator<T>>& block, Span span,
             const Pixels<T>& pixels, T* out) {
@@ -212,7 +213,7 @@ void GatherPlainFew(const Block<Accumulator<T>>& block, Span span, const PlainRo
     }
     return sum;
   };
-  // What is written behind the last point's channels might belong to another task.
+  // A vector written past the last point's channels could overwrite another task's output.
   const int last = span.last < block.count || channels == 4 ? span.last : span.last - 1;
   for (int i = span.first; i < last; ++i) Store<4>(out + i * channels, value(i));
   if (last < span.last) StoreFirst<4>(out + last * channels, value(last), channels);

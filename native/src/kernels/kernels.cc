@@ -7,8 +7,8 @@
 namespace stn::STN_VARIANT {
 namespace {
 
-// Does `CALL` with the number of taps as a compile-time constant where it is a common one: of the
-// linear kernel in 2 and 3 dimensions, and of cubic ones.
+// Does `CALL` with the number of taps as a compile-time constant if it is a common one: that of the
+// linear kernel in 2 and 3 dimensions, and of cubic kernels.
 #define STN_WITH_FIXED_TAPS(TAPS, CALL) \
   switch (TAPS) {                       \
     case 4:                             \
@@ -37,8 +37,8 @@ namespace {
       CALL(3);                    \
   }
 
-// Does what the macro STN_PLAIN says of plain points, by the number of axes, or else what STN_OTHER
-// says, by the number of taps.
+// Runs the macro STN_PLAIN on plain points, with the number of axes as a constant, and STN_OTHER on
+// other points, with the number of taps as a constant.
 #define STN_BY_KIND(IS_PLAIN)                        \
   if (IS_PLAIN) {                                    \
     STN_WITH_NDIM(geometry.ndim, STN_PLAIN)          \

@@ -1,4 +1,4 @@
-// From coordinates to the pixels along each axis and their weights.
+// Finds the pixels along each axis, and their weights, from coordinates.
 
 #ifndef STN_JAX_NATIVE_KERNELS_LOCATE_H_
 #define STN_JAX_NATIVE_KERNELS_LOCATE_H_
@@ -7,19 +7,19 @@
 
 namespace stn::STN_VARIANT {
 
-// At this distance and beyond float32 has no fractions; the gradient to a coordinate is 0 there.
+// From this distance on float32 has no fractions, so the gradient to a coordinate is 0.
 constexpr int32_t kNoFractions = 1 << 23;
 
 STN_INLINE float Floor(float value) { return __builtin_floorf(value); }
 STN_INLINE double Floor(double value) { return __builtin_floor(value); }
 
-// The largest integer that is not above a number of moderate size.
+// The floor of a number that fits int32.
 template <class U>
 STN_INLINE int32_t FloorToInt(U value) {
 #if defined(__SSE4_1__) || defined(__ARM_NEON)
   return static_cast<int32_t>(Floor(value));
 #else
-  // There is no instruction for it.
+  // The baseline instruction set has no floor.
   int32_t toward_zero = static_cast<int32_t>(value);
   return toward_zero - (static_cast<U>(toward_zero) > value ? 1 : 0);
 #endif
@@ -46,8 +46,8 @@ struct Axis {
   }
 };
 
-// Where a pixel that may lie outside is, in pixels from the axis's first. `rounds` is the number of
-// periods by which one outside may be away.
+// Applies the padding to the index of a pixel. `rounds` is the largest number of periods by which
+// the pixel may lie outside.
 template <Padding padding, int rounds, class U>
 STN_INLINE int32_t PlaceOf(int32_t i, const Axis<U>& axis) {
   if constexpr (padding == Padding::kConstant) {
@@ -81,7 +81,7 @@ void LocateAlong(const Axis<U> axis, const U* __restrict coordinates, int filled
     near = near == near ? near : 0;  // NaN; and infinities, if periodic.
     near = near > axis.low ? near : axis.low;
     near = near < axis.high ? near : axis.high;
-    // Adding a NaN makes the weight NaN where the coordinate is.
+    // Adding NaN makes the weight NaN at a NaN coordinate.
     const U spoil = coordinate == coordinate ? 0 : nan;
     if constexpr (kernel == Kernel::kLinear) {
       const int32_t first = FloorToInt(near);
@@ -120,7 +120,7 @@ void LocateAlong(const Axis<U>& axis, Padding padding, const U* coordinates, int
 #undef STN_LOCATE
 }
 
-// Copies numbers of a block from an array, and repeats the first up to the filled ones.
+// Copies the numbers of a block from an array; the first number fills the padding of the block.
 template <class V>
 STN_INLINE void CopyFilled(const V* __restrict from, int count, int filled, V* __restrict to) {
   for (int i = 0; i < count; ++i) to[i] = from[i];

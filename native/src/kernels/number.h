@@ -1,7 +1,7 @@
 // Numbers and short vectors of them, in the instruction set that this file is compiled for.
 //
-// Everything here lies in the namespace of the variant, so that the linker cannot take one
-// variant's function for another's.
+// Everything here is in the namespace of the variant, so that the linker does not merge functions
+// of different variants.
 
 #ifndef STN_JAX_NATIVE_KERNELS_NUMBER_H_
 #define STN_JAX_NATIVE_KERNELS_NUMBER_H_
@@ -28,7 +28,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// The type in which we compute.
+// The type of computations on images of a type.
 template <class T>
 struct AccumulatorOf {
   using type = float;
@@ -58,7 +58,8 @@ STN_INLINE float Widen(BFloat16 value) {
   return result;
 }
 
-// Rounds to the nearest, ties to even. Adding could turn a NaN into an infinity; it is kept.
+// Rounds to the nearest, ties to even. NaN is handled apart, since the addition could turn it into
+// infinity.
 // Works on one number and on vectors.
 template <class Bits, class Mask>
 STN_INLINE Bits RoundedToBFloat16(Bits bits, Mask is_nan) {
@@ -141,7 +142,7 @@ STN_INLINE void StoreFirst(T* to, Vector<Accumulator<T>, n> values, int64_t coun
   }
 }
 
-// The sums of numbers four apart.
+// The sums of the numbers at distances of four.
 template <class U>
 STN_INLINE Vector<U, 4> Folded(Vector<U, 8> v) {
   return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);

@@ -10,11 +10,11 @@ namespace stn::STN_VARIANT {
 // Up to this many channels are read by one vector of four, which reads past the pixel's end.
 constexpr int kFewChannels = 4;
 
-// Says where pixels are.
+// The addresses of pixels.
 template <class T>
 class Pixels {
  public:
-  // `others` is behind the end of the pixels that are not in the image.
+  // `others` points past the end of the array of pixels that are not in the image.
   Pixels(const T* image, const T* others) : image_(image), others_(others) {}
 
   const T* image() const { return image_; }
@@ -30,7 +30,7 @@ class Pixels {
   const T* others_;
 };
 
-// Holds the pixels of one batch item that are not in the image.
+// The pixels of one batch item that are not in the image: zeros and the fill value.
 template <class T>
 class PixelsOfItem {
  public:

@@ -1,5 +1,5 @@
-// The common case: the linear kernel well inside the image. Nothing is left out or redirected
-// there, and one number says where all the pixels of a point are.
+// The common case: the linear kernel well inside the image. All pixels are read as they are, and
+// the number of a point's first pixel determines the others.
 
 #ifndef STN_JAX_NATIVE_KERNELS_PLAIN_H_
 #define STN_JAX_NATIVE_KERNELS_PLAIN_H_
@@ -8,10 +8,10 @@
 
 namespace stn::STN_VARIANT {
 
-// Below this a product of three weights might be 0.
+// For weights above this bound, a product of three cannot underflow to 0.
 constexpr double kLightest = 1e-12;
 
-// The pixels of the linear kernel: rows of two that lie side by side.
+// The pixels of the linear kernel: rows of two neighbours each.
 template <int ndim>
 struct PlainRows {
   static constexpr int count = 1 << (ndim - 1);
@@ -28,7 +28,7 @@ struct PlainRows {
     }
   }
 
-  // From the first pixel to that of a tap.
+  // The offset of a tap's pixel from the first pixel.
   STN_INLINE int64_t of(int tap) const { return offset[tap >> 1] + (tap & 1) * right; }
 };
 
@@ -61,11 +61,11 @@ void FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelR
     stride[axis] = static_cast<uint32_t>(StrideOf(geometry, axis));
     corner += stride[axis];
   }
-  // Where the last of the pixels is the image's last.
+  // The number of the first pixel of a point whose last pixel is the image's last.
   const auto end = static_cast<uint32_t>(geometry.pixels - 1) - corner;
   for (int i = 0; i < block.filled; i += kLanes) {
     bool& plain = block.plain[i / kLanes];
-    // Vectors of channels may be read past the last point.
+    // Not for the last points: vectors of channels may be read past their end.
     plain = first + i + kLanes < geometry.points;
     if (!plain || i + kLanes > block.count) {
       plain = false;

@@ -1,7 +1,7 @@
 // The image's gradient: adds weight × cotangent to each pixel that a point has read.
 //
-// Points are added block by block, in an order that only the block decides, and the taps of a point
-// in theirs. So a pixel's sum does not depend on how the image is cut into bands.
+// Blocks are added in order. Within a block, the order of points and taps is fixed. So a pixel's
+// sum does not depend on the division of the image into bands.
 
 #ifndef STN_JAX_NATIVE_KERNELS_SCATTER_H_
 #define STN_JAX_NATIVE_KERNELS_SCATTER_H_
@@ -10,7 +10,7 @@
 
 namespace stn::STN_VARIANT {
 
-// True for weights that count: not 0 and not NaN.
+// Whether a weight is neither 0 nor NaN.
 template <class U>
 STN_INLINE bool Counts(U weight) {
   return weight < 0 || weight > 0;
@@ -29,7 +29,7 @@ class Places {
 
   STN_INLINE U weight(int64_t k) const { return weight_[k]; }
 
-  // Where the band has the pixel, or -1 if it has not or nothing is added to it.
+  // The position of the pixel in the band; -1 if it lies outside or its weight does not count.
   STN_INLINE int64_t operator()(int64_t k) const {
     int64_t pixel = pixel_[k];
     if (__builtin_expect(pixel < 0, 0)) {
@@ -91,7 +91,7 @@ void ScatterMany(const Block<U>& block, Span span, Places<U> places, const T* co
   }
 }
 
-// Copies a block's cotangent as numbers of the accumulators' type, 3 channels spread over 4.
+// Copies a block's cotangent in the accumulators' type; 3 channels are padded to 4.
 template <int channels, class T>
 void WidenCotangent(const Block<Accumulator<T>>& block, const T* from, Accumulator<T>* to) {
   constexpr int padded = channels == 3 ? 4 : channels;
@@ -134,8 +134,8 @@ void Scatter(const Geometry& geometry, const Block<U>& block, Span span, const T
   }
 }
 
-// The same for plain points. Points side by side add to the same pixels, and each would wait for
-// the one before; so they are taken a vector's width apart.
+// The same for plain points. Neighbouring points add to the same pixels, and each addition would
+// wait for the one before. So consecutive additions take points that are a vector's width apart.
 template <int ndim, int width, class U>
 void ScatterPlain(const Geometry& geometry, const Block<U>& block, Span span, const U* terms,
                   Range band, U* __restrict sums) {

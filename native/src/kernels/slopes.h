@@ -10,7 +10,7 @@
 
 namespace stn::STN_VARIANT {
 
-// Pixel × cotangent, and 0 where the cotangent is, be the pixel NaN or infinite.
+// Pixel × cotangent; 0 where the cotangent is 0, even if the pixel is NaN or infinite.
 template <class V>
 STN_INLINE V Product(V cotangent, V pixel) {
   return cotangent * (cotangent == 0 ? V{} : pixel);
@@ -58,7 +58,7 @@ void MultiplyFew(Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixel
     Vector<U, 4> factor[4];
     for (int j = 0; j < 4; ++j) {
       const T* from = cotangent + (i + j) * channels;
-      // The block's last points must not read behind them.
+      // The last points of the block must not read past their own channels.
       factor[j] = i + j + 1 < count ? (channel < channels ? Load<4>(from) : Vector<U, 4>{})
                                     : LoadFirst<4>(from, i + j < count ? channels : 0);
     }
@@ -87,7 +87,7 @@ void MultiplyMany(Block<Accumulator<T>>& block, Span span, const Pixels<T>& pixe
     const T* __restrict factor = cotangent + i * channels;
     for (int64_t first = 0; first < taps; first += 4) {
       const int64_t k = first * kBlock + i;
-      // Where there are fewer taps, the last stands in for those that lack.
+      // If fewer than four taps are left, repeat the last one.
       const T* from[4];
       for (int64_t t = 0; t < 4; ++t) {
         const int64_t tap = first + t < taps ? t : taps - 1 - first;
@@ -182,7 +182,7 @@ void WeightGradient(const Geometry& geometry, const Block<U>& block, int axis, U
 }
 
 // The gradient to one axis's coordinates under the linear kernel: the products at the upper taps
-// less those at the lower, weighted by the other axes. Left out as above.
+// minus those at the lower, weighted by the other axes. Products of weight 0 or NaN are left out.
 template <int axis, int ndim, class U>
 void LinearSlopes(const Block<U>& block, Span span, U* __restrict slopes) {
   constexpr int taps = 1 << ndim;
@@ -226,10 +226,10 @@ void LinearSlopes(int ndim, int axis, const Block<U>& block, Span span, U* slope
   }
 }
 
-// The same of plain points, for all axes: the products are not needed one by one. `slopes` is
+// The same for plain points, for all axes at once, without storing the products. `slopes` is
 // [axes][kBlock].
 
-// Pixels at the upper taps of an axis less those at the lower, weighted by the other axes.
+// Pixels at the upper taps of an axis minus those at the lower, weighted by the other axes.
 template <int axis, int ndim, class V, class Pixel, class Weight>
 STN_INLINE V Slope(const Pixel& pixel, const Weight& weight) {
   constexpr int step = 1 << (ndim - 1 - axis);
