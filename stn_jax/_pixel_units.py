@@ -155,7 +155,7 @@ def voxels_from_offsets(
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*space n"]:
-    """The displacement in pixels, in the order of the array's axes, of normalised offsets.
+    """Converts normalised offsets to a displacement field in pixels, in the order of array axes.
 
     The inverse of :func:`offsets_from_voxels`, with the same arguments and errors.
 
@@ -171,7 +171,7 @@ def voxels_from_offsets(
 
 
 def _field(field: AnyArray, image_shape: Sequence[int] | None) -> tuple[Array, tuple[int, ...]]:
-    """A field of vectors, checked, and the shape of the image that it reads from."""
+    """Checks a field of vectors; returns it and the shape of the image that it reads from."""
     field = _checks.floating("displacement", field)
     ndim = field.ndim - 1
     given = field.shape[:-1] if image_shape is None else image_shape

@@ -1,6 +1,6 @@
 """The output lattice, and the conversion between normalised and pixel coordinates.
 
-``align_corners`` decides what normalised coordinates mean:
+``align_corners`` defines the normalised coordinates:
 
 * ``align_corners=False``: −1 and 1 are the outer edges of the image, so pixel ``i`` of ``n`` has
   its centre at ``(2 i + 1) / n − 1`` and a unit of length is ``n / 2`` pixels;

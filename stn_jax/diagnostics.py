@@ -37,7 +37,7 @@ def jacobian(
       points: Normalised target points ``[..., n]``.
 
     Returns:
-      ``[..., n, n]``, in float32 at least; row ``i`` holds the derivatives of coordinate ``i``.
+      ``[..., n, n]``, in float32 or wider; row ``i`` holds the derivatives of coordinate ``i``.
 
     Raises:
       ValueError: If ``theta`` or the last axis of ``points`` has the wrong length.
@@ -74,7 +74,7 @@ def log_abs_det(
       points: Normalised target points ``[..., n]``.
 
     Returns:
-      ``[...]``, in float32 at least; −inf where the map is singular.
+      ``[...]``, in float32 or wider; −inf where the map is singular.
 
     Raises:
       ValueError: If ``theta`` or the last axis of ``points`` has the wrong length.
@@ -111,11 +111,11 @@ def fold_fraction(
     Args:
       transform: A family of maps from target to source points.
       theta: Its parameters, ``[num_params]``.
-      output_shape: Spatial shape of the output, whose lattice is looked at.
+      output_shape: Spatial shape of the output, whose lattice is tested.
       align_corners: As in :func:`stn_jax.regular_grid`.
 
     Returns:
-      A number from 0 to 1, in float32 at least; NaN determinants count as folds.
+      A number from 0 to 1, in float32 or wider; NaN determinants count as folds.
 
     Raises:
       ValueError: If ``theta`` has the wrong length, or ``output_shape`` does not fit the transform.
@@ -141,7 +141,7 @@ def fold_fraction(
 def inverse_residual(
     transform: Transform, theta: Float[AnyArray, " params"], points: Float[AnyArray, "*batch n"]
 ) -> Float[Array, "*batch"]:
-    """How well the inverse was found: the distance of ``T(T⁻¹(p))`` from ``p``.
+    """The error of the inverse: the distance of ``T(T⁻¹(p))`` from ``p``.
 
     Args:
       transform: A family of maps from target to source points.
@@ -149,7 +149,7 @@ def inverse_residual(
       points: Normalised source points ``[..., n]``, as :meth:`stn_jax.Transform.invert` takes them.
 
     Returns:
-      ``[...]``, lengths in normalised units, in float32 at least; NaN where there is no inverse.
+      ``[...]``, lengths in normalised units, in float32 or wider; NaN where there is no inverse.
 
     Raises:
       ValueError: If ``theta`` or the last axis of ``points`` has the wrong length.
@@ -227,11 +227,11 @@ def distance_from_identity(
     Args:
       transform: A family of maps from target to source points.
       theta: Its parameters, ``[num_params]``.
-      output_shape: Spatial shape of the output, whose lattice is looked at.
+      output_shape: Spatial shape of the output, over whose lattice the mean is taken.
       align_corners: As in :func:`stn_jax.regular_grid`.
 
     Returns:
-      A length in normalised units, in float32 at least.
+      A length in normalised units, in float32 or wider.
 
     Raises:
       ValueError: If ``theta`` has the wrong length, or ``output_shape`` does not fit the transform.

@@ -163,7 +163,7 @@ class ConvolutionalLocalization(nnx.Module):
                 raise ValueError(
                     f"in_shape {self.in_shape} is too small for {len(features)} convolutions of "
                     f"{kernel_size}×{kernel_size} after {downsample}× downsampling: no pixel is "
-                    f"left after convolution {index + 1}. Use fewer convolutions, a smaller "
+                    f"left after convolution number {index + 1}. Use fewer convolutions, a smaller "
                     "kernel_size or a smaller downsample."
                 )
             convolutions.append(

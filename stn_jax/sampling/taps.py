@@ -1,7 +1,7 @@
 """Taps: the pixels under a kernel along one axis, and their weights.
 
 This file defines, for every engine, which pixels lie under the kernel, how the padding replaces
-those outside, and what happens at NaN, at infinity and far from the image.
+those outside, and how NaN, infinite and far coordinates are handled.
 """
 
 import math

@@ -32,7 +32,7 @@ struct Axis {
   int32_t stride;  // Pixels between neighbours.
   int32_t period;  // After which a periodic padding repeats; else the size.
   int32_t mirror;  // Pixels i and mirror − i are the same under reflection.
-  U low, high;     // Coordinates beyond these see what is seen at them.
+  U low, high;     // Coordinates are clipped to these: beyond them the sample does not change.
 
   Axis(int64_t pixels, int32_t stride, Padding padding, bool align_corners)
       : size(static_cast<int32_t>(pixels)), stride(stride), period(size), mirror(0) {
@@ -162,7 +162,7 @@ void CopyTaps(const Geometry& geometry, const Item& item, int64_t first, int axi
   }
 }
 
-// Fills one axis from whatever is given; indices are multiples of the stride.
+// Fills one axis from coordinates or from given taps; indices are multiples of the stride.
 template <class U>
 void FillAxis(const Geometry& geometry, const Item& item, int64_t first, int axis, int32_t stride,
               Block<U>& block) {
