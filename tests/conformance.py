@@ -1,8 +1,8 @@
 """The conformance suites as a table, members × laws: ``pytest --conformance``.
 
-A module of laws says by which parameters its members are told apart,
-``pytestmark = pytest.mark.conformance("kernel", "padding")``. Each of its tests that takes these is
-a law. A cell of the table holds how many cases of the law the member passed.
+A module of laws names the parameters that identify a member, ``pytestmark =
+pytest.mark.conformance("kernel", "padding")``. Each of its tests with these parameters is a law. A
+cell of the table is the number of cases of the law that the member passed.
 """
 
 import collections

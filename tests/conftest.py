@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Fixtures and settings of all tests."""
 
 import os
 from pathlib import Path
@@ -14,10 +14,10 @@ from conformance import (  # noqa: F401
     pytest_terminal_summary,
 )
 
-# A helper without tests, which needs PyTorch: the search for doctests would import it anywhere.
+# A helper without tests that needs PyTorch; the collection of doctests would import it.
 collect_ignore = ["torch_backbones.py"]
 
-# Compilations are most of the time of this suite; they are kept between runs.
+# Cache compilations between runs, since they take most of the time of this suite.
 _cache = Path(__file__).parent.parent / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", os.environ.get("STN_JAX_TEST_CACHE", str(_cache)))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

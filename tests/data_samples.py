@@ -1,4 +1,4 @@
-"""Random data sets for tests, and what must come of them."""
+"""Random data sets for tests, and the expected results."""
 
 import numpy as np
 

@@ -31,12 +31,12 @@ CONTROL = np.array([[-0.9, -0.7], [0.8, -1.0], [0.1, 0.05], [-0.4, 0.9], [1.0, 0
 
 
 class Member(NamedTuple):
-    """A family and what the laws need to know of it.
+    """A family, with its oracle and the options of its laws.
 
-    ``oracle`` maps ``(theta, points)`` to points, and is itself as exact as ``tolerance``.
-    ``spread`` is how far the laws' parameters lie from the identity, and ``step`` that of its
-    difference quotients. The laws of what is ``slow`` run with the slow tests. Without
-    ``has_identity`` no theta leaves points where they are.
+    ``oracle`` maps ``(theta, points)`` to points with errors of at most ``tolerance``. ``spread``
+    is the distance of the laws' parameters from the identity, and ``step`` the step of difference
+    quotients. The laws of a ``slow`` member run with the slow tests. A family without
+    ``has_identity`` has no theta of the identity.
     """
 
     make: Callable[[], Transform]
@@ -100,7 +100,7 @@ def _stationary_velocity(spread, *shape, squarings, align_corners=False):
     make = functools.partial(
         stn.stationary_velocity, shape, squarings=squarings, align_corners=align_corners
     )
-    # At the identity each squaring reads the field at its kinks, which a difference quotient feels.
+    # At the identity each squaring reads the field at kinks, where difference quotients are wrong.
     oracle = stationary_velocity_oracle(shape, squarings, align_corners)
     return Member(make, oracle, spread, 1e-7, 1e-7)
 

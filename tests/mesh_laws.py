@@ -1,7 +1,7 @@
 """The laws of transforms on a mesh of eight devices: ``mesh_laws.py MODE [MEMBERS]``.
 
-``test_mesh.py`` runs it in a process of its own, which it tells to have eight
-devices. Prints a line for each member that breaks a law, with the error.
+``test_mesh.py`` runs it in a new process with eight simulated devices. Prints a line for each
+member that breaks a law, with the error.
 """
 
 import functools
@@ -64,7 +64,7 @@ MODES = {mode.__name__: mode for mode in (explicit, auto, shard_map)}
 
 
 def check(member, mode):
-    """On the mesh all is as on one device, for theta with each point and with shared points."""
+    """The mesh gives what one device gives, for points of each theta and for shared points."""
     t = MEMBERS[member].transform
     thetas = np.stack([MEMBERS[member].theta(seed, 0.5) for seed in range(DEVICES)])
     points = np.float32(MEMBERS[member].points(7, DEVICES, 3))
@@ -81,7 +81,7 @@ def check(member, mode):
 
 
 def check_networks(mode):
-    """Theta, and its gradient to each image, are as on one device."""
+    """Theta, and its gradient to each image, equal those on one device."""
     images = np.float32(np.random.default_rng(0).random((DEVICES, 12, 12, 3)))
     convolutional = functools.partial(
         stnn.ConvolutionalLocalization, features=(4, 4), kernel_size=3

@@ -50,7 +50,7 @@ def spline_oracle(control, smoothing=0.0):
 
 
 def by_rows(oracle):
-    """SciPy takes lists of points alone."""
+    """SciPy takes only lists of points."""
 
     @functools.wraps(oracle)
     def apply(theta, points):
@@ -107,7 +107,7 @@ def flow_oracle(shape, align_corners):
 
 
 def stationary_velocity_oracle(shape, squarings, align_corners):
-    """The field composed with itself, pixel by pixel, then read at the points."""
+    """Composes the field with itself, pixel by pixel, then reads it at the points."""
     lattice = reference.regular_grid(shape, align_corners)
     at = flow_oracle(shape, align_corners)
 

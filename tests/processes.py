@@ -1,4 +1,4 @@
-"""What a process of its own needs that a test starts."""
+"""The environment of processes that tests start."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment(devices=None):
-    """This environment, with the project's modules, what was compiled, and simulated devices.
+    """This environment, with the project's modules, the compilation cache and simulated devices.
 
-    The number of devices is settled when JAX starts, so a process sees as many as it is told here.
+    JAX fixes the number of devices when it starts, so it has to be set in the environment.
     """
     given = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),

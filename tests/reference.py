@@ -1,4 +1,4 @@
-"""Oracles: slow, plain NumPy in float64, written from the paper alone."""
+"""Oracles in slow, plain NumPy in float64, written only from the paper."""
 
 import functools
 import itertools
@@ -106,7 +106,7 @@ def grid_sample(image, grid, kernel, padding, fill, align_corners, derivative_al
     """
     image, grid = np.asarray(image, np.float64), np.asarray(grid, np.float64)
     ndim = image.ndim - 1
-    margin = 16  # More than the farthest pixel that a test's points reach.
+    margin = 16  # Larger than the distance of any pixel that a test reads.
     extended = extend(image, margin, padding, fill, align_corners)
     points = grid.reshape(-1, ndim)
     result = np.zeros((len(points), image.shape[-1]))

@@ -1,4 +1,4 @@
-"""Antialiasing: against supersampling, and unchanged where nothing is made smaller."""
+"""Antialiasing equals supersampling, and changes nothing where the map does not reduce."""
 
 import itertools
 
@@ -74,7 +74,7 @@ def test_a_whole_reduction_is_the_mean_over_the_pixels(level, ndim, x64):
     )
     blocks = image.reshape(*itertools.chain(*[(out, factor)] * ndim), 2)
     mean = blocks.mean(axis=tuple(range(1, 2 * ndim, 2)))
-    # Half a pixel of spread is missing where a footprint has just outgrown one.
+    # A footprint slightly larger than a pixel gets half a pixel too little blur.
     np.testing.assert_allclose(reduced, mean, atol=0.02 if level == 1 else 1e-4)
 
 

@@ -1,4 +1,4 @@
-"""The laws of combinators, and of what moves with an image."""
+"""The laws of combinators, and of points and boxes that move with an image."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def test_a_chain_is_its_members_in_order(x64):
 
 
 def test_a_chain_resamples_once():
-    """A turn there and back is the identity in one warp, and blurs in two."""
+    """A turn chained with its inverse is the identity in one warp; two warps blur."""
     image = jnp.asarray(np.random.default_rng(0).normal(size=(21, 21, 1)), jnp.float32)
     there, back = jnp.asarray([0.4, 0.0, 0.0]), jnp.asarray([-0.4, 0.0, 0.0])
     once = stn.warp(image, stn.chain(stn.rigid(), stn.rigid()), jnp.concatenate([there, back]))
@@ -104,7 +104,7 @@ def test_newton_gives_nan_where_there_is_no_inverse():
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("t", [stn.affine(), stn.projective()], ids=lambda t: t.name)
 def test_points_and_boxes_move_with_the_image(t, align_corners):
-    """A bright dot is found, after the warp, where warp_points says."""
+    """After the warp, a bright dot lies at the point that warp_points gives."""
     theta = jnp.asarray(MEMBERS[t.name].theta(10, 0.5), jnp.float32)
     shape, output_shape = (40, 50), (60, 45)
     y, x = np.mgrid[: shape[0], : shape[1]]

@@ -1,4 +1,4 @@
-"""What JAX and Python do to functions and records, they can do to every transform."""
+"""Every transform works under the transformations of JAX, and as a Python record."""
 
 import copy
 import gc
@@ -64,7 +64,7 @@ def test_records_are_compared_by_how_they_were_made(member):
 
 @every_member
 def test_strict_modes_change_nothing(member):
-    """Float32 stays float32 with x64 on, and nothing is promoted without being asked."""
+    """With x64 on float32 stays float32, and nothing is promoted implicitly."""
     t = MEMBERS[member].transform
     with (
         jax.enable_x64(True),
@@ -100,7 +100,7 @@ def test_scan_remat_and_nested_vmap_without_leaks(member):
     @jax.jit
     def scanned(thetas, points):
         mapped = jax.checkpoint(lambda theta, point: t.apply(theta, point))
-        # A point at a time and a theta at a time, the axes in another order.
+        # vmap over points and over thetas, with the axes in another order.
         across = jax.vmap(jax.vmap(mapped, (None, 0)), (0, None), out_axes=1)
 
         def step(total, shift):
@@ -159,7 +159,7 @@ def test_traced_numbers_cannot_be_hashed():
 
 
 def test_a_spline_for_each_sample(rng):
-    """Landmarks of faces: control points that are batched, beside SciPy one by one."""
+    """Landmarks of faces: batched control points, compared with SciPy one by one."""
     targets = np.float32(rng.uniform(-1, 1, (3, 8, 2)))
     sources = targets + np.float32(rng.uniform(-0.1, 0.1, targets.shape))
     points = np.float32(rng.uniform(-1, 1, (5, 2)))
@@ -267,7 +267,7 @@ def test_chain_takes_a_sequence_and_names_what_is_no_transform(no_runtime_types)
 
 
 def test_a_chain_of_displacements_is_as_long_a_program_for_more_steps():
-    """Each step is computed once, by a loop; written out, XLA would repeat it at each use."""
+    """A loop computes each step once; if it were unrolled, XLA would recompute it at each use."""
     field = stn.displacement((5, 5))
 
     def lines(number):
@@ -279,7 +279,7 @@ def test_a_chain_of_displacements_is_as_long_a_program_for_more_steps():
 
 
 def test_x64_may_change_between_calls():
-    """A record's NumPy arrays are passed in the dtype that holds now."""
+    """A record's NumPy arrays get the current default dtype."""
     t = stn.thin_plate_spline(control_points=np.random.default_rng(0).uniform(-1, 1, (6, 2)))
 
     def program(theta):

@@ -1,4 +1,4 @@
-"""The conversions against the libraries they convert to: the same picture comes out."""
+"""With converted matrices the other libraries give the same pictures."""
 
 import functools
 
@@ -136,7 +136,7 @@ def test_alignment_round_trip(name, align_corners, x64):
 @families
 @pytest.mark.parametrize("seed", [1, 2])
 def test_opencv_makes_the_same_picture(photograph, name, inverse_map, align_corners, seed):
-    """OpenCV may take its weights in steps of 1/32 pixel, half of that off along either axis."""
+    """OpenCV may round coordinates to 1/32 pixel, an error of half a step along each axis."""
     theta = random_theta(name, seed)
     m = conversions.to_opencv(
         matrix_of(name, theta), *SIZES, inverse_map=inverse_map, align_corners=align_corners

@@ -1,4 +1,4 @@
-"""The lattice, and the way from normalised coordinates to pixels and back."""
+"""The lattice, and conversions between normalised and pixel coordinates."""
 
 import functools
 

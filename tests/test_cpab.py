@@ -1,4 +1,4 @@
-"""What is peculiar to CPAB: exponentials in cells, exact inverses, paths of many pieces."""
+"""Tests of CPAB alone: exponentials in cells, exact inverses, paths of many pieces."""
 
 import functools
 
@@ -96,7 +96,7 @@ def test_derivatives_of_signals(rng, x64):
 
 @pytest.mark.slow
 def test_derivatives_where_paths_cross_cells(rng, x64):
-    """First and second, against differences of small steps."""
+    """First and second derivatives against difference quotients."""
     t, theta = stn.cpab((3, 4)), rng.uniform(-0.5, 0.5, 24)
     points = rng.uniform(-0.9, 0.9, (6, 2))
     along = rng.normal(size=24), rng.normal(size=(6, 2))

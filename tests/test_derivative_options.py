@@ -1,4 +1,4 @@
-"""The sampler's other derivatives: a linear fit around each point, and sums with fixed bits."""
+"""The sampler's optional derivatives: linear fits around points, and deterministic sums."""
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ def image_gradient(image, grid, cotangent, **options):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("padding", ["constant", "wrap"])
 def test_the_order_of_the_points_does_not_change_a_bit(padding, dtype):
-    """What runs in parallel adds up in any order; shuffled points stand for that."""
+    """Shuffled points stand for parallel hardware, which adds in any order."""
     rng = np.random.default_rng(0)
     with jax.enable_x64(dtype == "float64"):
         points = jnp.asarray(rng.uniform(-1.1, 1.1, (3000, 2)), jnp.float32)

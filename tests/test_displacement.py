@@ -1,4 +1,4 @@
-"""What is peculiar to displacement fields: lattices, flows and diffeomorphisms."""
+"""Tests of displacement fields alone: lattices, flows and diffeomorphisms."""
 
 import functools
 

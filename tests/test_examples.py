@@ -1,4 +1,4 @@
-"""Every example in a small form: it runs, leaves its picture, and does what it says it does."""
+"""Every example in a small form: it runs, writes its picture, and its claims hold."""
 
 import re
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_rectified_lines_are_straighter(run):
 
 
 def test_deviation_is_that_of_an_oracle():
-    """Bent by a whole-line shift of three pixels, and straightened by nothing."""
+    """The deviation of a line shifted by three pixels and not straightened."""
     shift = np.float32(3 * 2 / rectify_text.SHAPE[0])
     identity = np.asarray(rectify_text.SPLINE.identity, np.float32).reshape(-1, 2)
     bent_by = (identity + np.array([0, shift], np.float32)).ravel()
@@ -108,7 +108,7 @@ def test_residual_networks_learn(run):
 
 
 def test_residual_network_classifies_the_warped_input():
-    """With theta set by hand it gives what it gives, without, for images turned beforehand."""
+    """With theta set by hand it equals the model without transformer, on images turned before."""
     images = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1))
     model = resnet_nnx.ResNet(4, with_transformer=True, rngs=nnx.Rngs(0))
     model.eval()

@@ -1,4 +1,4 @@
-"""What is peculiar to families by Lie algebras: small, large and opposite generators."""
+"""Tests of families by Lie algebras alone: small, large and opposite generators."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What is peculiar to the linear families: rotations, homographies, singular maps."""
+"""Tests of the linear families alone: rotations, homographies, singular maps."""
 
 import jax
 import jax.numpy as jnp

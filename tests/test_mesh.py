@@ -1,4 +1,4 @@
-"""Transforms on a mesh of eight devices, by ``mesh_laws.py`` in a process of its own."""
+"""Transforms on a mesh of eight devices; ``mesh_laws.py`` runs in a new process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Polar coordinates beside OpenCV's and scikit-image's, and what a turn and a size are in them."""
+"""Polar coordinates against OpenCV and scikit-image; turns and scales become shifts."""
 
 import cv2
 import jax

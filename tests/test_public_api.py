@@ -16,7 +16,7 @@ from docs import public_api
 NAMES = [("stn_jax", name) for name in stn_jax.__all__] + [
     ("stn_jax.nn", name) for name in stn_jax.nn.__all__
 ]
-# Static structure, said first by everyone: what a thing is made of.
+# Static structure may be positional: the parts that a thing is made of.
 POSITIONAL = {
     "shape", "ndim", "radius", "weight", "transform", "localization", "in_shape", "in_features",
     "image", "grid", "theta", "points", "pixels", "matrix", "boxes", "transforms", "values",
@@ -70,7 +70,7 @@ def test_every_public_name_has_an_example():
 
 
 def names_on_the_api_pages():
-    """What autodoc is told to describe; a whole module's names where it is told a module."""
+    """The names that autodoc describes; for a module, all of its names."""
     found, module = set(), None
     for page in sorted((Path(public_api.__file__).parent / "api").glob("*.md")):
         for directive, name in re.findall(r"^\.\. (\w+):: (\S+)", page.read_text(), re.MULTILINE):

@@ -1,4 +1,4 @@
-"""The README's doors are open: its Python examples run, and are short."""
+"""The README's Python examples run, and are short."""
 
 import re
 from pathlib import Path

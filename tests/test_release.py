@@ -1,4 +1,4 @@
-"""What a release rests on: one version, workflows that know the supported versions, a changelog."""
+"""Requirements of a release: one version, workflows for all supported versions, a changelog."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""Old names and arguments work as the new ones do, and say what these are."""
+"""Old names and arguments still work, and warn with the new ones."""
 
 import inspect
 

@@ -27,8 +27,8 @@ MODES = [(*pair, bool(i % 2 ^ i // len(PADDINGS) % 2)) for i, pair in enumerate(
 def listed(modes):
     """Parameters for every engine.
 
-    The widest kernels take longest to compile, and differ from cubic in nothing; matrix products
-    know neither kernels nor paddings, so two modes of each show theirs.
+    The widest kernels take longest to compile and share cubic's code, so they are left out. Matrix
+    products do not depend on kernels and paddings, so two of each suffice.
     """
     return [
         pytest.param(engine, *mode, marks=[pytest.mark.slow] * mode[0].startswith("lanczos"))
@@ -205,7 +205,7 @@ def test_derivatives_in_both_modes(engine, kernel, padding, align_corners, ndim,
     operands = jnp.asarray(image), jnp.asarray(grid)
     tangents = jnp.asarray(image_dot), jnp.asarray(grid_dot)
     _, tangent = jax.jit(lambda *both: jax.jvp(ours, *both))(operands, tangents)
-    # Along the image the fill value does not change, so its own part falls away.
+    # The fill value is constant along this direction of the image, so its part is zero.
     along_image = oracle(image_dot, grid) - oracle(np.zeros_like(image), grid)
     along_grid = sum(slope * grid_dot[..., k, None] for k, slope in enumerate(slopes))
     # The slope of the Lanczos oracle is itself a difference quotient.
@@ -246,7 +246,7 @@ def test_second_derivatives(engine, kernel, padding, align_corners, x64):
         others = (jax.grad(f, argnums=(0, 1))(*operands) for f in (slope, product))
         return gradient, (forward_reverse, *others)
 
-    # The first derivatives being right, their own differences are an oracle for the second.
+    # First derivatives are tested, so their difference quotients are an oracle for the second.
     operands = image, jnp.asarray(grid)
     ends = [
         derivatives(*(x + step * way for x, way in zip(operands, along, strict=True)))[0]
@@ -386,7 +386,7 @@ def test_a_kernel_of_your_own(x64):
 
 
 def test_index_and_weight_agree_about_the_coordinate(rng):
-    """A coordinate that is computed twice is rounded twice: 406.99998 here is 407 there."""
+    """A coordinate that is computed twice may round differently: once 406.99998, once 407."""
     size, batch = 512, 4
     angle, scale = rng.uniform(-0.3, 0.3, batch), rng.uniform(0.8, 1.2, batch)
     cos, sin, zero = scale * np.cos(angle), scale * np.sin(angle), 0.05 * angle

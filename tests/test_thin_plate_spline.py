@@ -1,4 +1,4 @@
-"""What is peculiar to thin plate splines."""
+"""Tests of thin plate splines alone."""
 
 import chex
 import jax.numpy as jnp

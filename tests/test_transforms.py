@@ -187,7 +187,7 @@ def test_second_derivatives(member, x64):
         operands = jnp.asarray(theta), jnp.asarray(MEMBERS[member].points(9, 4))
         along = tuple(np.random.default_rng(2).normal(size=each.shape) for each in operands)
 
-        # The first derivatives being right, their own differences are an oracle for the second.
+        # First derivatives are tested, so their difference quotients are an oracle for the second.
         def gradient(step, operands=operands, along=along):
             moved = (each + step * way for each, way in zip(operands, along, strict=True))
             return second_derivatives(t, tuple(moved), along)[0]

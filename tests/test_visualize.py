@@ -1,4 +1,4 @@
-"""What a warp reads, where it is drawn, and how images are shown."""
+"""Regions that a warp reads, their drawings, and the display of images."""
 
 import jax.numpy as jnp
 import numpy as np

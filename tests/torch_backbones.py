@@ -1,4 +1,4 @@
-"""The backbones in PyTorch, written apart from ours, with the names of their published weights."""
+"""The backbones in PyTorch, written independently of ours, with the names of published weights."""
 
 from collections import OrderedDict
 

@@ -1,4 +1,4 @@
-"""Installs the built distributions where nothing of the checkout is, and opens the README's doors.
+"""Installs the built distributions outside of the checkout, and runs the README's examples.
 
 ``python tests/try_distributions.py dist`` makes an empty environment in a temporary folder. From
 the wheel alone it runs the README's two Python examples; then, with the extra ``experiments`` and

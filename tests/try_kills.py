@@ -1,8 +1,8 @@
-"""Kills a training at random steps and holds what it ends with against one left alone.
+"""Kills a training at random steps and compares its result with an uninterrupted one.
 
-``python tests/try_kills.py 20`` trains once to the end; then once more, killed (SIGKILL) that often
-and resumed each time. Metrics, results and pictures must be the same numbers, and some of the kills
-must have left a checkpoint from the midst of a seed's training.
+``python tests/try_kills.py 20`` trains once to the end, then once more with that many kills
+(SIGKILL), each followed by a resume. Metrics, results and pictures must be the same numbers, and
+some kills must leave a checkpoint in the middle of a seed's training.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 STEPS, STEPS_PER_LINE = 1000, 5
-# Checkpoints so often that kills fall after some of them.
+# Checkpoints so often that some kills come after one.
 _PROGRAM = """
 import sys
 from experiments.distorted_mnist import __main__ as distorted_mnist
@@ -34,10 +34,10 @@ TIMING = ("seconds", "images_per_second", "wall_time_s")
 
 
 class Training:
-    """A process that begins a training, or goes on with it."""
+    """A process that starts or resumes a training."""
 
     def __init__(self, out: Path, *more: str) -> None:
-        # A file: a pipe that nobody reads fills up, and the training waits for ever.
+        # A file, since the training would block on a full pipe that nobody reads.
         self._log = out.with_suffix(".log")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -85,7 +85,7 @@ def checkpoint(out: Path) -> int:
 
 
 def kill(out: Path, at: int, rng: random.Random) -> tuple[int, int]:
-    """Goes on with a training and kills it soon after a line; gives the lines, and the step."""
+    """Resumes a training, kills it soon after a line; gives the number of lines, and the step."""
     training = Training(out, *(["--resume"] if (out / "config.json").exists() else []))
     while lines(out) < at:
         if training.ended():
@@ -97,7 +97,7 @@ def kill(out: Path, at: int, rng: random.Random) -> tuple[int, int]:
 
 
 def numbers(out: Path) -> tuple[object, object, dict[str, bytes]]:
-    """All that must not depend on what happened on the way."""
+    """All results, which must not depend on interruptions."""
     told = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     metrics, result = (
         [{k: v for k, v in row.items() if k not in TIMING} for row in rows]

@@ -1,6 +1,6 @@
-"""The modules in every mode of Flax: its transformations, both module modes, Linen, export, Orbax.
+"""The modules in every mode of Flax: transformations, module modes, Linen, export, Orbax.
 
-The oracle is the same model called plainly.
+The oracle is a plain call of the same model.
 """
 
 import functools
@@ -92,7 +92,7 @@ def test_vmap_over_models(images):
 
 @pytest.mark.usefixtures("graph")
 def test_scan_over_transformers(images):
-    """A stack of transformers, each behind the other, as one scan."""
+    """A stack of transformers, one after the other, as one scan."""
 
     def make(key):
         network = stnn.FullyConnectedLocalization(
@@ -109,7 +109,7 @@ def test_scan_over_transformers(images):
 
 @pytest.mark.usefixtures("graph")
 def test_training_with_draws(images):
-    """One step of Flax's own kind on a model that draws theta; the stream moves on."""
+    """A step by Flax's transformations on a model that draws theta; its stream advances."""
     network = stnn.FullyConnectedLocalization(
         IN_SHAPE, T, hidden=(), num_transforms=2, head=stnn.GaussianHead, rngs=nnx.Rngs(0)
     )
@@ -141,7 +141,7 @@ class LinenModel(linen.Module):
 
 
 def test_in_a_linen_model(images):
-    """Parameters are Linen's, and the numbers those of the NNX module with the same ones."""
+    """Parameters are in Linen's tree; outputs equal those of the same NNX module."""
     model = LinenModel()
     variables = model.init(jax.random.key(0), images)
     assert set(variables) == {"params"}
@@ -216,7 +216,7 @@ assert not {"stn_jax", "flax"} & set(sys.modules)
 
 
 def test_export_runs_without_this_library(images, tmp_path):
-    """As StableHLO with any number of images, in a process that has JAX alone."""
+    """Exports StableHLO for any number of images; a process with only JAX runs it."""
     graphdef, params = nnx.split(Model(nnx.Rngs(0), num_steps=2))
     shape = (*jax.export.symbolic_shape("batch"), *IN_SHAPE)
     exported = jax.export.export(jax.jit(lambda images: nnx.merge(graphdef, params)(images)))(
@@ -250,7 +250,7 @@ def test_export_of_parallel_transforms_and_draws():
 
 
 def test_checkpoints_bring_a_model_back(images, tmp_path):
-    """Its parameters, and where its stream of draws stands."""
+    """The module's parameters, and the state of its random stream."""
 
     def make(seed):
         network = stnn.FullyConnectedLocalization(

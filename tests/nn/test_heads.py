@@ -61,7 +61,7 @@ CROPPED = {
     ("name", "number"), [*((n, 2) for n in CROPPED if n != "fixed"), *((n, 4) for n in CROPPED)]
 )
 def test_tiled_crops_cover_the_image(name, number):
-    """Every point of the image lies in some crop, and the crops are centred apart."""
+    """Every point of the image lies in some crop, and the crops have different centres."""
     t, oracle, own = CROPPED[name]
     thetas = start(stnn.tiled(), t, number)
     matrices = [reference.matrix(oracle, own(theta.astype(float)), t.ndim) for theta in thetas]
@@ -84,7 +84,7 @@ def test_crops_of_fixed_scale_start_side_by_side():
     crop = stn.fixed(stn.attention(), {0: 0.5})
     expected = [[-0.5, 0], [0.5, 0]]
     np.testing.assert_allclose(start(stnn.tiled(scale=0.5), crop, 2), expected, atol=1e-6)
-    # Three by one, asked for, of a shape of their own.
+    # A given grid, three by one, with tiles that are not square.
     thetas = start(stnn.tiled(grid=(3, 1), scale=(0.8, 0.4)), stn.affine(), 3)
     expected = [[0.8, 0, 0, 0, 0.4, y] for y in (-2 / 3, 0, 2 / 3)]
     np.testing.assert_allclose(thetas, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What is logged at every step, and what it is taken for."""
+"""The logged metrics of every step, and the findings that follow from them."""
 
 import jax
 import jax.numpy as jnp

@@ -47,7 +47,7 @@ OWN = {"first/localization/backbone/bias", "first/localization/backbone/kernel"}
 # Tree mode knows no shared parameters.
 @pytest.mark.parametrize(("shared", "graph"), [(True, True), (False, True), (False, False)])
 def test_labels(shared, graph):
-    """By what reaches a parameter, not by where it happens to be listed."""
+    """Labels follow from the modules that use a parameter, not from its first path."""
     with nnx.set_graph_mode(graph):
         model = Model(shared, nnx.Rngs(0))
         params = nnx.state(model, nnx.Param)
@@ -70,7 +70,7 @@ def test_labels_of_other_trees():
 
 
 def steps_of(tx, number, model=None):
-    """What each of some steps of equal gradients moves: localization's and the rest's bias."""
+    """By step, with equal gradients: the change of localization's and of the rest's bias."""
     model = model or Model(False, nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     grads = jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param))

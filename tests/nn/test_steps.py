@@ -53,7 +53,7 @@ def bilinear(image, matrix, shape):
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_steps_are_composed_and_the_image_read_once(num_steps, images):
-    """Against products of 3×3 matrices in float64: each step acts on what the last one showed."""
+    """Against products of 3×3 matrices in float64: each step acts on the previous step's output."""
     st = stnn.SpatialTransformer(
         moments_jax, stn.affine(), output_shape=(4, 5), num_steps=num_steps
     )
@@ -72,7 +72,7 @@ def test_steps_are_composed_and_the_image_read_once(num_steps, images):
 
 
 def test_parallel_steps_go_on_from_their_own_output(images):
-    """Two transforms of two steps are two transformers, which see each other nowhere."""
+    """Two transforms of two steps equal two separate transformers."""
     both = lambda x: jnp.stack([moments_jax(x), 0.5 + moments_jax(x[:, ::-1])], axis=1)  # noqa: E731
     options = {"num_steps": 2, "padding": "border"}
     two = stnn.SpatialTransformer(both, stn.affine(), num_transforms=2, **options)

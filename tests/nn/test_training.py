@@ -1,4 +1,4 @@
-"""A training that collapses, what is said of it, and the same training held together."""
+"""A training that collapses, its diagnosis, and the same training with the remedies."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,4 @@
-"""The sampler on eight devices beside one: run by ``test_meshes.py`` in a process of its own,
-which it tells to have eight devices.
+"""The sampler on eight devices, compared with one; ``test_meshes.py`` runs it in a new process.
 
 ``python mesh_laws.py ENGINE`` prints a line for each case: kernel, function, kind of mesh, the
 collectives of the compiled program, and the largest difference from one device.
@@ -29,7 +28,7 @@ def functions(kernel, padding, engine, antialias):
         return stn.warp(image, stn.affine(), theta, antialias=antialias, **options)
 
     own = jax.vmap(functools.partial(warp, engine))
-    # The native engine leaves an image that a divided batch shares to the engine that is next.
+    # The native engine does not serve an image shared by a sharded batch; the next engine does.
     other = None if engine == "native" else engine
     shared = jax.vmap(functools.partial(warp, other), in_axes=(None, 0))
 

@@ -1,4 +1,4 @@
-"""Programs of users that failed, by kind; right values are NumPy's or the definition's."""
+"""Users' programs that failed, by kind; expected values are NumPy's or the definition's."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Each trick of the plain engine on a CPU is still needed, and still works."""
+"""Each trick of the XLA engine on a CPU is still needed, and still works."""
 
 import functools
 import math
@@ -38,7 +38,7 @@ def program(loops, channels=3):
 
 @functools.cache
 def readers_of_raw(loops):
-    """How many loops read the numbers that coordinates are computed from."""
+    """The number of loops that read the numbers from which coordinates are computed."""
     _, entry = program(loops)
     return sum(bool(re.search(r"fusion\(.*%raw\.\d", line)) for line in entry)
 

@@ -25,7 +25,7 @@ INDEX = {
 }
 ORDERS = [2, 3, 4, 5]
 modes = pytest.mark.parametrize(("padding", "align_corners"), MODES)
-# SciPy adds twelve pixels where an image does not repeat; the filter's response falls to so much.
+# SciPy pads by twelve pixels unless an image repeats; the filter's response decays to this.
 CUT = {2: 1e-8, 3: 1e-6, 4: 1e-4, 5: 1e-3}
 
 
