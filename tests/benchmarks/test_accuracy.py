@@ -1,4 +1,4 @@
-"""The accuracy report in a small form, with the bounds that its numbers have to keep."""
+"""The accuracy report in a small form, with bounds on its numbers."""
 
 import json
 
@@ -27,7 +27,7 @@ EDGES, CORNERS = ((4, 5), (3, 4), False), ((5, 3), (4, 2), True)
 
 @pytest.fixture
 def torch():
-    """PyTorch, which the library itself never needs."""
+    """PyTorch, which the library itself does not need."""
     return pytest.importorskip("torch", reason="PyTorch is not installed")
 
 
@@ -91,7 +91,7 @@ def test_scipy(kernel, mode):
     [("warpAffine", "linear"), ("remap", "linear"), ("warpPerspective", "nearest")],
 )
 def test_opencv_is_explained(function, interpolation):
-    """Whether it rounds coordinates depends on its version; that either explains it does not."""
+    """OpenCV rounds coordinates or not, depending on its version; one of both must explain it."""
     row = against_opencv.differences(function, "float32", interpolation, trials=1)
     assert against_opencv.agreeing_column(row) in ("exact", "1/32 pixel")
 
@@ -107,7 +107,7 @@ def test_positions_are_at_least_as_exact_as_pytorchs(torch, alignment, theta):
 
 
 def test_positions_can_be_read(rng):
-    """From samples in float32, far more exactly than float32 holds such a position."""
+    """Recovers positions from float32 samples, far more exactly than float32 represents them."""
     pixels = rng.uniform(1, 4094, 1000)
     first, image = np.floor(pixels).astype(int), positions.waves(4096)[0]
     share = (pixels - first)[:, None].astype(np.float32)

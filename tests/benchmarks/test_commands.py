@@ -1,4 +1,4 @@
-"""The benchmarks' clock, and every command in its smallest form: structure, agreement, no times."""
+"""Every command in its smallest form: structure of the rows and agreement, but no times."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def check_beside_peers(row):
         median = {name: row["seconds"][name]["median"] for name in peers}
         assert row["best_peer"] == min(median, key=median.get)
     assert row["memory"][OURS] > 0
-    # A peer is left out for what it cannot do, never for another result.
+    # A peer may lack a feature, but never has another result.
     assert not any("differs" in reason for reason in row["skipped"].values())
 
 
@@ -99,7 +99,7 @@ def test_pytorch_agrees_and_is_measured(ndim):
         contender = make()
         assert disagreement(contender.results(), ours, 1e-3) is None
         names.append(contender.name)
-        # The arguments, the grid, the output and the gradient of the images at the least.
+        # At least the arguments, the grid, the output and the gradient of the images.
         images = case.bytes_of_images
         assert contender.memory() >= 4 * images + ndim * images // case.shape[-1]
     assert set(names) >= {f"PyTorch, {layout}" for layout in in_torch.LAYOUTS}
@@ -248,7 +248,7 @@ def test_what_an_accelerator_is_measured_by(tmp_path, capsys, monkeypatch):
         ]
         assert accelerator.main(["--minutes", "0", "--out", str(tmp_path)]) == 1
         assert "left out, for want of time: sampler, transforms" in capsys.readouterr().out
-    # The commands take the options that they are given.
+    # The commands use the given options.
     for name, (_, _, options) in accelerator.COMMANDS.items():
         module = {"sampler": sampler, "train_step": train_step, "transforms": transforms}[name]
         tyro.cli(module.Arguments, args=options)

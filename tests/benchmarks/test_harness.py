@@ -1,4 +1,4 @@
-"""The harness of the benchmarks: turns, budgets, ratios, who may be timed, and what it imports."""
+"""The harness of the benchmarks: turns, budgets, ratios, admission of contenders, imports."""
 
 import ast
 import math
@@ -16,7 +16,7 @@ OURS = "stn_jax"
 
 
 class Clock:
-    """Time that passes only when a contender says so."""
+    """A clock that only contenders advance."""
 
     def __init__(self):
         self.now, self.calls = 0.0, []
@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
     def contender(self, name, *seconds):
-        """Takes as long as it is told for each call, and the last for all that follow."""
+        """Each call takes the next given time; further calls take the last one."""
         remaining = list(seconds)
 
         def run():
@@ -140,7 +140,7 @@ def test_what_disagrees_or_fails_is_not_timed():
 
 
 def imported(path):
-    """The modules that a file imports, wherever in it."""
+    """The modules that a file imports, at any place in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -54,7 +54,7 @@ def test_recipes_are_followed(name, tmp_path):
 
 @pytest.mark.slow
 def test_devices_agree_with_one(tmp_path):
-    """Eight devices made of a CPU, in a process of their own; the page asserts what it says."""
+    """Eight simulated devices in a new process; the page has assertions of its claims."""
     script = tmp_path / "devices.py"
     script.write_text("\n".join(code_of((ROOT / "docs/tutorials/devices.md").read_text())))
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

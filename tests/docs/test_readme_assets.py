@@ -1,4 +1,4 @@
-"""The README's tables and pictures are those of the results and the code that there are now."""
+"""The README's tables and pictures match the present results and code."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The recipes of ``docs/extending.md`` name files that are there, and what is to be changed there.
+"""The recipes of ``docs/extending.md`` name existing files and names in them.
 
 The cells of the page follow the recipes as far as they need no change of a file.
 """
@@ -23,7 +23,7 @@ def last_lines(recipe):
 def test_files_and_names_are_there(recipe):
     code = last_lines(recipe)
     paths = [ROOT / each for each in code if "/" in each or each.endswith((".md", ".txt"))]
-    # A room's own files are named without their folder, which the recipe makes.
+    # An experiment's own files have no folder in the text, as the recipe makes it.
     paths = [path for path in paths if "NAME" not in str(path)]
     assert paths
     for path in paths:

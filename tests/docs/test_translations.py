@@ -1,4 +1,4 @@
-"""Every row of the table of translations: the other library's call gives what ours gives."""
+"""In every row of the table of translations both calls give the same result."""
 
 import importlib.util
 
@@ -27,7 +27,7 @@ PACKAGES = {
 
 
 def operands():
-    """What the table's texts speak of; matrices that keep most of the output inside."""
+    """The variables of the table's texts; the matrices keep most of the output inside."""
     rng = np.random.default_rng(0)
     image = rng.uniform(size=(H, W, 3)).astype(np.float32)
     m = np.array([[0.9, 0.3, 0.4], [-0.2, 0.8, 1.3]], np.float32)
@@ -38,7 +38,7 @@ def operands():
     theta = np.array([[[0.8, 0.2, 0.1], [-0.3, 0.9, -0.2]]], np.float32)
     box, share = np.float32([1.2, 0.7, 6.9, 7.6]), np.float32([0.1, 0.2, 0.8, 0.95])
     points, moved = rng.uniform(0, 8, (2, 4, 2)).astype(np.float32)
-    # Four corners of the input, row by row, and where they lie in the output.
+    # Four corners of the input, row by row, and their places in the output.
     corners = np.array([[0, 0], [W - 1, 0], [0, H - 1], [W - 1, H - 1]], np.float32)
     dragged = np.array([[0.5, 0.2], [W - 1, 1], [0, H - 2], [W - 2, H - 1.5]], np.float32)
     voxels = rng.normal(size=(2, H, W)).astype(np.float32)

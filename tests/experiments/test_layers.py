@@ -1,4 +1,4 @@
-"""Which packages of the experiments import which."""
+"""Imports between the packages of the experiments."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-# What each shared package may import; a room may import all of these, and no other room.
+# Allowed imports of each shared package; an experiment may import all of them, but no other
+# experiment.
 SHARED = {
     "engine": set(),
     "data": set(),

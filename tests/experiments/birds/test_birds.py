@@ -1,4 +1,4 @@
-"""The command of the birds: what it leaves, going on after a stop, bad input."""
+"""The command of the birds: its files, resuming after a stop, bad input."""
 
 import json
 import signal
@@ -45,7 +45,7 @@ def result_of(out):
 
 
 def assert_same(made, expected):
-    """Alike in all, numbers up to rounding."""
+    """Compares all entries, numbers up to rounding."""
     if isinstance(expected, dict):
         assert made.keys() == expected.keys()
         for key, value in expected.items():
@@ -94,7 +94,7 @@ def test_what_a_run_leaves(finished, drawn, capsys):
         assert words in page
     for picture in ("regions_2xst-cnn", "training_curves"):
         assert (finished / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
-    # The same command again prints what is there, and trains nothing.
+    # The same command again prints the finished result, and trains nothing.
     before = (finished / "metrics.jsonl").read_bytes()
     command = [*TINY, "--data", drawn, "--seeds", "0", "1", "--out", str(finished)]
     assert birds.main([*command, "--resume"]) == 0
@@ -149,7 +149,7 @@ def test_options_of_the_engine(more, finished, drawn, tmp_path):
 
 
 def crops_on_parts(row):
-    """How often head and body lie in the crop that is theirs: found by each seed; at the start."""
+    """Rates of the head and the body in their crops: of each seed, and at the start."""
     first = row["held_by_first_crops"]["transformers"]
     held = [
         [seed["transformers"][k][part] for k, part in enumerate(("head", "body"))]
@@ -160,7 +160,7 @@ def crops_on_parts(row):
 
 @pytest.mark.slow
 def test_two_crops_read_what_the_whole_image_hides(tmp_path):
-    """A small form of what experiments/results/birds_drawn.json holds."""
+    """A small form of the result in experiments/results/birds_drawn.json."""
     words = ["--steps", "700", "--localization-frozen-steps", "200", "--seeds", "0"]
     assert birds.main([*words, "--out", str(tmp_path / "run")]) == 0
     plain, parts = result_of(tmp_path / "run")["rows"]

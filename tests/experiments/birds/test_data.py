@@ -1,4 +1,4 @@
-"""Birds: the original folders, TFDS, what is held out, and the drawn set."""
+"""Birds: the original folders, TFDS, validation splits, and the drawn set."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from experiments.data.sources import DataError
 FRAMING = Framing(8)
 CLASSES = ("001.Black_Auk", "002.Blue Bunting", "003.Wren")
 PARTS = ("beak", "left wing")
-# Of each class, for training and for test.
+# Numbers of images of each class, for training and for test.
 TRAIN, TEST = 4, 2
 SIZE = (40, 20)
 
@@ -209,7 +209,7 @@ def test_the_drawn_set_is_read_by_the_same_reader(tmp_path):
 
 
 def test_signs_are_where_the_files_say(rng):
-    """Two birds that differ in one sign alone differ there and nowhere else."""
+    """Pictures of two birds that differ in one sign differ only at that sign."""
     for part, (one, other) in enumerate(
         ((("plus", "plus"), ("cross", "plus")), (("plus", "plus"), ("plus", "cross")))
     ):

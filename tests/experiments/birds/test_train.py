@@ -19,7 +19,7 @@ from experiments.birds.train import cut_and_flip, make_optimizer, middle, stored
 
 
 def test_cuts_are_whole_pixels_of_the_image(rng):
-    """Every crop is one of the windows, as it is or mirrored, and all of them come up."""
+    """Every crop is one of the windows, mirrored or not, and all of these occur."""
     image = rng.uniform(size=(7, 6, 3)).astype(np.float32)
     windows = {}
     for y in range(3):
@@ -63,7 +63,7 @@ def test_points_go_with_the_middle(side):
 
 
 def rates(optimizer, steps, name):
-    """By how much each step moves a parameter whose gradient is 1, without momentum's growth."""
+    """The change by each step of a parameter with gradient 1, without the growth by momentum."""
     params = {"localization": jnp.ones(()), "logits": jnp.ones(())}
     state = optimizer.init(params)
     moved = []

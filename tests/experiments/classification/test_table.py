@@ -1,4 +1,4 @@
-"""The table: what it leaves, what it skips, kills, and the paper's numbers beside it."""
+"""The table: its files, skipped runs, kills, and the paper's numbers."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ from experiments.engine.metrics import MetricsLog
 from experiments.report import comparison_markdown, comparison_text, order, verdict
 from experiments.report.records import TableCell, TableEntry
 
-# Whole commands, trained again and again.
+# These run whole commands with trainings.
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
@@ -45,7 +45,7 @@ def data(tmp_path_factory):
 
 
 def arguments(data, out, *more, seeds=(0, 1), distortions=("none", "R")):
-    """Of the quickest model to compile."""
+    """Options with the model that compiles fastest."""
     return [
         "table",
         *("--models", "fcn", "--distortions", *distortions),
@@ -115,7 +115,7 @@ def test_seeds_and_columns_are_added_to_what_is_there(data, tmp_path, finished):
     wrong = [np.load(out / f"R/fcn/seeds-{seed}/misread.npz")["wrong"] for seed in (0, 1)]
     expected = intervals.interval(np.concatenate(wrong))
     np.testing.assert_allclose(entries[1]["interval"], expected)
-    # A part of what is there is a table too.
+    # A part of the finished cells is a table, too.
     assert distorted_mnist.main(arguments(data, out, seeds=(1,), distortions=("R",))) == 0
     (part,) = json.loads((out / "table.json").read_text())
     assert part["test_errors"] == entries[1]["test_errors"][1:]
@@ -156,7 +156,7 @@ def test_a_kill_before_the_first_file_is_whole(data, tmp_path):
 
 @pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_table(finished, data, tmp_path):
-    """SIGKILL after so many lines of metrics; the last at a random moment."""
+    """SIGKILL after this many lines of metrics; the last at a random moment."""
     out = tmp_path / "table"
     command = [sys.executable, "-m", "experiments.distorted_mnist", *arguments(data, out)]
     waits = np.random.default_rng().uniform(0, 0.3, size=2)
@@ -279,7 +279,7 @@ def test_the_order_of_models_is_held_against_the_paper_s():
         entry("E", "cnn", None, 0.1, 1.4, [0.0, 0.2]),
         TableCell(distortion="R", model="st-cnn", transform="rigid", paper=0.1),
     ]
-    # A tenth of a point sets nothing apart, nor do models of other sets, nor what is pending.
+    # No order between errors that differ by 0.1 points, models on other sets, or pending cells.
     pairs, swapped = order(cells)
     assert pairs == 5
     assert swapped == ["R: st-cnn affine 1.55 (paper 0.9), cnn 1.50 (1.2)"]
@@ -316,7 +316,7 @@ def test_the_paper_s_numbers():
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
 def test_data_that_are_no_benchmark_have_no_verdict(data, tmp_path, name):
-    """Whatever the file is called."""
+    """The benchmark does not depend on the file's name."""
     out, file = tmp_path / "table", tmp_path / f"{name}.npz"
     shutil.copy(data.removeprefix("npz:"), file)
     options = ("--steps", "3", "--validation", "0")
@@ -367,7 +367,7 @@ def test_pictures(data, tmp_path, capsys):
 def test_bad_options(options, message, data, tmp_path, capsys):
     try:
         status = distorted_mnist.main(arguments(data, tmp_path / "table", *options))
-    except SystemExit as stopped:  # What the command line's parser finds.
+    except SystemExit as stopped:  # Errors that the command line's parser finds.
         status = stopped.code
     assert status == 2
     captured = " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -48,7 +48,7 @@ def program(classifier):
 
 @pytest.fixture
 def stripes():
-    """Three classes that rotation leaves apart: a bar, a cross and a blank."""
+    """Three classes that stay different under rotation: a bar, a cross and a blank."""
     images = np.zeros((3, 10, 10, 1), np.uint8)
     images[0, 4:6] = 255
     images[1, 4:6] = images[1, :, 4:6] = 255

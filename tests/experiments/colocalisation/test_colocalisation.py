@@ -20,7 +20,7 @@ from experiments.colocalisation import __main__ as colocalisation
 from experiments.colocalisation import model, run, scenes
 from experiments.engine.metrics import MetricsLog
 
-# Whole commands, trained again and again.
+# These run whole commands with trainings.
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
@@ -72,7 +72,7 @@ def test_loss_is_zero_where_crops_are_alike_and_random_ones_are_far():
 def test_a_constant_target_leaves_the_anchors_gradient(rng):
     found = jnp.asarray(rng.normal(size=(4, 3)).astype(np.float32))
     random = jnp.asarray(rng.normal(size=(1, 4, 3)).astype(np.float32))
-    # A margin so large that no hinge is at rest, where the gradient is known in closed form.
+    # A margin so large that every hinge is active, so the gradient has a closed form.
     loss = functools.partial(model.triplet_loss, margin=100.0)
     gradient = jax.grad(lambda x: loss(x, found, random))(found)
     others = (np.asarray(found).sum(axis=0) - found) / 3
@@ -166,7 +166,7 @@ def arguments(data, out, *more):
 
 
 def kept(folder):
-    """What must not depend on whether the run was interrupted."""
+    """The results that must not depend on an interruption."""
     result = json.loads((folder / "result.json").read_text())
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in each.items() if k not in TIMING} for each in (result, *rows)]
@@ -197,13 +197,13 @@ def test_what_a_run_leaves(data, finished, capsys):
     names = ["encoder-seed-0", "TC-digit-0-seed-0", "TC-digit-1-seed-0"]
     assert list(dict.fromkeys(row["training"] for row in rows)) == names
     assert all((finished / "checkpoints" / name).is_dir() for name in names)
-    # The localization network moves, and the loss is told no place.
+    # The localization network learns, though the loss has no places.
     with np.load(finished / "snapshots" / "TC-digit-0.npz") as saved:
         assert saved["steps"].tolist() == [0, 2, 4, 6]
         first, *_, last = saved["theta"]
     np.testing.assert_array_equal(first, np.zeros((6, 2)))
     assert np.abs(last).max() > 1e-4
-    # Done is done.
+    # A finished run is not trained again.
     assert colocalisation.main(arguments(data, finished, "--resume")) == 0
     assert f"{result['sets'][0]['mean']:.1f}" in capsys.readouterr().out
 

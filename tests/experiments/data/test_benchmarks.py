@@ -1,4 +1,4 @@
-"""Which data are a published benchmark: by their labels, whatever their files are called."""
+"""Data are recognised as a published benchmark by their labels, not by their file names."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The distortions: each against SciPy and NumPy in float64, and the sets they make."""
+"""The distortions against SciPy and NumPy in float64, and the sets that they make."""
 
 import functools
 import hashlib
@@ -87,7 +87,7 @@ def test_rts_is_scipy_s(image, seed):
 
 
 def test_rts_turns_scales_and_places_as_the_protocol_says():
-    """Measured on the pictures: where two spots, one in the centre, come to lie."""
+    """Measures on the pictures the places of two spots, one of them in the centre."""
     spots = jnp.asarray(np.stack([blob(13.5, 13.5), blob(18.5, 13.5)], axis=-1), jnp.float32)
     keys = jax.random.split(jax.random.key(0), 400)
     images = jax.jit(jax.vmap(distortions.rotate_scale_translate, (0, None)))(keys, spots)
@@ -162,7 +162,7 @@ def test_p_draws_corners_anew_that_would_fold_the_image():
     left_to_right = jnp.broadcast_to(jnp.arange(28.0)[None, :, None] + 1, (28, 28, 1)) / 28
     project = jax.jit(jax.vmap(distortions.project, (0, None)))
     pictures = project(keys[folded], left_to_right)
-    # What is seen of a ramp grows to the right, as it does not where a part is mirrored.
+    # The visible part of a ramp rises to the right; a mirrored part would fall.
     middle = np.asarray(pictures)[:, 14, :, 0]
     rises = np.where((middle[:, 1:] > 0) & (middle[:, :-1] > 0), np.diff(middle), 0)
     assert (rises >= 0).mean() > 0.95
@@ -185,7 +185,7 @@ def test_e_is_scipy_s_thin_plate_spline_through_its_control_points(image, seed):
 
 
 def test_tc_puts_the_digit_and_a_patch_of_each_other_on_a_canvas(rng):
-    """Every pixel tells by its value whose it is, and from where in that image."""
+    """Every pixel's value encodes its image and its place in that image."""
     image = jnp.asarray(0.9 + rng.uniform(0, 0.1, (28, 28, 1)), jnp.float32)
     others = np.arange(1, 1 + 6 * 784).reshape(6, 28, 28, 1) / 10_000
     keys = jax.random.split(jax.random.key(0), 40)
@@ -205,7 +205,7 @@ def test_tc_puts_the_digit_and_a_patch_of_each_other_on_a_canvas(rng):
             number, row, column = np.unravel_index(round(10_000 * clutter[y, x]) - 1, (6, 28, 28))
             assert clutter[y, x] == np.float32(others[number, row, column, 0])
             seen |= 1 << number
-        # Each other has one patch; what the pixels of a patch have in common is its shift.
+        # Each other image has one patch, whose pixels all have the same shift.
         for number in range(6):
             if seen >> number & 1:
                 values = np.rint(10_000 * clutter).astype(int) - 1
@@ -226,7 +226,7 @@ def test_tc_patches_are_six_by_six():
         keys, jnp.zeros((28, 28, 1)), others
     )
     canvases = np.asarray(canvases)
-    # The brightest is never hidden, and in some pictures no other is.
+    # The brightest patch is never hidden, and in some pictures no other patch is.
     counts = [[int((canvas == others[k, 0, 0, 0]).sum()) for k in range(6)] for canvas in canvases]
     assert all(count[5] == 36 for count in counts)
     assert max(map(sum, counts)) == 6 * 36
@@ -234,7 +234,7 @@ def test_tc_patches_are_six_by_six():
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_tc_cuts_clutter_from_other_images_alone(whole):
-    """Each image is of its own brightness; its own shows within its place alone."""
+    """Each image has another brightness; the digit's occurs only within the digit's place."""
     images = np.broadcast_to(np.arange(20, 28)[:, None, None, None], (8, 28, 28, 1))
     images = images.astype(np.uint8)
     if whole:
@@ -246,7 +246,7 @@ def test_tc_cuts_clutter_from_other_images_alone(whole):
     for number, canvas in enumerate(values):
         own = 20 + number
         clutter = set(np.unique(canvas)) - {0, own}
-        # The next six, round the end, as far as the digit does not hide them.
+        # The next six images, wrapping at the end, unless the digit hides them.
         assert clutter <= {20 + (number + step) % 8 for step in range(1, 7)}
         ys, xs = np.nonzero(canvas[..., 0] == own)
         assert max(np.ptp(ys), np.ptp(xs)) == 27
@@ -302,7 +302,7 @@ def test_hash_is_of_rounded_pixels_of_every_copy(digits):
         assert hash_test_images(distortions.rotate, digits, copies=copies) == expected
 
 
-# Of the embedded digits: the hash, and the sum of all pixels weighed by a noise.
+# For the embedded digits: the hash, and the sum of all pixels weighted by noise.
 TEST_SETS = {
     "R": ("1de505f716a0106c4ee4f6e3025b7edf18989d97370dfa1e9e0b9acbf19d6e08", 164.143),
     "RTS": ("3816a3d4e7343a1a80efb2f6a0d85758dcf3ad0eae105aee6110c3072ec794d9", 48.419),
@@ -314,7 +314,7 @@ TEST_SETS = {
 
 @pytest.mark.parametrize("name", TEST_SETS)
 def test_the_test_sets_are_fixed(name):
-    """By their hash, or on a machine that rounds otherwise up to a grey level here and there."""
+    """Compares hashes or, on a machine that rounds otherwise, allows a few grey levels."""
     images = load("digits").test.images
     expected, weighed = TEST_SETS[name]
     if hash_test_images(DISTORTIONS[name], images) == expected:

@@ -1,4 +1,4 @@
-"""Traffic signs: the folders as published, tracks, and what is held out."""
+"""Traffic signs: the folders as published, tracks, and validation splits."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_regions_of_interest_are_cut_out(benchmark, inner):
     np.testing.assert_array_equal(dataset.test.labels, [12, 0, 7, 7])
     tracks = np.concatenate([np.repeat(np.arange(TRACKS[label]), FRAMES) for label in TRACKS])
     expected = [color(*pair) for pair in zip(labels, tracks, strict=True)]
-    # Of one colour whole and through, so nothing of the margin is left, and nothing is mixed up.
+    # All of one colour, so the margin is gone and no images are mixed up.
     for image, own in zip(dataset.train.images, expected, strict=True):
         np.testing.assert_array_equal(image, np.broadcast_to(own, image.shape))
     for number, image in enumerate(dataset.test.images):
@@ -128,7 +128,7 @@ def test_a_byte_order_mark_is_no_part_of_a_column(benchmark):
 
 
 def assert_tracks_are_apart(dataset, train, validation):
-    """The groups on both sides, in sets of classes and tracks."""
+    """The groups in both splits, as sets of classes and tracks."""
     assert not set(train.groups) & set(validation.groups)
     assert len(train.labels) + len(validation.labels) == len(dataset.train.labels)
     for split in (train, validation):

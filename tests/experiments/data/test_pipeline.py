@@ -1,4 +1,4 @@
-"""The input pipeline: which batches come, from which source, and what is said of broken images."""
+"""The input pipeline: order of the batches, sources, and errors about broken images."""
 
 import itertools
 import threading
@@ -48,7 +48,7 @@ def test_every_image_once_an_epoch_in_another_order():
     for batch in batches:
         assert batch["image"].shape == (5, 4, 4, 3)
         assert (batch["image"].dtype, batch["label"].dtype) == (np.uint8, np.int32)
-        # What belongs together stays together.
+        # Images keep their labels.
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
         np.testing.assert_array_equal(batch["box"][:, 3], batch["label"])
     stream = np.concatenate(labels_of(batches))
@@ -95,7 +95,7 @@ def test_in_order_each_once_and_the_last_batch_is_filled_up():
 
 
 def test_worker_processes_give_the_same_batches(tmp_path):
-    """One test for all that is asked of workers, since they take seconds to start."""
+    """One test of everything about workers, since they take seconds to start."""
     rng = np.random.default_rng(0)
     for label in range(2):
         (tmp_path / f"class {label}").mkdir()
@@ -179,7 +179,7 @@ def test_tfds_examples(tmp_path, rng):
 
 
 def test_framing_moves_points_with_the_pixels():
-    """A white pixel is found where its coordinates say, whichever the fit."""
+    """A white pixel is at its coordinates, with both fits."""
     for fit, inside in (("crop", (25, 7)), ("whole", (3, 7))):
         for side in (20, 40):
             pixels = np.zeros((20, 40, 3), np.uint8)
@@ -239,7 +239,7 @@ def test_batches_are_placed_ahead_of_their_use():
     used = []
     for batch in batches:
         used.append(int(batch["label"][0]))
-        # When the first is used, two more are on their way.
+        # While the first batch is used, two more are being placed.
         assert len(placed) == min(len(used) + 2, 6)
         assert isinstance(batch["image"], jax.Array)
     assert used == placed == list(range(6))

@@ -1,4 +1,4 @@
-"""Every source of images: what it accepts, what it gives, and what it refuses to read."""
+"""Every source of images: accepted input, results, and errors."""
 
 import gzip
 import os

@@ -15,7 +15,7 @@ from experiments.data.sources import DataError, load
 
 @pytest.fixture(scope="module", params=["array_record", "parquet"])
 def prepared(request, tmp_path_factory):
-    """A tiny data set called mnist, prepared without TensorFlow, and what is in it."""
+    """A tiny data set called mnist, prepared without TensorFlow, and its content."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tfds = pytest.importorskip("tensorflow_datasets")

@@ -1,4 +1,4 @@
-"""The command: what a run leaves, resuming, and bad input."""
+"""The command: the files of a run, resuming, and bad input."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def arguments(data, out, *more, model=("st-fcn",), seeds=(0, 1)):
 
 
 def result_of(folder):
-    """What must not depend on whether the run was interrupted."""
+    """The results that must not depend on an interruption."""
     result = json.loads((folder / "result.json").read_text())
     result.pop("wall_time_s")
     timing = ("seconds", "images_per_second")
@@ -85,7 +85,7 @@ def test_what_a_run_leaves(finished):
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {"seed-0", "seed-1"}
 
 
-# A line is written while the next dispatch runs, and that one is ended.
+# A line is written while the next dispatch runs, and that dispatch is completed.
 @pytest.mark.parametrize(("at", "stops"), [((0, 3), 6), ((0, 12), 12), ((1, 6), 9)])
 def test_ctrl_c_saves_and_resume_ends_with_the_same_numbers(
     at, stops, finished, data, tmp_path, monkeypatch, capsys
@@ -108,7 +108,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_numbers(
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(finished, data, tmp_path):
-    """SIGKILL in the midst, without a checkpoint of that moment, and a line cut short."""
+    """SIGKILL during a training, between checkpoints, with a line cut short."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "experiments.distorted_mnist", *arguments(data, out)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
@@ -183,8 +183,8 @@ def test_corrupt_files_are_named(data, tmp_path, capsys):
     for file in (out / "checkpoints" / "seed-0").rglob("*"):
         if file.is_file() and file.parent.name == "d":
             os.truncate(file, file.stat().st_size // 2)
-    # In a process of its own: where a read fails Orbax leaves callbacks behind, which on Python
-    # 3.13 go off during later tests.
+    # In a new process: after a failed read Orbax leaves callbacks, which on Python 3.13 run during
+    # later tests.
     resume = arguments(data, out, "--resume", seeds=(0,))
     command = [sys.executable, "-m", "experiments.distorted_mnist", *resume]
     resumed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -212,7 +212,7 @@ def test_corrupt_files_are_named(data, tmp_path, capsys):
 def test_bad_options(options, message, data, tmp_path, capsys):
     try:
         status = distorted_mnist.main(arguments(data, tmp_path / "run", *options))
-    except SystemExit as stopped:  # What the command line's parser finds.
+    except SystemExit as stopped:  # Errors that the command line's parser finds.
         status = stopped.code
     assert status == 2
     captured = " ".join(capsys.readouterr().err.replace("│", " ").split())

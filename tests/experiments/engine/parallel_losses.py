@@ -21,7 +21,7 @@ from experiments.engine import devices
 from experiments.engine.step import initial_states, make_program
 
 BATCH = 16
-# What moves numbers between devices, as the compiled program names it.
+# Operations of compiled programs that move numbers between devices.
 COLLECTIVES = re.compile(
     r"\b(all-reduce|all-gather|all-to-all|collective-\w+|reduce-scatter)(?:-start)?\("
 )
@@ -30,7 +30,7 @@ COLLECTIVES = re.compile(
 def main(form: str, task_name: str, steps: int) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 50)
-    # Smooth ones: of noise, rounding grows tenfold in a few steps.
+    # Smooth images: on noise, rounding errors grow tenfold in a few steps.
     noise = scipy.ndimage.gaussian_filter(rng.normal(size=(50, 28, 28, 1)), (0, 4, 4, 0))
     images = np.uint8(255 * (noise - noise.min()) / np.ptp(noise))
     task = TASKS[task_name]

@@ -1,4 +1,4 @@
-"""Checkpoints: whole, resumed bit for bit, told apart from half-written and damaged ones."""
+"""Checkpoints: exact resume; half-written and damaged ones are recognised."""
 
 import subprocess
 import sys
@@ -144,7 +144,7 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_it_used(folder, change):
             step, state = checkpoints.resume(state_after(0))
             assert step == 2
             np.testing.assert_array_equal(state["params"], state_after(2)["params"])
-            # What is trained again takes its place.
+            # The checkpoint of the repeated training replaces it.
             checkpoints.save(3, state_after(3))
         """
     ended = in_a_process(program, folder)
@@ -173,7 +173,7 @@ def test_with_none_whole_they_are_named_and_nothing_is_lost(folder):
 
 
 def test_a_full_disk_leaves_the_last_good_one(folder):
-    """Files that may not grow stand for a disk that is full: both refuse a write half-way."""
+    """A limit on the size of files stands for a full disk: both fail in the middle of a write."""
     program = """
         import resource
 

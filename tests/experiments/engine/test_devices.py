@@ -1,4 +1,4 @@
-"""Several devices and several processes end as one device does; each in processes of its own."""
+"""Several devices, or processes, give the losses of one device; each case runs in new processes."""
 
 import functools
 import json
@@ -17,12 +17,12 @@ from experiments.engine import devices
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).parent / "parallel_losses.py"
 STEPS = 50
-# What two orders of one sum come to after so many steps.
+# The effect of another order of a sum after this many steps.
 TOLERANCE = 2e-6
 
 
 def start(number, *words):
-    """A process with so many simulated devices, that prints losses."""
+    """A process with simulated devices that prints losses."""
     return subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, words)],
         cwd=ROOT,
@@ -49,7 +49,7 @@ def expected(task):
     return result["losses"]
 
 
-# Clutter is cut from images that other devices work on; so are the second digits of the additions.
+# Clutter, and the second digits of the additions, come from images of other devices.
 @pytest.mark.slow
 @pytest.mark.parametrize(("form", "task"), [("jit", "TC"), ("jit", "addition"), ("pmap", "TC")])
 def test_eight_devices_end_as_one(form, task):

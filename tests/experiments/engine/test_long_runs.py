@@ -1,4 +1,4 @@
-"""What long trainings need: parts of a batch, less precision, an early end, events, processes."""
+"""Features for long trainings: accumulation, bfloat16, early stopping, TensorBoard, processes."""
 
 import json
 import signal
@@ -120,7 +120,7 @@ def test_bfloat16_is_what_layers_compute_in_and_nothing_else(kind, rng):
     program = str(jax.make_jaxpr(forward)(params))
     products = [line for line in program.splitlines() if "conv_general" in line or " dot_" in line]
     assert any("bf16" in line for line in products)
-    # Coordinates: whatever is floored is in whole precision.
+    # Coordinates: everything that is floored is in float32.
     assert not any("bf16" in line for line in program.splitlines() if "floor" in line)
 
 
@@ -146,7 +146,7 @@ def test_the_best_state_of_each_seed_is_kept_until_it_has_waited():
     assert progress.is_done(run, 100)
     late = progress._replace(states=states(9, 9))
     late = late.measured(np.array([3.0, 0.0]), 2)
-    # A seed that is done stays as it is, so it ends as it would by itself.
+    # A seed that is done does not change, so it ends as in a training of its own.
     np.testing.assert_array_equal(late.tested.params, [5, 40])
     assert late.is_done(run, 7)
 
@@ -267,7 +267,7 @@ def test_two_processes_share_a_run_and_resume_it_after_a_kill(data, tmp_path):
     again = start_two(options(data, out, "--resume"))
     said = [process.communicate(timeout=300) for process in again]
     assert [process.returncode for process in again] == [0, 0], said
-    # One of them is heard.
+    # A signal to one process stops both.
     assert "report:" in said[0][0]
     assert "report:" not in said[1][0]
     results = [json.loads((folder / "result.json").read_text()) for folder in (alone, out)]

@@ -1,4 +1,4 @@
-"""Typed records: to JSON and back, older and newer files, and what is wrong with a file."""
+"""Typed records: to JSON and back, older and newer files, and errors about broken files."""
 
 import dataclasses
 import json

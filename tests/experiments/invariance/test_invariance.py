@@ -22,7 +22,7 @@ from experiments.invariance.config import Arguments
 from experiments.invariance.report import InvarianceResult, table
 from experiments.report import build_report, figures
 
-# Whole commands, trained again and again.
+# These run whole commands with trainings.
 pytestmark = pytest.mark.slow
 
 NAMES = ["CNN, upright digits", "CNN, turned digits", "ST-CNN, turned digits"]
@@ -30,7 +30,7 @@ FOLDERS = ["cnn-upright", "cnn-turned", "st-cnn-turned"]
 
 
 def bars(rng, number):
-    """A bar above, or a bar on the left; by a quarter turn the one becomes the other."""
+    """A bar above, or a bar on the left; a quarter turn makes one of the other."""
     labels = np.arange(number) % 2
     images = rng.integers(0, 60, (number, 24, 24))
     images[labels == 0, 3:8] += 190
@@ -98,7 +98,7 @@ def test_restored_states_make_the_errors_of_the_run(grouped):
             own = jax.tree.map(lambda each, k=k: each[k : k + 1], states.params)
             (wrong,) = error_mask(classifier, own, dataset.test.images, dataset.test.labels)
             np.testing.assert_array_equal(wrong, expected)
-    # The seeds are not alike, so their order is seen.
+    # The seeds differ, so a wrong order would be noticed.
     first, *others = (np.asarray(leaf) for leaf in jax.tree.leaves(states.params)[-1])
     assert not any(np.array_equal(first, other) for other in others)
 
@@ -170,7 +170,7 @@ def test_a_quarter_turn_is_that_of_numpy(finished, data):
             wrong = np.asarray(one["predictions"]) != dataset.test.labels
             np.testing.assert_allclose(errors[k, :, column], 100 * wrong.mean(axis=1))
             seen.add(tuple(wrong.sum(axis=1).tolist()))
-    # Otherwise nothing would tell one turn from another.
+    # Otherwise all turns would give the same errors.
     assert len(seen) > 2
 
 

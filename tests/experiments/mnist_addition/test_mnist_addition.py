@@ -24,14 +24,14 @@ from experiments.engine.devices import all_devices
 from experiments.engine.step import initial_states, make_program
 from experiments.mnist_addition import __main__ as mnist_addition
 
-# Whole commands, trained again and again.
+# These run whole commands with trainings.
 pytestmark = pytest.mark.slow
 
 ADDITION = TASKS["addition"]
 
 
 def plates(labels):
-    """Images 28×28 that are as bright as their label says."""
+    """Images of 28×28 pixels whose brightness encodes their label."""
     labels = np.asarray(labels)
     return np.broadcast_to(20 * (1 + labels)[:, None, None, None], (len(labels), 28, 28, 1)).astype(
         np.uint8
@@ -122,7 +122,7 @@ def test_two_transforms_are_stacked_along_the_channels(name, side, rng):
     _, theta = model.forward(images)
     assert theta.shape == (3, 2, 6)
     assert seen[0].shape == (3, side, side, 4)
-    # Untrained, both pass on the same; of the four, the first two are the first transform's.
+    # Untrained, both transforms give the same; the first two of four channels are the first one's.
     np.testing.assert_array_equal(seen[0][..., :2], seen[0][..., 2:])
     outputs = model.transformer(images)
     model.classify(outputs.at[:, 1].set(0))

@@ -43,7 +43,7 @@ def small(seed=0):
 
 
 def tensors_of(backbone):
-    """What a file of the backbone's own weights would hold."""
+    """The content of a file with the backbone's own weights."""
     state = nnx.to_flat_state(nnx.state(backbone, (nnx.Param, nnx.BatchStat)))
     tensors = {}
     for path, variable in state:
@@ -89,7 +89,7 @@ def test_published_weights_give_pytorchs_features(name, tmp_path):
     save_file(theirs.state_dict() | extra, file)
     backbone = BACKBONES[name](nnx.Rngs(0))
     untrained = maps_of(*nnx.split(backbone), IMAGES)
-    # Two images are told apart, and neither vanishes or explodes.
+    # Features of two images differ, and neither vanish nor explode.
     assert 1e-3 < untrained.std(axis=0).mean() < 1e3
     load_weights(backbone, file)
     ours = maps_of(*nnx.split(backbone), IMAGES)

@@ -10,7 +10,7 @@ from experiments.report.runs import read_run
 from experiments.stability import __main__ as stability
 from experiments.stability.report import RecipeResult, findings, table
 
-# Whole commands, trained again and again.
+# These run whole commands with trainings.
 pytestmark = pytest.mark.slow
 
 HEALTHY = {"distance": 0.3, "scale": 0.9, "coverage": 0.9, "fold": 0.0, "nonfinite": 0.0}

@@ -16,7 +16,7 @@ from experiments.models.deep_cnn import standardised
 from experiments.traffic_signs import __main__ as traffic_signs
 from experiments.traffic_signs.confusion import worst_classes
 
-# Whole commands, trained again and again.
+# These run whole commands with trainings.
 pytestmark = pytest.mark.slow
 
 IN_SHAPE = (32, 32, 3)
@@ -149,7 +149,7 @@ def test_the_command_leaves_a_table_and_confusions(data, tmp_path, capsys):
         np.testing.assert_array_equal(counts.sum(axis=1), 2 * np.bincount(labels))
         wrong = 1 - np.trace(counts) / counts.sum()
         assert 100 * wrong == pytest.approx(np.mean(entry["test_errors"]))
-        # Test images are measured as they are.
+        # Test images are not augmented.
         assert entry["test_sha256"] == hashlib.sha256(test.tobytes()).hexdigest()
     page = (out / "report.html").read_text()
     assert "Classes misread most often" in page

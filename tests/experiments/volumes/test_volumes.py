@@ -1,4 +1,4 @@
-"""Digits in volumes: how they lie there, the models that read them, and the command."""
+"""Digits in volumes: their poses, the models, and the command."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from experiments.report import animation
 from experiments.report.runs import read_run, transform_named
 from experiments.volumes import __main__ as command
 
-# Whole commands, trained again and again.
+# These run whole commands with trainings.
 pytestmark = pytest.mark.slow
 
 IMAGE_SHAPE, SIDE = (8, 8, 1), 17
@@ -50,7 +50,7 @@ def drawn(number, shape=IMAGE_SHAPE):
     theta = np.asarray(jax.vmap(lambda key: volumes.pose(key, shape))(keys), np.float64)
     ratio = volumes.volume_shape(shape)[0] / max(shape[:2])
     turns = scipy.spatial.transform.Rotation.from_rotvec(theta[:, 1:4])
-    # Where the middle of the digit's cube comes to lie.
+    # The place of the middle of the digit's cube.
     centres = turns.inv().apply(-theta[:, 4:]) / theta[:, :1]
     return ratio / theta[:, 0], theta[:, 1:4], centres / (1 - 1 / ratio)
 
@@ -117,7 +117,7 @@ def test_an_untrained_transformer_passes_the_flattened_volume_on(rng, name):
     cubes = jnp.asarray(rng.uniform(size=(2, 17, 17, 17, 1)), jnp.float32)
     kind = (name, "affine", cubes.shape[1:], 4)
     number = models.num_transforms(name)
-    # At the volume's own size as it is; at that of the digits by one linear resampling.
+    # Unchanged at the volume's own size; by one linear resampling at that of the digits.
     whole = models.build(*kind, rngs=nnx.Rngs(0))
     same = jnp.tile(flatten(cubes), number)
     np.testing.assert_array_equal(whole(cubes), whole.classifier(same))
