@@ -11,7 +11,8 @@ help:
 	@echo "make demo   train a network without and with a spatial transformer; runs/demo/report.html"
 	@echo "make test   run the tests, but for those that take longest"
 	@echo "make test-all   run all tests"
-	@echo "make conformance   the laws of transforms and of the sampler as a table, members × laws"
+	@echo "make conformance   tables of members × laws: transforms and the sampler beside oracles, and all"
+	@echo "                   members, kernels, paddings, options and modules under what JAX does to functions"
 	@echo "make bench  every benchmark in its small form, for errors rather than for times"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   the documentation, every page executed; build/docs/index.html"
@@ -76,7 +77,8 @@ endif
 
 conformance: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --conformance \
-	    tests/test_transforms.py tests/test_sampling.py
+	    tests/test_transforms.py tests/test_sampling.py tests/test_composition.py tests/test_mesh.py \
+	    tests/sampling/test_sampler_composition.py tests/nn/test_module_composition.py
 
 BENCHMARKS := sampler transforms train_step seeds cost compile scaling pipeline
 bench: setup

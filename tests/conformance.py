@@ -2,7 +2,8 @@
 
 A module of laws names the parameters that identify a member, ``pytestmark =
 pytest.mark.conformance("kernel", "padding")``. Each of its tests with these parameters is a law. A
-cell of the table is the number of cases of the law that the member passed.
+cell of the table is the number of cases of the law that the member passed. A test
+of many members records each of them by :func:`tell`.
 """
 
 import collections
@@ -29,6 +30,13 @@ def cases(**strategies):
     return decorate
 
 
+def tell(item, member, drawn, passed):
+    """Enters what a member did under the law that a test is; ``drawn`` cases are hypothesis's."""
+    law = item.originalname.removeprefix("test_").replace("_", " ")
+    suite = item.module.__name__.removeprefix("test_")
+    item.user_properties.append(("law", (suite, member, law, drawn, passed)))
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--conformance", action="store_true", help="print the conformance suites, members × laws"
@@ -39,16 +47,17 @@ def pytest_addoption(parser):
 def pytest_runtest_call(item):
     global _drawn
     _drawn = 0
+    passed = False
     try:
-        return (yield)
+        result = yield
+        passed = True
+        return result
     finally:
         marker = item.get_closest_marker("conformance")
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if marker and set(marker.args) <= set(parameters):
+        if marker and marker.args and set(marker.args) <= set(parameters):
             member = " ".join(str(parameters[name]) for name in marker.args)
-            law = item.originalname.removeprefix("test_").replace("_", " ")
-            suite = item.module.__name__.removeprefix("test_")
-            item.user_properties.append(("law", (suite, member, law, _drawn)))
+            tell(item, member, _drawn, passed)
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -60,10 +69,10 @@ def pytest_terminal_summary(terminalreporter, config):
         for report in terminalreporter.stats.get(outcome, []):
             for name, value in report.user_properties:
                 if name == "law" and report.when == "call":
-                    suite, member, law, count = value
-                    suites[suite][law][member] += max(count, 1) if outcome == "passed" else 0
-                    suites[suite][law, "failed"][member] += outcome == "failed"
-                    drawn, failed = drawn + count, failed + (outcome == "failed")
+                    suite, member, law, count, passed = value
+                    suites[suite][law][member] += max(count, 1) if passed else 0
+                    suites[suite][law, "failed"][member] += not passed
+                    drawn, failed = drawn + count, failed + (not passed)
     for suite, laws in suites.items():
         names = [law for law in laws if isinstance(law, str)]
         members = list(dict.fromkeys(member for law in names for member in laws[law]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 from jax.interpreters import ad, mlir
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
@@ -20,6 +20,23 @@ from stn_jax.sampling.backends.batching import full_sizes
 
 # The mesh axis, or axes, that one array axis is sharded over; None if it is not sharded.
 Entry = Any
+
+
+def on_one_mesh(operands: Sequence[Array]) -> list[Array]:
+    """The operands, all of them on the Explicit mesh that one of them lies on.
+
+    A constant from outside of a mesh has none in its type, and a function that was traced for it
+    cannot be batched over the mesh.
+    """
+    avals = [jax.typeof(each) for each in operands]
+    mesh = next((aval.sharding.mesh for aval in avals if explicit_axes([aval])), None)
+    if mesh is None:
+        return list(operands)
+    whole = NamedSharding(mesh, P())
+    return [
+        jax.sharding.reshard(each, whole) if aval.sharding.mesh.empty else each
+        for each, aval in zip(operands, avals, strict=True)
+    ]
 
 
 def alike(operands: Sequence[Array]) -> list[Array]:

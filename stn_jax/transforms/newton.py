@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from stn_jax.sampling.meshes import alike
+from stn_jax.sampling.meshes import alike, on_one_mesh
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import PointFunction
 
@@ -56,11 +56,11 @@ def newton_inverse(
 
     def inverse(theta: Array, points: Array) -> Array:
         # Inside shard_map, theta and points must vary over the same mesh axes as the result.
-        theta, points = alike([theta, points])
+        theta, points = alike(on_one_mesh([theta, points]))
         # Turn traced arrays that the map closes over, such as control points, into arguments.
         function, constants = jax.closure_convert(displacement, theta, points)
         if constants:
-            theta, points, *_ = alike([theta, points, *constants])
+            theta, points, *_ = alike(on_one_mesh([theta, points, *constants]))
             function, constants = jax.closure_convert(displacement, theta, points)
         target = _root(function, theta, points, *constants)
         slopes = _slopes(

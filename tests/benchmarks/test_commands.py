@@ -8,6 +8,7 @@ import tyro
 
 from benchmarks import (
     accelerator,
+    composition,
     cost,
     pipeline,
     report,
@@ -132,6 +133,16 @@ def test_compile():
     for row in rows:
         for spread in row["seconds"].values():
             check_spread(spread)
+
+
+def test_composition(capsys, monkeypatch):
+    monkeypatch.setattr(composition, "LENGTHS", (1, 2))
+    composition.main(["--warps", "3", "--rounds", "1"])
+    warps, chains = capsys.readouterr().out.split("\n\n")
+    assert [line.split()[-1] for line in warps.splitlines()[1:]] == ["ms", "ms", "s", "MiB", "MiB"]
+    rows = [line.split()[-4:] for line in chains.splitlines()[2:]]
+    assert [int(n) for n, *_ in rows] == [1, 1, 2, 2]
+    assert all(float(seconds) > 0 for row in rows for seconds in row[1:])
 
 
 def test_scaling(tmp_path):
