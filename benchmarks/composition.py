@@ -32,7 +32,7 @@ def resident() -> float:
 def of_arrays() -> float:
     """MiB of JAX's arrays that are alive."""
     gc.collect()
-    return sum(array.nbytes for array in jax.live_arrays()) / 2**20
+    return float(sum(array.nbytes for array in jax.live_arrays())) / 2**20
 
 
 def fresh_control_points(warps: int) -> tuple[float, float, float, float]:
@@ -79,6 +79,7 @@ def main(command_line: list[str] | None = None) -> None:
     parser.add_argument("--warps", type=int, default=200, help="warps of the loop")
     parser.add_argument("--rounds", type=int, default=3, help="compilations; the middle counts")
     arguments = parser.parse_args(command_line)
+    jax.config.update("jax_compilation_cache_dir", None)  # what was compiled in an earlier run
     first, others, stays, arrays = fresh_control_points(arguments.warps)
     print(f"{arguments.warps} warps, 64×64 pixels, 8 fresh control points each")
     print(f"{'the first':40}{1e3 * first:10.1f} ms")

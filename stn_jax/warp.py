@@ -201,7 +201,7 @@ def _footprints(
     scale, _ = scale_and_centre(shape, align_corners)
     footprints = []
     for axis, step in enumerate(steps):
-        direction = jnp.zeros_like(points).at[..., axis].set(step)
+        direction = jnp.zeros_like(points).at[..., axis].set(step.astype(points.dtype))
         _, change = jax.jvp(lambda p: transform.displacement(theta, p), (points,), (direction,))
         footprints.append(
             [
