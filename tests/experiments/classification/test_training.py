@@ -108,7 +108,7 @@ def test_seeds_at_once_end_as_each_by_itself(classifier, program, stripes, rng):
         np.testing.assert_array_equal(wrong[k], expected)
 
 
-def test_convolutions_of_several_seeds_run_one_after_the_other_on_accelerators(rng, monkeypatch):
+def test_convolutions_of_several_seeds_run_one_after_the_other_on_accelerators(rng):
     images = jnp.asarray(rng.integers(0, 256, (6, 24, 24, 1)).astype(np.uint8))
     data, seeds = (images, jnp.arange(6) % 3), (4, 1)
     create = lambda rngs: models.build(  # noqa: E731
@@ -117,13 +117,14 @@ def test_convolutions_of_several_seeds_run_one_after_the_other_on_accelerators(r
     problem = make_classifier(create, optax.adam(3e-3), TASKS["R"], batch_size=4).problem
     devices = all_devices("jit", 4)
     expected, _ = trained(problem, make_program(problem, devices), data, 3, seeds)
-    # Convolutions take the form of accelerators, too.
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     program = make_program(problem, devices._replace(platform="gpu"))
     states, constants = initial_states(problem, seeds)
-    lowered = program.run.lower(states, constants, data, keys_of(seeds), 3).as_text()
+    traced = program.run.trace(states, constants, data, keys_of(seeds), 3)
+    # Compiled for a GPU, convolutions take the form of accelerators, too.
+    lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
     one = lambda state, key: make_run(make_step(problem, devices))(state, (), data, key, 3)  # noqa: E731
-    batched = jax.jit(jax.vmap(one)).lower(states, keys_of(seeds)).as_text()
+    batched = jax.jit(jax.vmap(one)).trace(states, keys_of(seeds))
+    batched = batched.lower(lowering_platforms=("cuda",)).as_text()
     assert "feature_group_count = 2" in batched
     assert "feature_group_count = 2" not in lowered
     found, _ = trained(problem, program, data, 3, seeds)
