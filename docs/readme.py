@@ -79,7 +79,12 @@ def _draw_demo(path: Path) -> None:
 
 PICTURES = {
     "antialias.png": Picture(
-        _draw_antialias, ("benchmarks/antialias.py", "stn_jax/sampling/antialias.py")
+        _draw_antialias,
+        (
+            "benchmarks/antialias.py",
+            "stn_jax/sampling/antialias.py",
+            "stn_jax/sampling/pyramid.py",
+        ),
     ),
     "before_after.png": Picture(
         _draw_demo,

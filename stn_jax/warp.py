@@ -101,8 +101,9 @@ def warp(
       align_corners: As in :func:`grid_sample`.
       antialias: Whether an output pixel that covers several input pixels reads their mean. The
         covered area is computed from the derivative of the map, separately for each output pixel.
-        Where the map does not shrink the image, the result is the same bit for bit. The image must
-        be floating.
+        An axis of the input that the map does not shrink is not averaged along; where it shrinks
+        neither, the result is the same bit for bit. Means are read linearly, whatever the kernel.
+        The image must be floating, and takes 9 times its memory in float32, a volume 27 times.
       gradient: As in :func:`grid_sample`.
       deterministic: As in :func:`grid_sample`.
       implementation: As in :func:`grid_sample`.

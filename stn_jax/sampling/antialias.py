@@ -1,32 +1,31 @@
 """Antialiasing: an output pixel that covers more than one input pixel reads a mean over them.
 
 The footprint of an output pixel is the parallelogram, or parallelepiped, that the map's Jacobian
-makes of it. It is read by a few probes along each of its axes; where the probes are more than a
-pixel apart, each reads a box mean as wide as their distance, interpolated between the levels of a
-pyramid whose boxes double in width.
+makes of it. Along each axis of the input it is as wide as the box of the same variance. It is read
+by two box means along each of its edges, whose sides are powers of 2 pixels, from a pyramid that
+has boxes of another width along each axis. They are so far apart that together they have the
+footprint's variance along every axis. Along an axis that is not made smaller a box is a pixel and
+all lie at one place, so nothing is averaged along it, whatever the other axes are.
 """
 
 import functools
 import itertools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from stn_jax import _checks
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.pyramid import Pyramid
-from stn_jax.sampling.splines import prefiltered
 
-# Probes along each axis of a footprint. With the boxes between them two are enough: a footprint
-# of 2ˡ pixels along the axes is then the mean over exactly its pixels.
-_PROBES = 2
-# How fast the probes spread when a footprint outgrows a pixel, as 1 − length⁻⁸. Their distance is
-# then smooth in the length, 0 at a pixel, and within 4 % of the footprint's from 1.5 pixels on.
-_ONSET = 8
+# Footprints up to this many pixels are a pixel: what a rotation's rounding adds to one is no
+# reason to average.
+_ONE_PIXEL = 1 + 1e-5
+# Footprints from this many pixels on are means alone. Between a pixel and this, means are blended
+# with the sample under the kernel of the call, since means are read linearly under every kernel.
+_BLENDED = 1.5
 
 
 def sample_footprints(
@@ -36,7 +35,7 @@ def sample_footprints(
     fill: Array | None,
     options: SampleOptions,
 ) -> Array:
-    """Samples means over footprints; where none is longer than a pixel, samples points.
+    """Samples means over footprints; where none is wider than a pixel, samples points.
 
     Args:
       image: Floating image ``[*space, channels]``.
@@ -47,46 +46,54 @@ def sample_footprints(
       options: How to sample.
     """
     dtype, wide = image.dtype, _checks.widest(image.dtype)
-    image, pixels, options = prefiltered(image, pixels, fill, options)
-    plain = sample_pixels(image, pixels, fill, options)
+    plain = sample_pixels(image, pixels, fill, options).astype(wide)
     image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
 
-    squares = [functools.reduce(jnp.add, (each**2 for each in axis)) for axis in footprints]
+    squares = [
+        functools.reduce(jnp.add, (change**2 for change in changes))
+        for changes in zip(*footprints, strict=True)
+    ]
     # False for what is not a number, as for points that a homography throws far out.
-    minified = functools.reduce(jnp.logical_or, (square > 1 for square in squares))
+    minified = functools.reduce(jnp.logical_or, (square > _ONE_PIXEL**2 for square in squares))
     minified &= functools.reduce(jnp.logical_and, (jnp.isfinite(each) for each in squares))
-    lengths = [jnp.sqrt(jnp.where(minified, jnp.maximum(square, 1), 1)) for square in squares]
-    reaches = [1 - length**-_ONSET for length in lengths]
-    edges = [
-        [jnp.where(minified, change * reach, 0) for change in axis]
-        for axis, reach in zip(footprints, reaches, strict=True)
+    # Wider than 1 alone: a root has no slope at 0.
+    widths = [
+        jnp.sqrt(jnp.where(minified & (square > _ONE_PIXEL**2), square, 1)) for square in squares
     ]
     pyramid = Pyramid(image, fill, options)
-    distance = functools.reduce(jnp.maximum, lengths) / _PROBES
-    level = jnp.minimum(jnp.log2(jnp.maximum(distance, 1)), pyramid.highest)
-    low = jnp.minimum(jnp.floor(jax.lax.stop_gradient(level)), pyramid.highest - 1)
-    share = (level - low)[..., None]
-
-    # All probes of both levels are points of one sample: [levels, probes, *out].
-    levels = jnp.stack([low, low + 1]).astype(jnp.int32)[:, None]
-    along = (np.arange(_PROBES) + 0.5) / _PROBES - 0.5
-    probes = np.array(list(itertools.product(along, repeat=len(edges))))
-    places = []
-    for k, pixel in enumerate(pixels):
+    signs = list(itertools.product((-1, 1), repeat=len(footprints)))
+    levels, places = [], []
+    for k, (pixel, width) in enumerate(zip(pixels, widths, strict=True)):
+        level = pyramid.level(k, width)
+        # How far the boxes lie from the centre, as a share of the footprint's edges.
+        box = jnp.left_shift(1, level).astype(width.dtype)
+        reach = jnp.where(minified, _distance(width, box) / width, 0)
+        edges = [jnp.where(minified, axis[k], 0) * reach for axis in footprints]
         centre = jnp.where(minified, pixel, 0)
-        moved = [
-            functools.reduce(
-                jnp.add,
+        levels.append(level[None])
+        places.append(
+            jnp.stack(
                 [
-                    edge[k] * share.astype(centre.dtype)
-                    for share, edge in zip(probe, edges, strict=True)
-                ],
-                centre,
+                    functools.reduce(
+                        jnp.add, (s * edge for s, edge in zip(sign, edges, strict=True)), centre
+                    )
+                    for sign in signs
+                ]
             )
-            for probe in probes
-        ]
-        places.append(jnp.stack(moved)[None])
-    samples = pyramid.sample(levels, [jnp.broadcast_to(p, (2, *p.shape[1:])) for p in places])
-    fine, coarse = samples.mean(axis=1)
-    mean = fine + share * (coarse - fine)
-    return jnp.where(minified[..., None], mean, plain.astype(wide)).astype(dtype)
+        )
+    # All boxes are points of one sample: [boxes, *out].
+    mean = pyramid.sample(levels, places).mean(axis=0)
+    if options.fused != "linear":
+        longest = functools.reduce(jnp.maximum, widths)[..., None].astype(wide)
+        share = (longest - 1) / (_BLENDED - 1)
+        mean = jnp.where(share < 1, plain + share * (mean - plain), mean)
+    return jnp.where(minified[..., None], mean, plain).astype(dtype)
+
+
+def _distance(width: Array, box: Array) -> Array:
+    """How far from the centre two boxes lie that have the variance of one of ``width`` pixels.
+
+    Of two single pixels it grows evenly from 0, and is half a pixel for a footprint of two.
+    """
+    spread = jnp.sqrt(jnp.maximum((width**2 - box**2) / 12, 0.25))
+    return jnp.where(width < 2, (width - 1) / 2, spread)

@@ -1,4 +1,4 @@
-"""Box means of an image, from one pixel wide to the whole image, in one array."""
+"""Box means of an image, each side of a box from one pixel to half the image, in one array."""
 
 import functools
 import math
@@ -10,15 +10,17 @@ import numpy as np
 from jaxtyping import Array
 
 from stn_jax.sampling.interpolate import sample_pixels
+from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
 
 
 class Pyramid:
-    """Box means of an image, 2ˡ pixels wide, on lattices 2ˡ⁻¹ apart; level 0 is the image itself.
+    """Means over boxes 2ˡ pixels wide, of another l along each axis, on lattices 2ˡ⁻¹ apart.
 
-    The levels lie one below the other in one array, so that a point can be read from any of them.
-    The lattice of a level above 0 has its first point on the image's outer edge.
+    Along an axis all levels lie one behind the other, so that a point can be read from any of them,
+    linearly. Level 0 is the image itself; the lattice of a level above has its first point on the
+    image's outer edge. The array is about three times as long as the image along each axis.
 
     Args:
       image: ``[*space, channels]`` in float32 at least.
@@ -27,103 +29,104 @@ class Pyramid:
     """
 
     def __init__(self, image: Array, fill: Array | None, options: SampleOptions) -> None:
-        self.options = options
-        self.shape = image.shape[:-1]
-        # How far outside a point may lie and still depend on the image.
         if options.gradient_reach is None:
             raise ValueError(
                 "gradient must have a concrete spread where antialias is on, since the pyramid's "
                 "margin depends on it; got a traced one. Pass a number, or antialias=False."
             )
-        self.reach = math.ceil(options.kernel.radius) + options.gradient_reach
-        self.highest = max(1, math.ceil(math.log2(max(self.shape))) - 1)
-        levels = [image]
-        # Last index along each axis of every level; the first is 0.
-        lasts = [[size - 1 for size in self.shape]]
-        for level in range(self.highest):
-            means = levels[-1]
-            for axis, last in enumerate(lasts[-1]):
-                # A box more on either side; those beyond lie wholly outside, where constant and
-                # border are flat.
-                after = 2 if level == 0 else last % 2 + 3
-                means = self._extended(means, axis, 2 + (level > 0), after, level, fill)
-                if level > 0:
-                    means = jax.lax.slice_in_dim(means, 0, None, stride=2, axis=axis)
-                left = jax.lax.slice_in_dim(means, 0, -1, axis=axis)
-                right = jax.lax.slice_in_dim(means, 1, None, axis=axis)
-                means = (left + right) / 2
-            lasts.append([last + 1 if level == 0 else -(-last // 2) for last in lasts[-1]])
-            levels.append(means)
+        self.options = options.replaced(kernel=KERNELS["linear"])
+        self.shape = image.shape[:-1]
+        # How far outside a point may lie and still depend on the image.
+        self.reach = math.ceil(self.options.kernel.radius) + options.gradient_reach
         # Taps of a coordinate that is clamped to `reach` outside go as far again.
         self.margin = 2 * self.reach
-        blocks = []
-        for level, values in enumerate(levels):
-            for axis in range(len(self.shape)):
-                values = self._extended(values, axis, self.margin, self.margin, level, fill)
-            blocks.append(values)
-        self.starts = np.cumsum([0] + [len(block) for block in blocks[:-1]])
-        self.lasts = np.array(lasts)
-        widest = np.max([block.shape for block in blocks], axis=0)
-        widths = [(widest - block.shape) * (np.arange(block.ndim) > 0) for block in blocks]
-        self.levels = jnp.concatenate(
-            [
-                jnp.pad(block, [(0, width) for width in each])
-                for block, each in zip(blocks, widths, strict=True)
-            ]
-        )
+        # Two boxes of the highest level are as wide as the image.
+        self.highest = [max(0, math.ceil(math.log2(size)) - 1) for size in self.shape]
+        self.starts: list[np.ndarray] = []
+        # Last index of every level, counted from its start.
+        self.lasts: list[np.ndarray] = []
+        self.levels = image
+        for axis in range(len(self.shape)):
+            self._append_levels(axis, fill)
 
-    def sample(self, level: Array, pixels: Sequence[Array]) -> Array:
-        """Samples levels, which may differ from point to point, at pixel coordinates of the image.
+    def level(self, coordinate: int, width: Array) -> Array:
+        """The level along a coordinate, x first, two boxes of which are about so many pixels wide.
+
+        Whole numbers, int32.
+        """
+        level = jnp.round(jnp.log2(jax.lax.stop_gradient(width))) - 1
+        return jnp.clip(level, 0, self.highest[-1 - coordinate]).astype(jnp.int32)
+
+    def sample(self, levels: Sequence[Array], pixels: Sequence[Array]) -> Array:
+        """Samples means at pixel coordinates of the image.
 
         Args:
-          level: Whole numbers, int32, that broadcast against the coordinates.
-          pixels: One array ``[*out]`` for each coordinate, x first.
+          levels: For each coordinate, x first, how wide the boxes are along it; whole numbers,
+            int32, which may differ from point to point.
+          pixels: One array ``[*out]`` for each coordinate, x first; they broadcast against levels.
         """
         dtype = self.levels.dtype
-        spacing = jnp.exp2(jnp.maximum(level - 1, 0).astype(dtype))
-        first = jnp.where(level > 0, -0.5, 0).astype(dtype)
         rule, placed = PADDINGS[self.options.padding], []
-        for axis, pixel in zip(reversed(range(len(self.shape))), pixels, strict=True):
+        for axis, level, pixel in zip(
+            reversed(range(len(self.shape))), levels, pixels, strict=True
+        ):
             if rule.period is not None:
                 pixel = rule.inside(pixel, self.shape[axis], self.options.align_corners)
-            start = _entry(self.starts * (axis == 0), level) + self.margin
-            last = _entry(self.lasts[:, axis], level)
+            spacing = jnp.left_shift(1, jnp.maximum(level - 1, 0)).astype(dtype)
+            first = jnp.where(level > 0, -0.5, 0).astype(dtype)
+            start = _entry(self.starts[axis], level)
+            last = _entry(self.lasts[axis], level)
             place = (pixel - first) / spacing + start.astype(dtype)
             low, high = start - self.reach, start + last + self.reach
             placed.append(jnp.clip(place, low.astype(dtype), high.astype(dtype)))
-        options = self.options.replaced(padding="border")
-        return sample_pixels(self.levels, placed, None, options)
+        return sample_pixels(self.levels, placed, None, self.options.replaced(padding="border"))
 
-    def _extended(
-        self, values: Array, axis: int, before: int, after: int, level: int, fill: Array | None
-    ) -> Array:
-        """The values along an axis, with so many on either side that lie outside the image.
-
-        Above level 0 the array holds one on either side already.
-        """
-        rule = PADDINGS[self.options.padding]
-        if level > 0:
-            before, after = before - 1, after - 1
-            if rule.means != "edge":
+    def _append_levels(self, axis: int, fill: Array | None) -> None:
+        """Puts the levels along an axis behind one another, each with a margin on either side."""
+        means, last = self.levels, self.shape[axis] - 1
+        rule, sides = PADDINGS[self.options.padding], self._sides(axis, fill)
+        blocks, lasts = [jnp.concatenate([sides[0], means, sides[1]], axis)], [last]
+        for level in range(1, self.highest[axis] + 1):
+            # Of two boxes that touch; those of a level above 0 overlap with the ones between.
+            step = 1 if level == 1 else 2
+            last = last + 1 if level == 1 else -(-last // 2)
+            left, right = (
+                jax.lax.slice_in_dim(blocks[-1], start, start + step * last + 1, step, axis)
+                for start in (self.margin - 1, self.margin - 1 + step)
+            )
+            means = (left + right) / 2
+            if rule.means == "edge":
+                # The next box on either side lies wholly outside, where constant and border are
+                # flat.
+                block = jnp.concatenate([sides[0], means, sides[1]], axis)
+            else:
                 # Means of a mirrored or repeated image follow from those inside; of a period, the
                 # last lattice point is the first of the next.
-                whole = 1 if rule.means == "mirror" else 2
-                values = jax.lax.slice_in_dim(values, 1, values.shape[axis] - whole, axis=axis)
-                before, after = before + 1, after + whole
-            mode = {"edge": "edge", "mirror": "reflect", "wrap": "wrap"}[rule.means]
-            widths = [(before, after) if each == axis else (0, 0) for each in range(values.ndim)]
-            return jnp.pad(values, widths, mode=mode)
-        size, align_corners = values.shape[axis], self.options.align_corners
-        sides = []
-        for outside in (np.arange(-before, 0), np.arange(size, size + after)):
-            if rule.filled:
-                shape = (*values.shape[:axis], len(outside), *values.shape[axis + 1 :])
-                value = jnp.zeros((), values.dtype) if fill is None else fill
-                sides.append(jnp.broadcast_to(value, shape))
-            else:
-                inside = rule.inside(jnp.asarray(outside, jnp.int32), size, align_corners)
-                sides.append(jnp.take(values, inside, axis=axis, mode="clip"))
-        return jnp.concatenate([sides[0], values, sides[1]], axis=axis)
+                wrapped = rule.means == "wrap"
+                means = jax.lax.slice_in_dim(means, 0, last + 1 - wrapped, axis=axis)
+                widths = [(0, 0)] * means.ndim
+                widths[axis] = (self.margin, self.margin + wrapped)
+                block = jnp.pad(means, widths, mode="wrap" if wrapped else "reflect")
+            blocks.append(block)
+            lasts.append(last)
+        lengths = [block.shape[axis] for block in blocks]
+        self.starts.append(np.cumsum([0, *lengths[:-1]]) + self.margin)
+        self.lasts.append(np.array(lasts))
+        self.levels = jnp.concatenate(blocks, axis)
+
+    def _sides(self, axis: int, fill: Array | None) -> list[Array]:
+        """What lies before the first and after the last pixel along an axis, as far as a margin."""
+        values, size = self.levels, self.shape[axis]
+        rule, outside = PADDINGS[self.options.padding], np.arange(self.margin)
+        if rule.filled:
+            shape = (*values.shape[:axis], self.margin, *values.shape[axis + 1 :])
+            value = jnp.zeros((), values.dtype) if fill is None else fill
+            return 2 * [jnp.broadcast_to(value, shape)]
+        indices = (
+            rule.inside(jnp.asarray(each, jnp.int32), size, self.options.align_corners)
+            for each in (outside - self.margin, outside + size)
+        )
+        return [jnp.take(values, index, axis, mode="clip") for index in indices]
 
 
 def _entry(table: np.ndarray, level: Array) -> Array:
