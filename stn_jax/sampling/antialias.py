@@ -35,7 +35,10 @@ def sample_footprints(
     fill: Array | None,
     options: SampleOptions,
 ) -> Array:
-    """Samples means over footprints; where none is wider than a pixel, samples points.
+    """Averages the image over each output point's footprint.
+
+    A point whose footprint is at most one pixel wide along every axis is sampled as without
+    antialiasing.
 
     Args:
       image: Floating image ``[*space, channels]``.

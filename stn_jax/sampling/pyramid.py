@@ -100,8 +100,8 @@ class Pyramid:
                 # flat.
                 block = jnp.concatenate([sides[0], means, sides[1]], axis)
             else:
-                # Means of a mirrored or repeated image follow from those inside; of a period, the
-                # last lattice point is the first of the next.
+                # Means outside a mirrored or repeated image are copies of those inside. Where the
+                # image repeats, the last lattice point equals the first of the next period.
                 wrapped = rule.means == "wrap"
                 means = jax.lax.slice_in_dim(means, 0, last + 1 - wrapped, axis=axis)
                 widths = [(0, 0)] * means.ndim

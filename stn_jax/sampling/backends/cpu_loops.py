@@ -75,7 +75,7 @@ def sum_over_channels(terms: Callable[[int | None], Array], channels: int) -> Ar
 
 
 def isolate_loop(function: Callable[..., Array], *operands: Any) -> Array:
-    """Computes ``function(*operands)`` in a loop that XLA on a CPU does not fuse with its users.
+    """Keeps XLA on a CPU from fusing ``function(*operands)`` with what reads its result.
 
     Symptom: XLA recomputes the array for each of its uses. A chain of n steps that each use the
     last one twice takes 2ⁿ times the work, and a reduction inside a longer loop is not vectorized.
