@@ -103,7 +103,7 @@ def _show(row: dict[str, Any]) -> None:
 
 
 def print_labels(labels: Mapping[str, Any]) -> None:
-    """Prints the values that identify a row; a value that is not text gets its name, ``batch 8``."""
+    """Prints the values that identify a row; one that is not text gets its name, ``batch 8``."""
     words = [each if isinstance(each, str) else f"{name} {each}" for name, each in labels.items()]
     print("  ".join(words), flush=True)
 
