@@ -217,7 +217,7 @@ class Coverage(NamedTuple):
     centres of its corner pixels under ``align_corners=True``.
 
     Attributes:
-      mask: ``[*out]``, true inside.
+      mask: Boolean array of the shape of the output, true inside.
       fraction: Share of points that are inside.
 
     Example:
