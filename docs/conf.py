@@ -58,6 +58,8 @@ autosummary_generate = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+# Types, such as "*out", would be read as emphasis; descriptions give the shapes.
+napoleon_attr_annotations = False
 napoleon_custom_sections = [("Reference", "References")]
 python_maximum_signature_line_length = 72
 add_module_names = False

@@ -16,7 +16,6 @@ from stn_jax.coordinates import Coverage, regular_grid
 from stn_jax.transforms.base import Transform
 
 __all__ = [
-    "Coverage",
     "coverage",
     "distance_from_identity",
     "fold_fraction",

@@ -81,7 +81,7 @@ ERRORS = {
         lambda: stn.thin_plate_spline((2, 2, 2), aspect=1.5),
         r"width / depth, height / depth.*1\.5",
     ),
-    "spline of one row": (lambda: stn.thin_plate_spline((1, 4)), r"at least 2.*\(1, 4\).*Take"),
+    "spline of one row": (lambda: stn.thin_plate_spline((1, 4)), r"at least 2.*\(1, 4\).*Use"),
     "spline of no rows": (lambda: stn.thin_plate_spline((0, 4)), r"shape.*\(0, 4\)"),
     "spline of fractions": (lambda: stn.thin_plate_spline((2.5, 4)), r"shape.*integers.*2\.5"),
     "negative smoothing": (lambda: stn.thin_plate_spline(smoothing=-1.0), r"smoothing.*-1\.0"),
