@@ -64,7 +64,7 @@ test-all: setup
 # The native engine built with the address and undefined-behaviour sanitizers, and one in thirteen of its tests: that
 # number divides no count of alternatives, so each is met.
 SANITIZED := $(abspath $(VENV))/sanitized
-RUNTIMES = $$(for name in asan ubsan; do $${CXX:-c++} -print-file-name=lib$$name.so; done)
+RUNTIMES = $$(for name in asan ubsan; do $${CXX:-c++} -print-file-name=lib$$name.so; done | tr '\n' ':')
 native-sanitized: setup
 ifeq ($(CXX_FOUND),)
 	@echo "There is no C++ compiler: the native engine cannot be built."
