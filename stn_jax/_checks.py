@@ -91,6 +91,17 @@ def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
     return array
 
 
+def matrix(array: Any, ndim: int) -> Array:
+    """An affine or homogeneous matrix for ``ndim`` spatial axes, in float32 or wider."""
+    array = floating("matrix", array)
+    if array.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
+        raise ValueError(
+            f"matrix must have shape ({ndim}, {ndim + 1}) or ({ndim + 1}, {ndim + 1}) for an image "
+            f"of {ndim} spatial axes; got {array.shape}. Batch with jax.vmap."
+        )
+    return array
+
+
 def option(name: str, value: str, table: Mapping[str, T]) -> T:
     """Looks up a mode in a table; the error lists the keys."""
     if not isinstance(value, str) or value not in table:

@@ -244,7 +244,7 @@ def from_opencv(
       [1.0, -0.0, 0.5]
     """
     image_shape = _checks.spatial_shape("image_shape", image_shape, 2)
-    pixels = matrix if inverse_map else invert_matrix(_check_matrix(matrix, 2))
+    pixels = matrix if inverse_map else invert_matrix(_checks.matrix(matrix, 2))
     return matrix_from_pixels(pixels, image_shape, output_shape, align_corners=align_corners)
 
 
@@ -293,18 +293,7 @@ def _operands(
     ndim = len(_checks.spatial_shape("image_shape", image_shape))
     source = _pixels("image_shape", image_shape, ndim, align_corners)
     target = _pixels("output_shape", output_shape, ndim, align_corners)
-    return _check_matrix(matrix, ndim), source, target
-
-
-def _check_matrix(matrix: AnyArray, ndim: int) -> Array:
-    """Checks an affine or homogeneous matrix for ``ndim`` axes; returns float32 or wider."""
-    matrix = _checks.floating("matrix", matrix)
-    if matrix.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
-        raise ValueError(
-            f"matrix must have shape ({ndim}, {ndim + 1}) or ({ndim + 1}, {ndim + 1}) for an image "
-            f"of {ndim} spatial axes; got {matrix.shape}. Batch with jax.vmap."
-        )
-    return matrix
+    return _checks.matrix(matrix, ndim), source, target
 
 
 def _pixels(name: str, shape: Sequence[int], ndim: int, align_corners: bool) -> ScaleAndOffset:

@@ -193,12 +193,8 @@ def expand_output(
             "traced array. Call expand_output outside of jit, and use a fixed output_shape inside."
         )
     shape = _checks.spatial_shape("image_shape", image_shape)
-    given, ndim = _checks.floating("matrix", matrix), len(shape)
-    if given.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
-        raise ValueError(
-            f"matrix must have shape ({ndim}, {ndim + 1}) or ({ndim + 1}, {ndim + 1}) for an image "
-            f"of shape {shape}; got {given.shape}."
-        )
+    ndim = len(shape)
+    given = _checks.matrix(matrix, ndim)
     square = np.eye(ndim + 1)
     square[: len(given)] = np.asarray(given, np.float64)
     if not np.isfinite(square).all() or np.linalg.matrix_rank(square) <= ndim:

@@ -350,41 +350,6 @@ def test_an_input_that_is_not_differentiated_costs_nothing():
     assert "scatter" not in str(jax.make_jaxpr(gradient)(grid))
 
 
-MAKE_KERNEL = {
-    "cubic": lambda phi: stn.cubic(a=phi),
-    "gaussian": lambda phi: stn.Kernel(2.0, lambda t: jnp.exp(-phi * t**2), normalize=True),
-}
-
-
-@pytest.mark.parametrize("name", MAKE_KERNEL)
-def test_parameters_of_a_kernel_receive_gradients(name, x64):
-    image, grid = jnp.asarray(an_image(2)), jnp.asarray(a_grid(2))
-
-    def sample(phi, grid):
-        return stn.grid_sample(image, grid, kernel=MAKE_KERNEL[name](phi))
-
-    expected = reference.central_differences(lambda phi: np.asarray(sample(float(phi), grid)), 0.7)
-    for differentiate in (jax.jacrev, jax.jacfwd):
-        jacobian = jax.jit(differentiate(sample))(0.7, grid)
-        np.testing.assert_allclose(jacobian, expected, atol=1e-8)
-    gradient = jax.jit(jax.grad(lambda *both: jnp.sum(sample(*both)), argnums=(0, 1)))
-    phi_bar, grid_bar = gradient(0.7, grid)
-    np.testing.assert_allclose(phi_bar, expected.sum(), atol=1e-7)
-    assert bool(jnp.any(grid_bar != 0))
-
-
-def test_a_kernel_of_your_own(x64):
-    """A kernel equal to the linear one, but written with twice its support."""
-    wide = stn.Kernel(2.0, lambda t: jnp.where(jnp.abs(t) < 1, jnp.where(t < 0, 1 + t, 1 - t), 0.0))
-    image, grid = jnp.asarray(an_image(2)), jnp.asarray(a_grid(2))
-    for padding in PADDINGS:
-        np.testing.assert_allclose(
-            stn.grid_sample(image, grid, kernel=wide, padding=padding),
-            stn.grid_sample(image, grid, kernel="linear", padding=padding),
-            atol=1e-14,
-        )
-
-
 def test_index_and_weight_agree_about_the_coordinate(rng):
     """A coordinate that is computed twice may round differently: once 406.99998, once 407."""
     size, batch = 512, 4

@@ -52,7 +52,8 @@ class Kernel:
         that order instead of its pixels, so that a B-spline kernel interpolates. ``None``: pixels.
 
     Raises:
-      ValueError: If ``radius`` is not a positive multiple of 1/2.
+      ValueError: If ``radius`` is not a positive multiple of 1/2, or ``prefilter`` is no order of a
+        B-spline.
 
     Example:
       Smoothing with a quadratic B-spline:
@@ -96,6 +97,11 @@ class Kernel:
             raise ValueError(
                 f"radius must be a positive multiple of 1/2; got {self.radius!r}. "
                 "Round it up: weights beyond the kernel's support may be zero."
+            )
+        if self.prefilter is not None and self.prefilter not in _B_SPLINES:
+            raise ValueError(
+                f"prefilter must be None or the order of a B-spline, "
+                f"{', '.join(map(str, _B_SPLINES))}; got {self.prefilter!r}."
             )
         if not isinstance(self.params, tuple):
             raise TypeError(

@@ -55,7 +55,8 @@ def newton_inverse(
     """
 
     def inverse(theta: Array, points: Array) -> Array:
-        # Inside shard_map, theta and points must vary over the same mesh axes as the result.
+        # The map is traced once and called for points that the iteration has moved. On a mesh
+        # theta and points must therefore have the mesh and the varying axes of the result.
         theta, points = alike(on_one_mesh([theta, points]))
         # Turn traced arrays that the map closes over, such as control points, into arguments.
         function, constants = jax.closure_convert(displacement, theta, points)
