@@ -1,8 +1,8 @@
-"""All that a GPU is measured by, in under eight minutes: ``python -m benchmarks.accelerator``.
+"""All measurements of a GPU, planned for eight minutes: ``python -m benchmarks.accelerator``.
 
-The sampler beside its peers, the training step beside PyTorch, and the families of transforms, in
-this order, each by its own command and saved when it ends. A command that no longer fits into the
-time is left out, and named.
+Runs the commands of the sampler, of the training step and of the families of transforms, in this
+order, and saves the rows of each when it ends. A command whose estimated time is longer than the
+time left is not started; its name is printed.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ import tyro
 
 from benchmarks import sampler, train_step, transforms
 
-# Seconds that each command takes at most on an H100, compilations included.
+# By name: the command, the estimated seconds that it takes, and its options. The seconds follow
+# from the number of rows and their time; they were not measured on a GPU.
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], Any], float, tuple[str, ...]]] = {
     "sampler": (
         sampler.main,
@@ -33,12 +34,12 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], Any], float, tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What to do.
+    """Where to save, and how long to measure.
 
     Attributes:
       out: Folder of the result files, ``sampler_DEVICE.json`` and so on.
       minutes: Time for all commands together.
-      small: Small shapes and a few rounds, to see that all runs; for any device.
+      small: Small shapes and a few rounds, on any device, to check that every command runs.
     """
 
     out: Path = Path("benchmarks/results")
