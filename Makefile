@@ -77,7 +77,8 @@ endif
 
 conformance: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --conformance \
-	    tests/test_transforms.py tests/test_sampling.py tests/test_composition.py tests/test_mesh.py \
+	    tests/transforms/test_transforms.py tests/transforms/test_composition.py \
+	    tests/transforms/test_mesh.py tests/sampling/test_sampling.py \
 	    tests/sampling/test_sampler_composition.py tests/nn/test_module_composition.py
 
 BENCHMARKS := sampler transforms train_step seeds cost compile scaling pipeline

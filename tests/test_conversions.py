@@ -219,7 +219,8 @@ def test_scipy_makes_the_same_volume(extra_row, rng, x64):
 @alignments
 @families
 def test_scikit_image_makes_the_same_picture(photograph, name, align_corners):
-    transform = pytest.importorskip("skimage.transform", reason="scikit-image is not installed")
+    from skimage import transform
+
     theta = random_theta(name, 5)
     matrix = getattr(stn, name)().matrix(theta)
     m = conversions.pixel_matrix(matrix, *SIZES, align_corners=align_corners)

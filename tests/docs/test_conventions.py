@@ -101,7 +101,8 @@ def test_cubic_kernels():
 
 
 def test_scikit_image():
-    transform = pytest.importorskip("skimage.transform", reason="scikit-image is not installed")
+    from skimage import transform
+
     options = {"order": 3, "output_shape": (16, 15), "mode": "edge", "clip": False}
     for inverse_map in (HALF, transform.AffineTransform(matrix=HALF)):
         assert transform.warp(IMPULSE, inverse_map, **options)[8, 6] == pytest.approx(keys(-0.5))

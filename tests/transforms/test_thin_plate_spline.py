@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import CONTROL, MEMBERS
+from members import apply, first_derivatives, invert, second_derivatives, single
 from oracles import lattice_points, spline_oracle
-from test_transforms import apply, first_derivatives, invert, second_derivatives, single
 
 import stn_jax as stn
 

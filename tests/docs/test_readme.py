@@ -1,11 +1,11 @@
 """The README's Python examples run, and are short."""
 
 import re
-from pathlib import Path
 
 import pytest
+from processes import ROOT
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -25,4 +25,4 @@ def test_example(example):
 
 def test_pictures_are_there():
     for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (Path(__file__).parent.parent / name).is_file(), name
+        assert (ROOT / name).is_file(), name

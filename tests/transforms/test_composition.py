@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from families import CONTROL, MEMBERS
 from jax import export
+from members import every_member
 from scipy import interpolate
-from test_transforms import every_member
 
 import stn_jax as stn
 

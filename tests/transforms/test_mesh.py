@@ -2,15 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import conformance
 import pytest
 from families import MEMBERS
 from mesh_laws import HOLDS, MODES
-from processes import environment
+from processes import ROOT, environment
 
-LAWS = Path(__file__).with_name("mesh_laws.py")
+LAWS = ROOT / "tests" / "mesh_laws.py"
 
 
 @pytest.mark.slow

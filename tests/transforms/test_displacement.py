@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 from families import MEMBERS
-from test_transforms import apply, invert, single
+from members import apply, invert, single
 
 import stn_jax as stn
 from stn_jax import diagnostics

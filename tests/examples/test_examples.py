@@ -1,7 +1,6 @@
 """Every example in a small form: it runs, writes its picture, and its claims hold."""
 
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from flax import nnx
+from processes import ROOT
 
 import stn_jax as stn
 from examples import (
@@ -20,7 +20,7 @@ from examples import (
     resnet_nnx,
 )
 
-FOLDER = Path(__file__).parent.parent / "examples"
+FOLDER = ROOT / "examples"
 
 
 @pytest.fixture
