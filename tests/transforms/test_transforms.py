@@ -1,5 +1,7 @@
 """The laws of transforms; a new family is tested by being listed in ``families.py``."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
