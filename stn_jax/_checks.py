@@ -67,8 +67,13 @@ def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
     if array.ndim != ndim + 1:
         axes = ("depth", "height", "width")[-ndim:]
         remedy = "add a channel axis with image[..., None]"
-        if array.ndim == ndim + 2:
+        if array.ndim == ndim and ndim > 2 and array.shape[-1] <= 4:
+            # It has channels and one axis less, as an image that meets a map of volumes.
+            remedy = "an image goes with a transform or a grid of 2 coordinates, a volume with 3"
+        elif array.ndim == ndim + 2:
             remedy = "batch with jax.vmap"
+            if ndim == 2:
+                remedy += ", or, for a volume, take a transform or a grid of 3 coordinates (ndim=3)"
         raise ValueError(
             f"image must be [{', '.join(axes)}, channels]; got shape {array.shape}: {remedy}."
         )
@@ -97,16 +102,51 @@ def matrix(array: Any, ndim: int) -> Array:
     if array.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
         raise ValueError(
             f"matrix must have shape ({ndim}, {ndim + 1}) or ({ndim + 1}, {ndim + 1}) for an image "
-            f"of {ndim} spatial axes; got {array.shape}. Batch with jax.vmap."
+            f"of {ndim} spatial axes; got {array.shape}. {matrix_remedy(array, ndim)}"
         )
     return array
+
+
+def matrix_remedy(array: Array, ndim: int) -> str:
+    """The words on how an array becomes an affine matrix of an image of ``ndim`` spatial axes."""
+    if array.ndim == 3:
+        return "Batch with jax.vmap."
+    if array.shape == (ndim + 1, ndim + 1):
+        return f"Leave out its last row, matrix[:{ndim}], if that is (0, …, 0, 1)."
+    if array.shape in ((2, 3), (3, 4)):
+        axes = "(height, width)" if len(array) == 2 else "(depth, height, width)"
+        return f"A matrix of this shape goes with shapes {axes}, without batch and channels."
+    return f"Reshape it, matrix.reshape({ndim}, {ndim + 1}), if it is flat."
+
+
+# Other libraries' names of modes, and ours.
+_NAMES_ELSEWHERE = {
+    "bilinear": "linear",
+    "trilinear": "linear",
+    "bicubic": "cubic, or stn_jax.cubic(a=-0.75) as in PyTorch",
+    "lanczos": "lanczos3",
+    "zeros": "constant",
+    "fill": "constant",
+    "replicate": "border",
+    "edge": "border",
+    "reflect": "reflection",
+    "symmetric": "reflection",
+    "mirror": "reflection",
+    "circular": "wrap",
+    "grid-wrap": "wrap",
+    "cuda": "None, which takes the best engine there is",
+    "gpu": "None, which takes the best engine there is",
+    "pallas": "None, which takes the best engine there is",
+}
 
 
 def option(name: str, value: str, table: Mapping[str, T]) -> T:
     """Looks up a mode in a table; the error lists the keys."""
     if not isinstance(value, str) or value not in table:
         accepted = ", ".join(repr(key) for key in table)
-        raise ValueError(f"{name} must be one of {accepted}; got {value!r}.")
+        ours = _NAMES_ELSEWHERE.get(value.lower() if isinstance(value, str) else "")
+        hint = f" Here that is {ours}." if ours else ""
+        raise ValueError(f"{name} must be one of {accepted}; got {value!r}.{hint}")
     return table[value]
 
 
@@ -117,6 +157,12 @@ def vector(name: str, array: Any, size: int, meaning: str) -> Array:
         remedy = ""
         if array.ndim == 2 and array.shape[1] == size:
             remedy = " Batch with jax.vmap."
+        elif array.ndim == 2 and array.size == size:
+            remedy = f" Flatten it row by row, {name}.ravel()."
+        elif array.size == size + 1 == 9:
+            remedy = f" Of a homography it is stn_jax.conversions.projective_theta({name}), 3×3."
+        elif array.shape == (3, 3) and size == 6:
+            remedy = f" Leave out the last row and flatten the rest, {name}[:2].ravel()."
         raise ValueError(
             f"{name} must have shape ({size},), {meaning}; got shape {array.shape}.{remedy}"
         )
@@ -178,7 +224,26 @@ def batch_of(name: str, array: Array, shape: tuple[int, ...]) -> None:
     """Checks a batch of arrays of a given shape."""
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         expected = ", ".join(str(size) for size in shape)
-        raise ValueError(f"{name} must have shape [batch, {expected}]; got {array.shape}.")
+        remedy = "Resize them, or build the module for their shape."
+        if array.shape == shape:
+            remedy = f"Add a batch axis, {name}[None]."
+        elif array.ndim == len(shape) and array.shape[1:] == shape[:-1] and shape[-1] == 1:
+            remedy = f"Add a channel axis, {name}[..., None]."
+        elif array.shape[1:] == (shape[-1], *shape[:-1]):
+            remedy = f"Put the channels last, jax.numpy.moveaxis({name}, 1, -1)."
+        raise ValueError(f"{name} must have shape [batch, {expected}]; got {array.shape}. {remedy}")
+
+
+def image_shape(name: str, shape: Sequence[int], ndim: int | None = None) -> tuple[int, ...]:
+    """Checks the shape of one image with its channels; returns a tuple."""
+    shape = tuple(shape)
+    if not (2 <= len(shape) <= 4 if ndim is None else len(shape) == ndim + 1):
+        axes = ", ".join(("depth", "height", "width")[-(ndim or 2) :])
+        raise ValueError(
+            f"{name} must be ({axes}, channels), the shape of one image; got {shape}. Leave out "
+            "the batch, and give the channels, of which a grey image has 1."
+        )
+    return shape
 
 
 def batch_of_theta(theta: Any, num_params: int, name: str) -> Array:

@@ -291,6 +291,11 @@ def _operands(
 ) -> tuple[Array, ScaleAndOffset, ScaleAndOffset]:
     """Checks the matrix; returns it, and the changes to pixels of the input and of the output."""
     ndim = len(_checks.spatial_shape("image_shape", image_shape))
+    if ndim == len(output_shape) + 1 == jnp.shape(matrix)[-1]:
+        raise ValueError(
+            f"image_shape must hold the spatial sizes alone, without channels; got {image_shape}. "
+            f"Give {tuple(image_shape[:-1])}."
+        )
     source = _pixels("image_shape", image_shape, ndim, align_corners)
     target = _pixels("output_shape", output_shape, ndim, align_corners)
     return _checks.matrix(matrix, ndim), source, target

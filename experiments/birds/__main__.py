@@ -45,7 +45,7 @@ def _train(arguments: Arguments, data: birds.Birds) -> None:
     """Trains and tests all models; writes the report and the result."""
     rows, pictured, seconds = [], {}, 0.0
     numbers, result_file = arguments.num_transforms, arguments.out / "result.json"
-    with open_session(arguments.out, key="training", profile=arguments.profile) as session:
+    with open_session(arguments.out, key="training", **arguments.watching) as session:
         for number in numbers:
             row, pictures = train_and_test(arguments, number, data, session)
             rows.append(row)

@@ -144,6 +144,11 @@ class Arguments(Birds, Launch, OutputFolder):
     output folder.
     """
 
+    FIRST = (
+        *("data", "num_transforms", "backbone", "weights", "side", "steps", "seeds", "out"),
+        *("resume", "overwrite", "config"),
+    )
+
     workers: int = 0
     """Processes that read and decode images; with 0 the threads of this process do."""
     threads: int = 2

@@ -4,6 +4,8 @@ The command lines are made from them.
 """
 
 import dataclasses
+import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,10 +13,12 @@ import tyro
 
 from experiments.data.sources import LOADERS
 from experiments.data.tasks import TASKS, Task, TaskName
+from experiments.engine.files import read_json
 from experiments.engine.options import (
     Launch,
     Options,
     OutputFolder,
+    Resume,
     TrainingOptions,
     check_at_least,
 )
@@ -24,6 +28,21 @@ from experiments.models import ModelName, TransformName
 RecipeName = Literal["adam", "paper"]
 # The source of the data; the help lists all sources.
 DataSpec = Annotated[str, tyro.conf.arg(help=" | ".join(LOADERS))]
+_SETS = (
+    "none, as they are | R, turned by up to 90° | RTS, turned by up to 45°, scaled, and put "
+    "anywhere on a larger canvas | P, in perspective | E, bent like rubber by a thin plate spline "
+    "| TC, put anywhere on a larger canvas among clutter"
+)
+OneDistortion = Annotated[
+    TaskName,
+    tyro.conf.arg(
+        help=f"Distortion of the digits, drawn afresh for every training image: {_SETS} "
+        "| addition, volumes and signs are the sets of the experiments of these names"
+    ),
+]
+SeveralDistortions = Annotated[
+    tuple[TaskName, ...], tyro.conf.arg(help=f"One or more distortions: {_SETS}")
+]
 # Defaults of each recipe: images in a step, and the learning rate at the start.
 _RECIPES: dict[str, dict[str, Any]] = {
     "adam": {"batch_size": 128, "learning_rate": 1e-3},
@@ -92,8 +111,7 @@ class Recipe(TrainingOptions):
 class Training(Recipe):
     """All settings that a result depends on, except the model."""
 
-    distortion: TaskName = "R"
-    """Distortion of the digits, drawn afresh for every training image."""
+    distortion: OneDistortion = "R"
     transform: TransformName = "affine"
     """Transform of the models that hold a spatial transformer."""
 
@@ -131,7 +149,15 @@ class Arguments(Training, Launch, OutputFolder):
 
     Writes config.json, metrics.jsonl, result.json, checkpoints, pictures and report.html to the
     output folder. Several models get a folder each inside it, and one report.
+
+    Two more commands have a help of their own: `table --help`, models × distortions beside the
+    paper's errors; `pictures --help`, digits under each distortion.
     """
+
+    FIRST = (
+        *("model", "data", "distortion", "transform", "steps", "seeds", "out"),
+        *("resume", "overwrite", "config"),
+    )
 
     model: tuple[ModelName, ...] = ("cnn", "st-cnn")
     """One or more models."""
@@ -141,6 +167,24 @@ class Arguments(Training, Launch, OutputFolder):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_different("model", self.model)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, from the settings of one run or of the command of several models."""
+        model = config.get("model")
+        return {**config, "model": [model]} if isinstance(model, str) else dict(config)
+
+    @classmethod
+    def saved_in(cls, folder: Path) -> dict[str, Any] | None:
+        """The options of the run, or of the runs of several models, that a folder holds."""
+        saved = super().saved_in(folder)
+        if saved is not None:
+            return saved
+        # Earlier versions kept the settings of several models in their folders alone.
+        names = typing.get_args(ModelName)
+        files = [folder / name / "config.json" for name in names]
+        each = [read_json(file) for file in files if file.is_file()]
+        return {**each[0], "model": [one["model"] for one in each]} if each else None
 
     def runs(self) -> list[tuple[Run, Path]]:
         """The run of each model, with its folder."""
@@ -155,7 +199,7 @@ class Arguments(Training, Launch, OutputFolder):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TableArguments(Recipe, Launch):
+class TableArguments(Recipe, Launch, Resume):
     """Train models on distortions, and compare their errors with the paper's.
 
     The same command again skips finished runs and resumes one that was killed. Writes the folder of
@@ -163,10 +207,14 @@ class TableArguments(Recipe, Launch):
     report.html.
     """
 
+    FIRST = (
+        *("models", "distortions", "transforms", "data", "steps", "seeds", "out"),
+        *("resume", "config"),
+    )
+
     models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "st-cnn")
     """One or more models."""
-    distortions: tuple[TaskName, ...] = ("R", "RTS", "P", "E", "TC")
-    """One or more distortions."""
+    distortions: SeveralDistortions = ("R", "RTS", "P", "E", "TC")
     transforms: tuple[TransformName, ...] = ("affine", "projective", "thin_plate_spline")
     """One or more transforms of the models that hold a spatial transformer."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -181,14 +229,27 @@ class TableArguments(Recipe, Launch):
         for name in ("models", "distortions", "transforms"):
             _check_different(name, getattr(self, name))
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, from the settings of a table or of one of its runs."""
+        values = dict(config)
+        for one, several in {
+            "model": "models",
+            "distortion": "distortions",
+            "transform": "transforms",
+        }.items():
+            if one in values:
+                value = values.pop(one)
+                values[several] = [value] if isinstance(value, str) else value
+        return values
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PicturesArguments(Options):
     """Draw some test digits under each distortion, as distortions.png."""
 
     data: DataSpec = "digits"
-    distortions: tuple[TaskName, ...] = ("none", "R", "RTS", "P", "E", "TC")
-    """One or more distortions."""
+    distortions: SeveralDistortions = ("none", "R", "RTS", "P", "E", "TC")
     images: int = 10
     """Number of digits."""
     out: Path = Path("runs/pictures")

@@ -47,7 +47,14 @@ def check_model(run: Run, dataset: Dataset) -> int:
     return models.count_parameters(abstract)
 
 
-def execute(run: Run, folder: Path, dataset: Dataset, *, profile: bool = False) -> RunResult:
+def execute(
+    run: Run,
+    folder: Path,
+    dataset: Dataset,
+    *,
+    profile: bool = False,
+    metrics_writer: str | None = None,
+) -> RunResult:
     """Trains and tests a model for each seed; writes ``result.json`` and returns it.
 
     Args:
@@ -55,6 +62,7 @@ def execute(run: Run, folder: Path, dataset: Dataset, *, profile: bool = False) 
       folder: Its folder, made by :func:`experiments.engine.run_folder.prepare_folder`.
       dataset: The run's data.
       profile: Whether to trace the second dispatch, into ``profile`` in the folder.
+      metrics_writer: ``MODULE:OBJECT`` of a writer that gets all metrics, too.
 
     Raises:
       Interrupted: If the user asked to stop; the state is saved.
@@ -62,7 +70,9 @@ def execute(run: Run, folder: Path, dataset: Dataset, *, profile: bool = False) 
     if (folder / "result.json").exists():
         return RunResult.read(folder / "result.json")
     classifier = build_classifier(run, dataset)
-    with open_session(folder, key="seed", profile=profile) as session:
+    with open_session(
+        folder, key="seed", profile=profile, metrics_writer=metrics_writer
+    ) as session:
         states = _train(run, dataset, classifier, session)
         test = dataset.test
         masks = [

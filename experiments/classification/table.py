@@ -25,7 +25,7 @@ from experiments.data.sources import Dataset, load
 from experiments.data.tasks import TASKS, TaskName
 from experiments.engine import intervals, run_command
 from experiments.engine.files import write_atomically, write_json
-from experiments.engine.run_folder import check_settings, prepare_folder
+from experiments.engine.run_folder import check_settings, prepare_folders
 from experiments.models import ModelName, TransformName
 from experiments.report import (
     build_comparison,
@@ -146,11 +146,17 @@ def _train_missing(
         if missing:
             folder = arguments.out / cell.folder / f"seeds-{'-'.join(map(str, missing))}"
             jobs.append((cell, cell.run(arguments, missing), folder))
-    for _, run, folder in jobs:
-        prepare_folder(run, folder, resume=True, overwrite=False)
+    prepare_folders(
+        arguments,
+        arguments.out,
+        [(run, folder) for _, run, folder in jobs],
+        resume=True,
+        overwrite=False,
+        extends=True,
+    )
     for number, (cell, run, folder) in enumerate(jobs, start=1):
         print(f"{number} of {len(jobs)}: {cell.folder}", flush=True)
-        execute(run, folder, dataset, profile=arguments.profile)
+        execute(run, folder, dataset, **arguments.watching)
         _write(arguments, _entries(arguments, dataset, cells, published))
 
 

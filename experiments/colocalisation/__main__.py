@@ -41,7 +41,7 @@ def _colocalise(arguments: Arguments) -> None:
     prepare_folder(arguments, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite)
     result_file = arguments.out / "result.json"
     if not result_file.exists():
-        with open_session(arguments.out, key="training", profile=arguments.profile) as session:
+        with open_session(arguments.out, key="training", **arguments.watching) as session:
             found, errors = train_all(arguments, dataset, digits, networks, session)
             names = ["encoder", *(label_of(*place) for place in found)]
             seconds = sum(session.seconds(name, arguments.seed_groups) for name in names)

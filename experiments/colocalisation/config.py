@@ -67,5 +67,10 @@ class Arguments(Colocalisation, Launch, OutputFolder):
     output folder.
     """
 
+    FIRST = (
+        *("data", "sets", "digits", "steps", "seeds", "out"),
+        *("resume", "overwrite", "config"),
+    )
+
     out: Path = Path("runs/colocalisation")
     """Output folder."""

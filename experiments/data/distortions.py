@@ -293,7 +293,8 @@ def _room(shape: tuple[int, ...], canvas: tuple[int, ...]) -> np.ndarray:
     room = np.array([canvas[1] - shape[1], canvas[0] - shape[0]])
     if (room < 0).any():
         raise ValueError(
-            f"image must fit: {shape[0]}×{shape[1]} pixels do not fit on {canvas[0]}×{canvas[1]}."
+            f"image must fit on the canvas of this distortion, {canvas[0]}×{canvas[1]} pixels; got "
+            f"{shape[0]}×{shape[1]}. Choose another distortion, or make the images smaller."
         )
     return room
 

@@ -4,16 +4,18 @@ Every source reads and checks everything, then returns a :class:`Dataset` in mem
 raises a :class:`DataError` that names the file.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gzip
 import math
 import os
+import re
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 import stn_jax as stn
 from experiments.data import benchmarks, gtsrb
@@ -75,8 +78,11 @@ def load(spec: str) -> Dataset:
         ``x_test``, ``y_test`` and perhaps ``x_val``, ``y_val``, and ``track_train``, the number
         of each training image's track within its class, or several numbers with that first),
         ``gtsrb:FOLDER`` or ``gtsrb-roi:FOLDER`` (the German traffic signs as published, whole or
-        cut to their regions of interest), ``tfds`` or ``tfds:DATA_DIR`` (MNIST as prepared by
-        TensorFlow Datasets). ``~`` stands for the home folder.
+        cut to their regions of interest), ``tfds:NAME`` or ``tfds:NAME@DATA_DIR`` (a set for image
+        classification as prepared by TensorFlow Datasets; without a split ``test`` its
+        ``validation`` is taken; images of several sizes are cut to their middle square and resized
+        to 64×64 pixels), ``tfds`` or ``tfds:DATA_DIR`` (MNIST of it). ``~`` stands for the home
+        folder.
 
     Returns:
       The data set.
@@ -90,7 +96,21 @@ def load(spec: str) -> Dataset:
         if form.partition(":")[:2] == (name, colon) and bool(argument) == bool(colon):
             # Not Path.expanduser, which would spoil the "//" of a bucket's address.
             return read(os.path.expanduser(argument))  # noqa: PTH111
-    raise _error("data", f"one of {', '.join(LOADERS)}", repr(spec), "name a source in one of them")
+    raise _error("data", f"one of {', '.join(LOADERS)}", repr(spec), _meant(spec))
+
+
+def _meant(spec: str) -> str:
+    """The remedy for a source that has none of the forms."""
+    path = Path(spec)
+    if path.is_dir():
+        return f"for the original MNIST files in that folder write idx:{spec}"
+    if path.suffix == ".npz":
+        return f"for an NPZ file write npz:{spec}"
+    if "mnist" in spec.lower():
+        return "for MNIST write idx:FOLDER, the folder of its four files, or tfds"
+    if spec.rstrip(":") in ("idx", "npz", "gtsrb", "gtsrb-roi"):
+        return "name the folder or the file after the colon"
+    return "name a source in one of these forms"
 
 
 def load_split(spec: str, validation: float, *, on: Literal["test", "validation"]) -> Dataset:
@@ -127,13 +147,19 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
       ValueError: If ``fraction`` is outside ``[0, 1)``, or leaves one of the two splits empty.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"fraction: expected a number in [0, 1); got {fraction}")
+        raise ValueError(
+            f"validation: expected a share of the training images in [0, 1); got {fraction}; write "
+            "0.1 for a tenth of them, 0 for none"
+        )
     if dataset.validation is not None or fraction == 0:
         return dataset
     held_out = _held_out(dataset.train, fraction)
     if not 0 < held_out.sum() < len(held_out):
         got = f"{fraction} of {len(held_out)} images, which keeps {len(held_out) - held_out.sum()}"
-        raise ValueError(f"fraction: expected to leave images in both splits; got {got}")
+        raise ValueError(
+            f"validation: expected to leave images in both splits; got {got}; choose another "
+            "share, or 0 for none"
+        )
     train, validation = (_chosen(dataset.train, chosen) for chosen in (~held_out, held_out))
     return dataclasses.replace(dataset, train=train, validation=validation)
 
@@ -251,8 +277,15 @@ def _load_npz(argument: str) -> Dataset:
             tracks = np.asarray(archive[_TRACKS]) if _TRACKS in archive.files else None
             found = ", ".join(archive.files) or "no arrays"
     except _UNREADABLE as error:
-        remedy = "save it again with numpy.savez, without object arrays"
-        raise _error(path, "a readable .npz archive of plain numbers", error, remedy) from error
+        got, remedy = str(error), "save it again with numpy.savez, without object arrays"
+        if not path.exists():
+            got, remedy = "nothing there", "check the path; a relative one begins where you are"
+        elif path.is_dir():
+            got, remedy = "a folder", "name the file in it, or write idx:FOLDER for MNIST's files"
+        elif path.suffix == ".npy":
+            got = "a file of one array"
+            remedy = "save all arrays with numpy.savez(FILE, x_train=…, y_train=…, …)"
+        raise _error(path, "a readable .npz archive of plain numbers", got, remedy) from error
     splits = {}
     for split, names in _NPZ_NAMES.items():
         for name in names:
@@ -290,29 +323,97 @@ def _with_tracks(dataset: Dataset, tracks: NDArray[Any] | None, where: str) -> D
     return dataclasses.replace(dataset, train=train)
 
 
-def _load_tfds(data_dir: str) -> Dataset:
-    where = f"tfds:{data_dir}" if data_dir else "tfds"
+# Side of the squares that images of several sizes become.
+_TFDS_SIDE = 64
+
+
+def _load_tfds(argument: str) -> Dataset:
+    """Reads MNIST from a folder of TFDS, or the named set, ``NAME`` or ``NAME@DATA_DIR``."""
+    name, at, data_dir = argument.partition("@")
+    if not at and not _is_tfds_name(name):
+        name, data_dir = "mnist", argument
+    where = f"tfds:{argument}" if argument else "tfds"
+    with _reading_tfds(where, name):
+        import tensorflow_datasets as tfds  # Imported here: heavy, and optional.
+
+        # The stars match the version that was prepared.
+        builder = tfds.builder(f"{name}:*.*.*", data_dir=data_dir or None)
+        features, held = builder.info.features, list(builder.info.splits)
+        if not held:
+            raise FileNotFoundError(f"nothing is prepared in {builder.data_dir}")
+    image, label = _image_and_label(tfds.features, features, where)
+    test = next((each for each in ("test", "validation") if each in held), None)
+    if "train" not in held or test is None:
+        expected = "the splits train and test, or train and validation"
+        remedy = (
+            "save two parts of it as x_train, y_train, x_test, y_test and read them as npz:FILE"
+        )
+        raise _error(where, expected, ", ".join(held) or "no split", remedy)
     splits = {}
+    for split, source in {"train": "train", "test": test}.items():
+        with _reading_tfds(where, name):
+            examples = list(builder.as_data_source(source))
+            images = [np.asarray(example[image]) for example in examples]
+            labels = np.array([example[label] for example in examples])
+        splits[split] = (images, labels, f"{where} ({source})")
+    if len({each.shape for images, _, _ in splits.values() for each in images}) > 1:
+        splits = {
+            split: ([_squared(each) for each in images], labels, named)
+            for split, (images, labels, named) in splits.items()
+        }
+    stacked = {
+        split: (np.stack(images), labels, named)
+        for split, (images, labels, named) in splits.items()
+    }
+    return _dataset(name.partition("/")[0], stacked)
+
+
+def _is_tfds_name(word: str) -> bool:
+    """Whether a word is the name of a set, perhaps with a configuration, rather than a folder."""
+    return bool(re.fullmatch(r"[a-z][a-z0-9_]*(/[\w.-]+)?", word)) and not Path(word).is_dir()
+
+
+def _image_and_label(kinds: Any, features: Any, where: str) -> tuple[str, str]:
+    """The names of the only image and the only label of a class in each example."""
+    found: list[list[str]] = [
+        [name for name, feature in dict(features).items() if isinstance(feature, kind)]
+        for kind in (kinds.Image, kinds.ClassLabel)
+    ]
+    if [len(names) for names in found] != [1, 1]:
+        got = f"images {', '.join(found[0]) or 'none'}; labels {', '.join(found[1]) or 'none'}"
+        remedy = "choose a set for image classification, or save yours as npz:FILE"
+        raise _error(where, "examples of one image and one label of a class", got, remedy)
+    return found[0][0], found[1][0]
+
+
+def _squared(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle square of an image of any size, resized."""
+    side = min(image.shape[:2])
+    top, left = ((size - side) // 2 for size in image.shape[:2])
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    small = picture.resize(
+        (_TFDS_SIDE, _TFDS_SIDE),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + side, top + side),
+    )
+    return np.asarray(small).reshape(_TFDS_SIDE, _TFDS_SIDE, image.shape[-1])
+
+
+@contextlib.contextmanager
+def _reading_tfds(where: str, name: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TFDS and its imports raise warnings of their own.
-            import tensorflow_datasets as tfds  # Imported here: heavy, and optional.
-
-            for split in ("train", "test"):
-                # The stars match the version that was prepared.
-                source = tfds.data_source(
-                    "mnist:*.*.*", split=split, data_dir=data_dir or None, download=False
-                )
-                examples = list(source)
-                images = np.stack([example["image"] for example in examples])
-                labels = np.array([example["label"] for example in examples])
-                splits[split] = (images, labels, f"{where} ({split})")
+            yield
     except Exception as error:  # TFDS raises errors of many types; the cause stays chained.
-        expected, got = "MNIST prepared by TFDS as array_record or parquet", type(error).__name__
-        prepare = "run `tfds build mnist --file_format=array_record` where TensorFlow is installed"
-        remedy = f"{prepare}, then name its folder as tfds:DATA_DIR, or use idx:FOLDER or npz:FILE"
-        raise _error(where, expected, f"{got}: {error}", remedy) from error
-    return _dataset("mnist", splits)
+        # TFDS's own messages go on for lines, with remedies that do not apply here.
+        got = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        remedy = (
+            f"run `tfds build {name} --file_format=array_record` where TensorFlow is installed, "
+            f"then name its folder as tfds:{name}@DATA_DIR, or use idx:FOLDER or npz:FILE"
+        )
+        expected = f"{name} prepared by TFDS as array_record or parquet"
+        raise _error(where, expected, got, remedy) from error
 
 
 # How each source is written on the command line, and its reader.
@@ -323,6 +424,8 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
     "gtsrb:FOLDER": _load_signs,
     "gtsrb-roi:FOLDER": functools.partial(_load_signs, cut=True),
     "tfds": _load_tfds,
+    "tfds:NAME": _load_tfds,
+    "tfds:NAME@DATA_DIR": _load_tfds,
     "tfds:DATA_DIR": _load_tfds,
 }
 
@@ -351,6 +454,10 @@ def _dataset(name: str, splits: Mapping[str, tuple[Any, Any, str]]) -> Dataset:
     return Dataset(name, made["train"], made["test"], validation, num_classes, benchmark)
 
 
+# The numbers of channels of pictures.
+_CHANNELS = (1, 2, 3, 4)
+
+
 def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]:
     """Converts images to uint8 ``[n, height, width, channels]``; multiplies floats by ``scale``."""
     given = f"{array.dtype} of shape {array.shape}"
@@ -365,7 +472,14 @@ def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]
         array = array[..., None]
     if array.ndim != 4 or array.size == 0 or array.dtype.kind not in "iuf":
         expected = "numeric images [n, height, width], [n, height, width, channels] or [n, size]"
-        raise _error(where, expected, given, "convert or reshape them, to squares if flattened")
+        remedy = "convert or reshape them, to squares if flattened"
+        if array.ndim == 1:
+            remedy = "perhaps images and labels are exchanged: x_ holds images, y_ labels"
+        raise _error(where, expected, given, remedy)
+    if array.shape[1] in _CHANNELS and array.shape[3] not in _CHANNELS:
+        expected = "the channels on the last axis, [n, height, width, channels]"
+        remedy = "transpose them, numpy.moveaxis(images, 1, -1)"
+        raise _error(where, expected, f"{given}, whose axis 1 looks like channels", remedy)
     if array.dtype == np.uint8:
         return array
     low, high = array.min(), array.max()
@@ -382,7 +496,8 @@ def _as_labels(array: NDArray[Any], where: str) -> NDArray[np.int32]:
     given = f"{array.dtype} of shape {array.shape}"
     if array.ndim not in (1, 2) or array.size == 0 or array.dtype.kind not in "biuf":
         expected = "labels [n], [n, 1] or one-hot [n, classes], not empty"
-        raise _error(where, expected, given, "convert them to integers")
+        remedy = "convert them to integers, numpy.unique(labels, return_inverse=True)[1]"
+        raise _error(where, expected, given, remedy)
     if array.ndim == 2 and array.shape[1] > 1:
         if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
             got = f"{given} with rows that are not one 1 and else 0"

@@ -13,7 +13,7 @@ from experiments.classification.config import Arguments, PicturesArguments, Tabl
 from experiments.classification.run import check_model, execute, load_dataset
 from experiments.classification.table import make_pictures, make_table
 from experiments.distorted_mnist.published import PAPER
-from experiments.engine import prepare_folder, run_command
+from experiments.engine import prepare_folder, prepare_folders, run_command
 from experiments.report import build_report, error_table
 
 
@@ -26,6 +26,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         *_COMMANDS[command],
         words,
         goes_on="goes on" if command else "with --resume goes on",
+        commands=[name for name in _COMMANDS if name] if not command else (),
     )
 
 
@@ -34,9 +35,12 @@ def _train(arguments: Arguments) -> None:
     runs = arguments.runs()
     for run, _ in runs:
         check_model(run, dataset)
-    for run, folder in runs:
-        prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
-    results = [execute(run, folder, dataset, profile=arguments.profile) for run, folder in runs]
+    resume, overwrite = arguments.resume, arguments.overwrite
+    if len(runs) == 1:
+        prepare_folder(*runs[0], resume=resume, overwrite=overwrite)
+    else:
+        prepare_folders(arguments, arguments.out, runs, resume=resume, overwrite=overwrite)
+    results = [execute(run, folder, dataset, **arguments.watching) for run, folder in runs]
     print(error_table(results))
     report = build_report(arguments.out, [folder for _, folder in runs])
     print(f"report: {report}")

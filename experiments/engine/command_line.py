@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from experiments.engine import devices
+from experiments.engine.metrics import load_writer
+from experiments.engine.settings import read_command
 from experiments.engine.signals import Interrupted
 
 
@@ -20,6 +20,7 @@ def run_command(
     words: Sequence[str] | None,
     *,
     goes_on: str = "with --resume goes on",
+    commands: Sequence[str] = (),
 ) -> int:
     """Runs a command; returns the exit status, 2 for bad input and 130 where it was stopped.
 
@@ -29,11 +30,12 @@ def run_command(
       body: Called with the options.
       words: The command line, ``sys.argv`` if ``None``.
       goes_on: Ends the message "the same command …" of a stopped command.
+      commands: Names of further commands, which stand before all options.
     """
     try:
-        arguments = tyro.cli(
-            arguments_type, prog=program, args=words, config=(tyro.conf.FlagCreatePairsOff,)
-        )
+        arguments = read_command(program, arguments_type, words, commands=commands)
+        if getattr(arguments, "metrics_writer", None):
+            load_writer(arguments.metrics_writer)  # Refused before anything is written.
         if getattr(arguments, "distributed", False):
             devices.start()
         elif getattr(arguments, "coordinator", None):

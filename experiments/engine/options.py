@@ -1,9 +1,12 @@
 """Options that every experiment has; each experiment's records inherit them."""
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from experiments.engine.devices import ParallelName, all_devices
+from experiments.engine.files import read_json
 from experiments.engine.problem import Schedule
 
 PrecisionName = Literal["float32", "bfloat16"]
@@ -11,10 +14,31 @@ PrecisionName = Literal["float32", "bfloat16"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """The root of all records of options: each checks its own fields, then calls its parent."""
+    """The root of all records of options: each checks its own fields, then calls its parent.
+
+    Attributes:
+      FIRST: The names of the options that the help lists first.
+    """
+
+    FIRST: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Checks nothing."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of this command, from the settings in a run's ``config.json``."""
+        return dict(config)
+
+    @classmethod
+    def saved_in(cls, folder: Path) -> dict[str, Any] | None:
+        """The options of the run that a folder holds; ``None`` if it holds none.
+
+        Raises:
+          ValueError: If its ``config.json`` is not valid JSON; names it.
+        """
+        file = folder / "config.json"
+        return cls.from_config(read_json(file)) if file.is_file() else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,6 +132,12 @@ class TrainingOptions(Options):
 class Launch(Options):
     """How a command is started; results do not depend on it."""
 
+    config: Path | None = None
+    """A JSON or TOML file of settings, such as the config.json of a run. Options on the command
+    line come before it."""
+    metrics_writer: str | None = None
+    """MODULE:OBJECT of a writer that gets all metrics beside TensorBoard's, such as one for Weights
+    & Biases; experiments/engine/metrics.py has its form."""
     profile: bool = False
     """Write a trace of the second dispatch of each run to profile/ in its folder, for TensorBoard
     or Perfetto."""
@@ -140,13 +170,25 @@ class Launch(Options):
                 f"{self.coordinator}. Give only one of the two."
             )
 
+    @property
+    def watching(self) -> dict[str, Any]:
+        """How trainings are watched: arguments of an open session."""
+        return {"profile": self.profile, "metrics_writer": self.metrics_writer}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OutputFolder(Options):
-    """Whether to resume or to delete a run that the output folder holds already."""
+class Resume(Options):
+    """Whether to go on with what the output folder holds, by its own settings."""
 
     resume: bool = False
-    """Go on with the run in the output folder."""
+    """Go on with the run in the output folder, by the settings in its config.json. No other option
+    is needed; one that contradicts them is refused."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputFolder(Resume):
+    """Whether to resume or to delete a run that the output folder holds already."""
+
     overwrite: bool = False
     """Delete the run in the output folder first."""
 

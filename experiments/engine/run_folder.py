@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -43,20 +43,81 @@ def _prepare(run: Settings, folder: Path, *, resume: bool, overwrite: bool) -> N
     if occupied and not config_file.is_file():
         raise ValueError(f"{folder} exists and is not a run; choose another --out.")
     if occupied and overwrite:
-        # Renamed first, so that a kill leaves either the whole run or none.
-        doomed = folder.with_name(f".{folder.name}.deleted")
-        shutil.rmtree(doomed, ignore_errors=True)
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
+        _delete(folder)
     elif occupied and not resume:
-        raise ValueError(
-            f"{folder} holds a run already; --resume goes on with it, --overwrite deletes it, "
-            "another --out leaves it alone."
-        )
+        raise _occupied(folder)
     elif occupied:
         check_settings(run, folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(config_file, run.to_json())
+
+
+def prepare_folders(
+    command: Settings,
+    out: Path,
+    runs: Sequence[tuple[Settings, Path]],
+    *,
+    resume: bool,
+    overwrite: bool,
+    extends: bool = False,
+) -> None:
+    """Makes the folders of the runs of one command, and keeps its settings beside them.
+
+    Args:
+      command: Its settings, which ``config.json`` in ``out`` holds then.
+      out: Its output folder.
+      runs: The runs, each with its folder inside ``out``.
+      resume, overwrite: As in :func:`prepare_folder`, for each run. The other content of ``out`` is
+        left alone.
+      extends: Whether a command of other settings may add runs to those that ``out`` holds.
+
+    Raises:
+      ValueError: If ``out`` is itself the folder of a run, or holds runs and no option allows that.
+    """
+    config_file = out / "config.json"
+    if is_first() and config_file.is_file():
+        if (out / "metrics.jsonl").exists():
+            if extends:
+                raise ValueError(f"{out} is the folder of a single run; choose another --out.")
+            if not overwrite:
+                raise _occupied(out)
+            _delete(out)
+        elif not (resume or overwrite or extends):
+            raise _occupied(out)
+    wait_for_all(str(out))
+    for run, folder in runs:
+        prepare_folder(run, folder, resume=resume, overwrite=overwrite)
+    # Written last, so that a refused run leaves the settings that were there.
+    if is_first():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(config_file, command.to_json())
+    wait_for_all(str(config_file))
+
+
+def _occupied(folder: Path) -> ValueError:
+    return ValueError(
+        f"{folder} holds a run already; --resume goes on with it, --overwrite deletes it, another "
+        "--out leaves it alone."
+    )
+
+
+def _delete(folder: Path) -> None:
+    """Deletes the folder of a run.
+
+    Raises:
+      ValueError: If it holds folders of further runs.
+    """
+    nested = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    if nested:
+        raise ValueError(
+            f"{folder} holds further runs, in {', '.join(nested)}, which --overwrite would delete "
+            "with it. Delete the folder by hand, or choose another --out."
+        )
+    # Renamed first, so that a kill leaves either the whole run or none.
+    doomed = folder.with_name(f".{folder.name}.deleted")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def check_settings(run: Settings, folder: Path, *, but: Collection[str] = ()) -> None:

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.engine.metrics import MetricsLog
+from experiments.engine.metrics import MetricsLog, TensorBoard, load_writer
 from experiments.engine.signals import stop_signal
 
 
@@ -43,7 +43,9 @@ class Session(NamedTuple):
 
 
 @contextmanager
-def open_session(folder: Path, *, key: str, profile: bool = False) -> Iterator[Session]:
+def open_session(
+    folder: Path, *, key: str, profile: bool = False, metrics_writer: str | None = None
+) -> Iterator[Session]:
     """Opens the metrics of an output folder, and listens to signals until it ends.
 
     Args:
@@ -51,8 +53,10 @@ def open_session(folder: Path, *, key: str, profile: bool = False) -> Iterator[S
       key: The entry of a line of metrics that tells trainings apart: ``seed``, or ``training``
         where there are trainings of several names.
       profile: Whether the first training is traced.
+      metrics_writer: ``MODULE:OBJECT`` of a writer beside TensorBoard's.
     """
-    log = MetricsLog(folder / "metrics.jsonl", key=key)
+    own = () if metrics_writer is None else (load_writer(metrics_writer),)
+    log = MetricsLog(folder / "metrics.jsonl", key=key, writers=(TensorBoard, *own))
     with closing(log), stop_signal() as stop:
         yield Session(folder, log, stop, profile)
 

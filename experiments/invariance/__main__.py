@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments.classification.run import execute, load_dataset
-from experiments.engine import prepare_folder, run_command
+from experiments.engine import prepare_folders, run_command
 from experiments.engine.files import environment, write_json
 from experiments.invariance.config import Arguments
 from experiments.invariance.measure import measure, runs_of
@@ -30,11 +30,17 @@ def _compare(arguments: Arguments) -> None:
         name: arguments.out / f"{run.model}-{'upright' if run.distortion == 'none' else 'turned'}"
         for name, run in runs.items()
     }
-    for name, run in runs.items():
-        prepare_folder(run, folders[name], resume=True, overwrite=False)
+    prepare_folders(
+        arguments,
+        arguments.out,
+        [(run, folders[name]) for name, run in runs.items()],
+        resume=True,
+        overwrite=False,
+        extends=True,
+    )
     compared = []
     for name, run in runs.items():
-        found = execute(run, folders[name], dataset, profile=arguments.profile)
+        found = execute(run, folders[name], dataset, **arguments.watching)
         compared.append(
             ComparedModel(
                 name=name,

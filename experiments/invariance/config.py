@@ -4,18 +4,23 @@ import dataclasses
 from pathlib import Path
 
 from experiments.classification.config import Recipe
-from experiments.engine.options import Launch
+from experiments.engine.options import Launch, Resume
 from experiments.models import TransformName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(Recipe, Launch):
+class Arguments(Recipe, Launch, Resume):
     """Measure how errors grow as the test digits are turned, of two CNNs and an ST-CNN.
 
     Trains a CNN on upright digits, and a CNN and an ST-CNN on turned digits. The same command again
     skips finished runs and resumes one that was killed. Writes the folder of a run for each model,
     invariance.json, invariance.png and report.html.
     """
+
+    FIRST = (
+        *("data", "transform", "max_angle", "angle_step", "steps", "seeds", "out"),
+        *("resume", "config"),
+    )
 
     transform: TransformName = "affine"
     """Transform of the ST-CNN."""

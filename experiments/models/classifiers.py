@@ -125,7 +125,10 @@ class ConvolutionalClassifier(nnx.Module):
             )
             channels, height, width = filters, (height - size + 1) // 2, (width - size + 1) // 2
         if min(height, width) < 1:
-            raise ValueError(f"the CNN takes images of at least 24×24 pixels; got {in_shape}.")
+            raise ValueError(
+                f"the CNN takes images of at least 24×24 pixels; got {in_shape}. Choose fcn or "
+                "st-fcn, which take any size, or enlarge the images."
+            )
         self.convolutions = nnx.List(convolutions)
         self.logits = nnx.Linear(height * width * channels, num_classes, rngs=rngs)
 
@@ -300,7 +303,10 @@ def _family(transform: TransformName, in_shape: tuple[int, ...]) -> stn.Transfor
     if not _is_solid(in_shape):
         return TRANSFORMS[transform]()
     if transform not in IN_3D:
-        raise ValueError(f"transform must be {' | '.join(IN_3D)} for volumes; got {transform!r}.")
+        raise ValueError(
+            f"transform must be {' | '.join(IN_3D)} for volumes; got {transform!r}, which has no "
+            "3-D form here. Choose one of these."
+        )
     return TRANSFORMS[transform](ndim=3)
 
 

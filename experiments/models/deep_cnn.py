@@ -63,7 +63,10 @@ class DeepClassifier(nnx.Module):
             space = [(side - size + 1) // (1 if number == 2 else 2) for side in space]
             maps.append((*space, channels))
         if min(space) < 1:
-            raise ValueError(f"the deep CNN takes images of at least 24×24 pixels; got {in_shape}.")
+            raise ValueError(
+                f"the deep CNN takes images of at least 24×24 pixels; got {in_shape}. Choose fcn "
+                "or st-fcn, which take any size, or enlarge the images."
+            )
         self.convolutions = nnx.List(convolutions)
         transformer = None
         if transform is not None:

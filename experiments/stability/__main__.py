@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experiments.classification.config import Run, Training
 from experiments.classification.run import execute, load_dataset
-from experiments.engine import prepare_folder, run_command
+from experiments.engine import prepare_folders, run_command
 from experiments.engine.files import environment, write_json
 from experiments.engine.options import Launch, OutputFolder
 from experiments.stability.report import StabilityResult, build_page, findings, summary, table
@@ -23,6 +23,11 @@ class Arguments(Training, Launch, OutputFolder):
     Writes the folder of a run for each recipe, report.html, training_stability.png and
     stability.json.
     """
+
+    FIRST = (
+        *("data", "distortion", "transform", "steps", "seeds", "out"),
+        *("resume", "overwrite", "config"),
+    )
 
     steps: int = 1000
     """Training steps."""
@@ -63,11 +68,16 @@ def _compare(arguments: Arguments) -> None:
     """Trains by both recipes, prints the table, writes the report."""
     dataset = load_dataset(arguments)
     runs = {recipe: (run, arguments.out / recipe) for recipe, run in arguments.runs().items()}
-    for run, folder in runs.values():
-        prepare_folder(run, folder, resume=arguments.resume, overwrite=arguments.overwrite)
+    prepare_folders(
+        arguments,
+        arguments.out,
+        list(runs.values()),
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )
     rows = []
     for recipe, (run, folder) in runs.items():
-        errors = execute(run, folder, dataset, profile=arguments.profile).test_errors
+        errors = execute(run, folder, dataset, **arguments.watching).test_errors
         rows.append(summary(recipe, errors, findings(folder, run.seeds)))
     result = StabilityResult(
         rows=tuple(rows),

@@ -75,7 +75,7 @@ class FullyConnectedLocalization(nnx.Module):
         head: Head = RegressionHead,
         rngs: nnx.Rngs,
     ) -> None:
-        self.in_shape = tuple(in_shape)
+        self.in_shape = _checks.image_shape("in_shape", in_shape)
         widths = [math.prod(self.in_shape), *hidden]
         self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
         self.head = _make_head(head, widths[-1], transform, num_transforms, initial_theta, rngs)
@@ -152,7 +152,7 @@ class ConvolutionalLocalization(nnx.Module):
         head: Head = RegressionHead,
         rngs: nnx.Rngs,
     ) -> None:
-        self.in_shape = tuple(in_shape)
+        self.in_shape = _checks.image_shape("in_shape", in_shape, 2)
         self.downsample = downsample
         height, width, channels = self.in_shape
         height, width = height // downsample, width // downsample

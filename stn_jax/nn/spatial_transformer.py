@@ -225,7 +225,8 @@ class SpatialTransformer(nnx.Module):
                 f"localization must return theta of shape {shape}"
                 + (f" or {flat}" if flat != shape else "")
                 + f" for {self.num_transforms} {self.transform.name} transform(s); "
-                f"got {theta.shape}."
+                f"got {theta.shape}. Build it for the same transform and num_transforms; its last "
+                "layer gives one number for each parameter, flat."
             )
         return theta.reshape(shape)
 

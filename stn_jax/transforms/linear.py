@@ -271,7 +271,7 @@ def affine_grid(
     if matrix.shape != (ndim, ndim + 1):
         raise ValueError(
             f"matrix must have shape ({ndim}, {ndim + 1}) for an output of shape {shape}; "
-            f"got {matrix.shape}. Batch with jax.vmap."
+            f"got {matrix.shape}. {_checks.matrix_remedy(matrix, ndim)}"
         )
     points = regular_grid(shape, align_corners=align_corners, dtype=matrix.dtype)
     return points + moved_by(_less_identity(matrix), points)

@@ -148,7 +148,7 @@ def test_tracks_are_held_out_whole(benchmark):
     }
     assert held_out == {0: 1, 7: 2, 12: 0}
     assert np.bincount(split.validation.labels).tolist()[:8] == [3, 0, 0, 0, 0, 0, 0, 6]
-    with pytest.raises(ValueError, match="fraction: expected to leave images in both splits"):
+    with pytest.raises(ValueError, match="validation: expected to leave images in both splits"):
         split_validation(dataset, 0.01)
 
 

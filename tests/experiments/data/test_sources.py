@@ -297,5 +297,5 @@ def test_no_validation_leaves_the_dataset(ten):
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 2.0, float("nan"), 0.01, 0.99])
 def test_impossible_fractions(ten, fraction):
-    with pytest.raises(ValueError, match="fraction: expected"):
+    with pytest.raises(ValueError, match="validation: expected"):
         split_validation(ten, fraction)

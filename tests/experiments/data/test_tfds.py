@@ -93,20 +93,87 @@ def test_tfds_not_prepared(tmp_path):
 
 def test_tfds_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(DataError, match=r"tfds: expected MNIST .* `tfds build mnist"):
+    with pytest.raises(DataError, match=r"tfds: expected mnist .* `tfds build mnist"):
         load("tfds")
 
 
 def test_tfds_default_folder_is_its_own_and_nothing_is_downloaded(rng, monkeypatch):
-    asked = []
+    asked, kinds = [], types.SimpleNamespace(Image=bytes, ClassLabel=int)
+    example = {"image": rng.integers(0, 256, (28, 28, 1), np.uint8), "label": 3}
+    info = types.SimpleNamespace(features={"image": b"", "label": 3}, splits=["train", "test"])
 
-    def data_source(name, **options):
+    # It has no function that downloads anything.
+    def builder(name, **options):
         asked.append((name.partition(":")[0], options))
-        return [{"image": rng.integers(0, 256, (28, 28, 1), np.uint8), "label": 3}] * 2
+        return types.SimpleNamespace(info=info, as_data_source=lambda split: [example] * 2)
 
-    fake = types.SimpleNamespace(data_source=data_source)
+    fake = types.SimpleNamespace(builder=builder, features=kinds)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
     assert load("tfds").num_classes == 4
-    for split, (name, options) in zip(("train", "test"), asked, strict=True):
-        assert name == "mnist"
-        assert options == {"split": split, "data_dir": None, "download": False}
+    assert load("tfds:kmnist").name == "kmnist"
+    assert load("tfds:emnist/letters@gs://bucket").name == "emnist"
+    assert asked == [
+        ("mnist", {"data_dir": None}),
+        ("kmnist", {"data_dir": None}),
+        ("emnist/letters", {"data_dir": "gs://bucket"}),
+    ]
+    info.splits = ["train"]
+    with pytest.raises(DataError, match=r"splits train and test.*got train; .* npz:FILE"):
+        load("tfds:tf_flowers")
+    info.features = {"image": b"", "depth": b"", "label": 3}
+    with pytest.raises(DataError, match=r"one image and one label .* got images image, depth;"):
+        load("tfds:nyu")
+
+
+@pytest.mark.parametrize("sizes", ["one size", "many sizes"])
+def test_any_set_for_image_classification_is_read_by_its_name(sizes, tmp_path, rng):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tfds = pytest.importorskip("tensorflow_datasets")
+        image = pytest.importorskip("PIL.Image")
+    shapes = [(20, 30, 3), (20, 30, 3)] if sizes == "one size" else [(20, 30, 3), (40, 16, 3)]
+    # Uniform colours stay what they are under any resampling.
+    colours = {split: rng.integers(0, 256, (2, 3), np.uint8) for split in ("train", "validation")}
+
+    def png(colour, shape):
+        buffer = io.BytesIO()
+        image.fromarray(np.broadcast_to(colour, shape).copy()).save(buffer, "png")
+        return buffer.getvalue()
+
+    with tfds.core.registered.skip_registration():
+
+        class Petals(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("2.0.0")
+            code_path = None
+
+            def _info(self):
+                features = {
+                    "id": tfds.features.Text(),
+                    "photo": tfds.features.Image(shape=(None, None, 3)),
+                    "kind": tfds.features.ClassLabel(names=["rose", "tulip"]),
+                }
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict(features)
+                )
+
+            def _split_generators(self, _):
+                return {split: self._generate_examples(split) for split in colours}
+
+            def _generate_examples(self, split):
+                for k in range(2):
+                    encoded = png(colours[split][k], shapes[k])
+                    yield k, {"id": str(k), "photo": encoded, "kind": k}
+
+    tfds.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Petals(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    dataset = load(f"tfds:petals@{tmp_path}")
+    assert (dataset.name, dataset.num_classes) == ("petals", 2)
+    assert dataset.image_shape == ((20, 30, 3) if sizes == "one size" else (64, 64, 3))
+    for split, source in {"train": "train", "test": "validation"}.items():
+        made = getattr(dataset, split)
+        for found, label in zip(made.images, made.labels, strict=True):
+            np.testing.assert_array_equal(
+                found, np.broadcast_to(colours[source][label], found.shape)
+            )
