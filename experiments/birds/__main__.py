@@ -12,15 +12,23 @@ from experiments.birds.config import Arguments
 from experiments.birds.records import BirdsResult
 from experiments.birds.report import build_birds, tables
 from experiments.birds.run import check, measured, name_of, read_data, train_and_test
-from experiments.engine import intervals, open_session, prepare_folder, run_command
+from experiments.engine import (
+    command_of,
+    intervals,
+    open_session,
+    prepare_folder,
+    run_command,
+)
 from experiments.engine.devices import is_first, wait_for_all
 from experiments.engine.files import environment, write_json
 from experiments.report import text_table
 
+_PROGRAM = "python -m experiments.birds"
+
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
-    return run_command("python -m experiments.birds", Arguments, _classify, command_line)
+    return run_command(_PROGRAM, Arguments, _classify, command_line)
 
 
 def _classify(arguments: Arguments) -> None:
@@ -67,7 +75,8 @@ def _train(arguments: Arguments, data: birds.Birds) -> None:
         **environment(),
     )
     if is_first():
-        build_birds(arguments.out, result, logged, pictured)
+        command = command_of(_PROGRAM, arguments)
+        build_birds(arguments.out, result, logged, pictured, command=command)
         write_json(result_file, result.to_json())
     wait_for_all(str(result_file))
 

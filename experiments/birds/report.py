@@ -1,6 +1,6 @@
 """The report of birds: accuracies, the content of crops, and crops drawn on birds."""
 
-import html
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +13,15 @@ import stn_jax as stn
 from experiments.birds.model import SCALE
 from experiments.birds.records import BirdsResult, ModelResult, PartRates
 from experiments.report import figures
-from experiments.report.page import build_page, html_figure, section, write_file
+from experiments.report.markup import html_figure, paragraph, section
+from experiments.report.page import build_page, write_file
 from experiments.report.tables import format_duration, made_with, text_table_html
 from stn_jax import visualize
 
 Table = tuple[list[str], list[list[str]]]
 _NONE = "–"
+# Images on a narrow page.
+_NARROW = 4
 _FOUND = (
     "Images never seen in training, with the crop of each transformer outlined in its colour, and "
     "the crops below. The frame of a misclassified image is red. Training uses the class labels "
@@ -83,7 +86,7 @@ def regions(pictured: Pictured) -> Figure:
         visualize.show_image(axes, pictured.images[k], value_range=(0.0, 1.0))
         visualize.draw_regions(axes, transform, pictured.theta[k], shape)
         if not pictured.right[k]:
-            axes.spines[:].set(visible=True, color=figures.WRONG, linewidth=3)
+            axes.spines[:].set(visible=True, color=figures.wrong_color(), linewidth=3)
     for place, row in enumerate(others):
         color = visualize.COLORS[place % len(visualize.COLORS)]
         for k, axes in enumerate(row):
@@ -97,6 +100,8 @@ def build_birds(
     result: BirdsResult,
     logged: Mapping[str, Sequence[Mapping[str, Any]]],
     pictured: Mapping[str, Pictured],
+    *,
+    command: str = "",
 ) -> Path:
     """Writes report.html, training_curves.png and regions_MODEL.png.
 
@@ -105,23 +110,32 @@ def build_birds(
       result: The result of the experiment.
       logged: The lines of metrics of each model.
       pictured: Images of each model with transformers.
+      command: The command that made it.
 
     Returns:
       The path of ``report.html``.
     """
     first, *held = tables(result)
     sections = [section("Birds told", text_table_html(*first))]
-    sections += [f"<p>{html.escape(note)}</p>" for note in _notes(result)]
+    sections += [paragraph(note) for note in _notes(result)]
     for table in held:
-        sections += [section("What the crops hold", text_table_html(*table)), f"<p>{_HELD}</p>"]
+        sections += [section("What the crops hold", text_table_html(*table)), paragraph(_HELD)]
     for name, each in pictured.items():
-        picture = figures.png(regions(each))
-        write_file(out / f"regions_{name}.png", picture)
+        narrow = each._replace(
+            images=each.images[:_NARROW], theta=each.theta[:_NARROW], right=each.right[:_NARROW]
+        )
+        picture = figures.picture(
+            functools.partial(regions, each), functools.partial(regions, narrow)
+        )
+        write_file(out / f"regions_{name}.png", picture.light)
         sections += [
             section(f"What {name} reads"),
             html_figure(picture, f"Regions read by {name}", _FOUND),
         ]
-    return build_page(out, "Birds", sections, logged, result.settings)
+    said = ", ".join(f"{row.model} {row.accuracy:.1f} %" for row in result.rows)
+    verdict = [f"Birds classified correctly: {said}."]
+    options = {"verdict": verdict, "command": command}
+    return build_page(out, "Birds", sections, logged, result.settings, **options)
 
 
 def _read(transform: stn.Transform, pictured: Pictured) -> np.ndarray:

@@ -23,7 +23,7 @@ from experiments.data.benchmarks import BenchmarkName
 from experiments.data.distortions import distort_test_images
 from experiments.data.sources import Dataset, load
 from experiments.data.tasks import TASKS, TaskName
-from experiments.engine import intervals, run_command
+from experiments.engine import command_of, intervals, run_command
 from experiments.engine.files import write_atomically, write_json
 from experiments.engine.run_folder import check_settings, prepare_folders
 from experiments.models import ModelName, TransformName
@@ -102,6 +102,7 @@ def make_table(
     published: Published = UNPUBLISHED,
     *,
     closing: Callable[[Dataset, Mapping[str, Sequence[Path]]], Sequence[str]] | None = None,
+    command: str = "",
 ) -> str:
     """Trains all runs that are not finished; writes the table, and returns it as text.
 
@@ -111,6 +112,7 @@ def make_table(
       published: Errors to compare with.
       closing: Makes the report's last sections, in HTML, from the data and the run folders of each
         model.
+      command: The command, for the report.
 
     Raises:
       ValueError: If the output folder holds runs with other settings, or a model cannot be built.
@@ -130,7 +132,7 @@ def make_table(
     last: Sequence[str] = ()
     if closing is not None:
         last = closing(dataset, {cell.name: own for cell, own in folders.items()})
-    build_comparison(arguments.out, entries, runs, samples, title, closing=last)
+    build_comparison(arguments.out, entries, runs, samples, title, closing=last, command=command)
     return comparison_text(entries)
 
 
@@ -190,7 +192,8 @@ def table_command(
 
     def body(arguments: TableArguments) -> None:
         last = None if closing is None else functools.partial(closing, arguments)
-        print(make_table(arguments, title, published, closing=last))
+        command = command_of(program, arguments)
+        print(make_table(arguments, title, published, closing=last, command=command))
         print(f"report: {arguments.out / 'report.html'}")
 
     program = f"python -m experiments.{room}"
@@ -200,7 +203,7 @@ def table_command(
 def make_pictures(arguments: PicturesArguments) -> Path:
     """Writes distortions.png; returns its path."""
     dataset = load(arguments.data)
-    picture = distortion_samples(dataset, arguments.distortions, arguments.images)
+    picture = distortion_samples(dataset, arguments.distortions, arguments.images).light
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "distortions.png"
     write_atomically(path, lambda partial: partial.write_bytes(picture))
@@ -209,8 +212,8 @@ def make_pictures(arguments: PicturesArguments) -> Path:
 
 def distortion_samples(
     dataset: Dataset, distortions: Sequence[TaskName], number: int = 10
-) -> bytes:
-    """The first images of each distorted test set, a row for each, as a PNG file.
+) -> figures.Picture:
+    """The first images of each distorted test set, a row for each.
 
     Volumes are flattened.
     """
@@ -221,7 +224,8 @@ def distortion_samples(
         distort = jax.jit(functools.partial(distort_test_images, TASKS[name].measured))
         pictures = np.asarray(as_pictures(TASKS[name], distort(images, numbers)))
         rows[name] = np.rint(255 * pictures.clip(0, 1)).astype(np.uint8)
-    return figures.png(figures.samples(rows))
+    draw = functools.partial(figures.samples, rows)
+    return figures.picture(draw, functools.partial(draw, columns=5))
 
 
 def finished(folder: Path, run: Run) -> dict[int, Path]:

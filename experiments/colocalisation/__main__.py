@@ -22,15 +22,23 @@ from experiments.colocalisation.run import (
 )
 from experiments.colocalisation.scenes import SetName, crop, places_of
 from experiments.data.sources import Dataset, load_split
-from experiments.engine import intervals, open_session, prepare_folder, run_command
+from experiments.engine import (
+    command_of,
+    intervals,
+    open_session,
+    prepare_folder,
+    run_command,
+)
 from experiments.engine.devices import is_first, wait_for_all
 from experiments.engine.files import environment, write_json
 from experiments.report import text_table
 
+_PROGRAM = "python -m experiments.colocalisation"
+
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
-    return run_command("python -m experiments.colocalisation", Arguments, _colocalise, command_line)
+    return run_command(_PROGRAM, Arguments, _colocalise, command_line)
 
 
 def _colocalise(arguments: Arguments) -> None:
@@ -51,7 +59,8 @@ def _colocalise(arguments: Arguments) -> None:
                 name: [_followed(arguments, dataset, name, digit, found) for digit in digits]
                 for name in arguments.sets
             }
-            build_detections(arguments.out, result, followed)
+            command = command_of(_PROGRAM, arguments)
+            build_detections(arguments.out, result, followed, command=command)
             write_json(result_file, result.to_json())
         wait_for_all(str(result_file))
     print(text_table(*table(ColocalisationResult.read(result_file))))

@@ -1,6 +1,6 @@
 """The report of a co-localisation: tables, predicted and true boxes, and an animation."""
 
-import html
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,8 @@ import stn_jax as stn
 from experiments.colocalisation.records import ColocalisationResult
 from experiments.report import figures
 from experiments.report.animation import animate, frame_indices
-from experiments.report.page import build_page, html_figure, section, write_file
+from experiments.report.markup import html_figure, paragraph, section
+from experiments.report.page import build_page, write_file
 from experiments.report.tables import format_duration, made_with, text_table_html
 from stn_jax import visualize
 
@@ -70,7 +71,7 @@ def found_and_true(followed: Sequence[Followed]) -> Figure:
                 axes.set_axis_off()
                 continue
             overlap = float(each.overlap[k])
-            color = "black" if overlap > 0.5 else figures.WRONG
+            color = figures.text_color() if overlap > 0.5 else figures.wrong_color()
             axes.set_title(f"{overlap:.2f}", fontsize=8, color=color)
             _show(axes, each, k)
             _draw_found(axes, each, -1, k)
@@ -108,6 +109,8 @@ def build_detections(
     out: Path,
     result: ColocalisationResult,
     followed: Mapping[str, Sequence[Followed]],
+    *,
+    command: str = "",
 ) -> Path:
     """Writes report.html and, for each set, found_SET.png and moving_SET.gif.
 
@@ -115,22 +118,26 @@ def build_detections(
       out: Folder to write to.
       result: The result of the experiment.
       followed: Canvases of each set.
+      command: The command that made it.
 
     Returns:
       The path of ``report.html``.
     """
     sections = [section("Digits found", text_table_html(*table(result)))]
-    sections += [f"<p>{html.escape(note)}</p>" for note in _notes(result)]
+    sections += [paragraph(note) for note in _notes(result)]
     for name, each in followed.items():
-        still, moving = figures.png(found_and_true(each)), moving_boxes(each)
-        write_file(out / f"found_{name}.png", still)
+        still = figures.picture(functools.partial(found_and_true, each))
+        moving = moving_boxes(each)
+        write_file(out / f"found_{name}.png", still.light)
         write_file(out / f"moving_{name}.gif", moving)
         sections += [
             section(f"Set {name}"),
             html_figure(still, f"Boxes found and true, set {name}", _FOUND),
             html_figure(moving, f"Boxes during training, set {name}", _MOVING),
         ]
-    return build_page(out, "Co-localisation", sections, None, result.settings)
+    said = ", ".join(f"set {row.set} {row.mean:.1f} %" for row in result.sets)
+    options = {"verdict": [f"Digits found: {said}."], "command": command}
+    return build_page(out, "Co-localisation", sections, None, result.settings, **options)
 
 
 def table(result: ColocalisationResult) -> tuple[list[str], list[list[str]]]:

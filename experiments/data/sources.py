@@ -476,7 +476,8 @@ def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]
         if array.ndim == 1:
             remedy = "perhaps images and labels are exchanged: x_ holds images, y_ labels"
         raise _error(where, expected, given, remedy)
-    if array.shape[1] in _CHANNELS and array.shape[3] not in _CHANNELS:
+    # No picture is that low and has so many channels.
+    if array.shape[1] in _CHANNELS and min(array.shape[2:]) >= 8:
         expected = "the channels on the last axis, [n, height, width, channels]"
         remedy = "transpose them, numpy.moveaxis(images, 1, -1)"
         raise _error(where, expected, f"{given}, whose axis 1 looks like channels", remedy)

@@ -13,8 +13,10 @@ from experiments.classification.config import Arguments, PicturesArguments, Tabl
 from experiments.classification.run import check_model, execute, load_dataset
 from experiments.classification.table import make_pictures, make_table
 from experiments.distorted_mnist.published import PAPER
-from experiments.engine import prepare_folder, prepare_folders, run_command
+from experiments.engine import command_of, prepare_folder, prepare_folders, run_command
 from experiments.report import build_report, error_table
+
+_PROGRAM = "python -m experiments.distorted_mnist"
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
@@ -22,7 +24,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if command_line is None else command_line)
     command = words.pop(0) if words and words[0] in _COMMANDS else ""
     return run_command(
-        f"python -m experiments.distorted_mnist {command}".rstrip(),
+        f"{_PROGRAM} {command}".rstrip(),
         *_COMMANDS[command],
         words,
         goes_on="goes on" if command else "with --resume goes on",
@@ -42,12 +44,14 @@ def _train(arguments: Arguments) -> None:
         prepare_folders(arguments, arguments.out, runs, resume=resume, overwrite=overwrite)
     results = [execute(run, folder, dataset, **arguments.watching) for run, folder in runs]
     print(error_table(results))
-    report = build_report(arguments.out, [folder for _, folder in runs])
+    command = command_of(_PROGRAM, arguments)
+    report = build_report(arguments.out, [folder for _, folder in runs], command=command)
     print(f"report: {report}")
 
 
 def _tabulate(arguments: TableArguments) -> None:
-    print(make_table(arguments, "Distorted MNIST", PAPER))
+    command = command_of(f"{_PROGRAM} table", arguments)
+    print(make_table(arguments, "Distorted MNIST", PAPER, command=command))
     print(f"report: {arguments.out / 'report.html'}")
 
 

@@ -7,19 +7,19 @@ import sys
 from collections.abc import Sequence
 
 from experiments.classification.run import execute, load_dataset
-from experiments.engine import prepare_folders, run_command
+from experiments.engine import command_of, prepare_folders, run_command
 from experiments.engine.files import environment, write_json
 from experiments.invariance.config import Arguments
 from experiments.invariance.measure import measure, runs_of
 from experiments.invariance.report import ComparedModel, InvarianceResult, build_page, table
 from experiments.report import text_table
 
+_PROGRAM = "python -m experiments.invariance"
+
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
-    return run_command(
-        "python -m experiments.invariance", Arguments, _compare, command_line, goes_on="goes on"
-    )
+    return run_command(_PROGRAM, Arguments, _compare, command_line, goes_on="goes on")
 
 
 def _compare(arguments: Arguments) -> None:
@@ -66,7 +66,9 @@ def _compare(arguments: Arguments) -> None:
         **environment(),
     )
     write_json(arguments.out / "invariance.json", result.to_json())
-    report = build_page(arguments.out, result, list(folders.values()))
+    report = build_page(
+        arguments.out, result, list(folders.values()), command=command_of(_PROGRAM, arguments)
+    )
     print("mean test error in percent")
     print(text_table(*table(result)))
     print(f"report: {report}")

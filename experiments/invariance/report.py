@@ -1,7 +1,7 @@
 """The result of the experiment on invariance, and its report."""
 
 import dataclasses
-import html
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from experiments.engine.records import Record, Result
 from experiments.report import build_report, figures
-from experiments.report.page import html_figure, section, write_file
+from experiments.report.markup import html_figure, paragraph, section
+from experiments.report.page import write_file
 from experiments.report.tables import text_table_html
 
 _TABLE_ANGLES = (0, 30, 60, 90)
@@ -66,24 +67,34 @@ def table(result: InvarianceResult) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def build_page(out: Path, result: InvarianceResult, folders: Sequence[Path]) -> Path:
+def build_page(
+    out: Path, result: InvarianceResult, folders: Sequence[Path], *, command: str = ""
+) -> Path:
     """Writes the report and its figure; returns the path of ``report.html``.
 
     Args:
       out: Folder to write to.
       result: The result of the experiment.
       folders: Run folders, in the order of the models.
+      command: The command that made it.
     """
     names = [model.name for model in result.models]
-    picture = figures.png(figures.errors_by_angle(names, result.angles, np.array(result.errors)))
-    write_file(out / "invariance.png", picture)
+    errors = np.array(result.errors)
+    draw = functools.partial(figures.errors_by_angle, names, result.angles, errors)
+    picture = figures.picture(draw, functools.partial(draw, narrow=True))
+    write_file(out / "invariance.png", picture.light)
     opening = [
         section("Error against angle", html_figure(picture, "Test error by angle", _CURVES)),
         section("Mean test error in percent", text_table_html(*table(result))),
-        section("How the angles were measured", f"<p>{html.escape(_protocol(result))}</p>"),
+        section("How the angles were measured", paragraph(_protocol(result))),
     ]
     title = "Invariance to rotation"
-    return build_report(out, list(folders), title, names=names, opening=opening)
+    means = ", ".join(
+        f"{name} {error:.2f} %" for name, error in zip(names, errors.mean((1, 2)), strict=True)
+    )
+    options = {"names": names, "opening": opening}
+    verdict = [f"Mean test error over all angles up to {max(result.angles):g}°: {means}."]
+    return build_report(out, list(folders), title, **options, verdict=verdict, command=command)
 
 
 def _protocol(result: InvarianceResult) -> str:

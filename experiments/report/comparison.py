@@ -1,18 +1,24 @@
 """A table of errors beside published ones: as text, as Markdown, and as a page."""
 
-import html
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.report import figures, tables
+from experiments.report.markup import (
+    html_figure,
+    html_page,
+    html_table,
+    paragraph,
+    section,
+)
 from experiments.report.page import (
     BEFORE_AFTER,
     CURVES,
+    before_after_picture,
     explanation,
-    html_figure,
-    html_page,
-    section,
+    time_sections,
+    training_picture,
     write_file,
 )
 from experiments.report.records import TableCell, TableEntry, Verdict
@@ -82,10 +88,11 @@ def build_comparison(
     out: Path,
     entries: Sequence[TableCell],
     runs: Mapping[str, Sequence[RunFolder]],
-    samples: bytes,
+    samples: figures.Picture,
     title: str,
     *,
     closing: Sequence[str] = (),
+    command: str = "",
 ) -> Path:
     """Writes ``report.html`` and its pictures.
 
@@ -93,32 +100,33 @@ def build_comparison(
       out: Folder to write to.
       entries: The cells.
       runs: The runs of each distortion.
-      samples: PNG of distorted images.
+      samples: Distorted images.
       title: Heading of the page.
       closing: Sections of HTML that come last.
+      command: The command that made the runs.
 
     Returns:
       The path of ``report.html``.
     """
     headings, rows = _matrix(entries)
-    protocol = "\n".join(f"<p>{html.escape(line)}</p>" for line in _protocol(entries))
+    protocol = "\n".join(map(paragraph, [_LEGEND, *_protocol(entries)]))
     sections = [
-        section(
-            "Errors beside the paper's", tables.html_table(headings, rows, [""] * len(headings))
-        ),
-        f"<p>{_LEGEND}</p>\n{protocol}",
+        section("Errors beside the paper's", html_table(headings, rows, [""] * len(headings))),
+        protocol,
         section("Cell by cell", tables.text_table_html(*_rows(entries))),
         section("The sets"),
         html_figure(samples, "Images of each set", _SAMPLES),
         section("Training"),
     ]
-    write_file(out / "distortions.png", samples)
+    write_file(out / "distortions.png", samples.light)
     for name, of_set in runs.items():
         names = run_names([run.result for run in of_set])
         curves = {label: run.metrics for label, run in zip(names, of_set, strict=True)}
-        picture = figures.png(figures.training_curves(curves))
-        write_file(out / f"training_curves_{name}.png", picture)
+        picture = training_picture(curves)
+        write_file(out / f"training_curves_{name}.png", picture.light)
         sections.append(html_figure(picture, f"Training curves, {name}", f"Set {name}. {CURVES}"))
+    all_runs = [run for of_set in runs.values() for run in of_set]
+    sections += time_sections(run_names([run.result for run in all_runs]), all_runs)
     # If a cell has several runs, show the picture of the last one.
     looking = {
         (run.result.distortion, run.result.model, run.result.transform or ""): run.pictures
@@ -127,15 +135,37 @@ def build_comparison(
         if run.pictures and run.pictures.regions
     }
     texts = dict.fromkeys(map(explanation, looking.values())) or [BEFORE_AFTER]
-    paragraphs = "\n".join(f"<p>{text}</p>" for text in texts)
+    paragraphs = "\n".join(map(paragraph, texts))
     sections.append(section("What the spatial transformers do", paragraphs))
     for cell, pictures in looking.items():
-        picture, name = figures.png(figures.before_after(pictures)), " ".join(cell)
-        write_file(out / f"before_after_{name.replace(' ', '_')}.png", picture)
+        picture, name = before_after_picture(pictures), " ".join(cell)
+        write_file(out / f"before_after_{name.replace(' ', '_')}.png", picture.light)
         sections.append(html_figure(picture, f"What is read, {name}", name))
     report = out / "report.html"
-    write_file(report, html_page(title, [*sections, *closing]).encode())
+    page = html_page(title, [*sections, *closing], verdict=_summary(entries), command=command)
+    write_file(report, page.encode())
     return report
+
+
+def _summary(entries: Sequence[TableCell]) -> list[str]:
+    """Sentences on the table: how far it is, how it compares, and the best model of each set."""
+    done = _finished(entries)
+    sentences = []
+    if len(done) < len(entries):
+        sentences.append(f"{len(done)} of {len(entries)} cells are done.")
+    judged = [entry for entry in done if entry.verdict]
+    if judged:
+        counts = {name: sum(e.verdict == name for e in judged) for name in _SIGNS}
+        sentences.append(
+            f"Of {len(judged)} cells, {counts['at or below']} are at or below the paper's error, "
+            f"{counts['within the interval']} reach down to it with their interval, "
+            f"{counts['above']} are above."
+        )
+    for name in dict.fromkeys(entry.distortion for entry in done):
+        of_set = sorted((e for e in done if e.distortion == name), key=lambda entry: entry.mean)
+        best = of_set[0]
+        sentences.append(f"{name}: {best.name} errs least, {best.mean:.2f} %.")
+    return sentences
 
 
 def _rows(entries: Sequence[TableCell]) -> tuple[list[str], list[list[str]]]:

@@ -1,10 +1,11 @@
-"""The still pictures of reports, drawn on the Agg canvas without matplotlib's global state."""
+"""The still pictures of reports, drawn on the Agg canvas, in light and in dark colours."""
 
 import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,14 +19,76 @@ from experiments.report.runs import Pictures, RunFolder, run_names
 from stn_jax import visualize
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+# Those of them that a dark page shows otherwise.
+_ON_DARK = {"#0072b2": "#3d9fe0", "#d55e00": "#ff7f2a", "#009e73": "#26bf94", "#000000": "#e6e6e6"}
 WRONG = "#c62828"
-_GREY = "#666666"
-_OUTSIDE = "#e4e4e4"
+# What pictures for a dark page have other than matplotlib's defaults.
+_DARK = {
+    "figure.facecolor": "#16181c",
+    "savefig.facecolor": "#16181c",
+    "axes.facecolor": "#16181c",
+    "text.color": "#e6e6e6",
+    "axes.labelcolor": "#e6e6e6",
+    "axes.edgecolor": "#6b7280",
+    "xtick.color": "#a8adb5",
+    "ytick.color": "#a8adb5",
+    "grid.color": "#34383f",
+}
 _MAX_COLUMNS = 10
 # Margin around an image as a fraction of its size: room for the region of a square turned by 45
 # degrees.
 MARGIN = 0.22
+
+
+class Picture(NamedTuple):
+    """A picture as PNG files: for a light page and a dark one, each perhaps in a narrow form."""
+
+    light: bytes
+    dark: bytes | None = None
+    narrow: bytes | None = None
+    narrow_dark: bytes | None = None
+
+
+def picture(draw: Callable[[], Figure], narrow: Callable[[], Figure] | None = None) -> Picture:
+    """A picture in the forms that a page chooses from.
+
+    Args:
+      draw: Draws it, in the colours of matplotlib's settings.
+      narrow: Draws it for a page of 390 pixels.
+    """
+    drawn: dict[str, bytes] = {}
+    for suffix, settings in {"": {"grid.color": "#dddddd"}, "_dark": _DARK}.items():
+        with matplotlib.rc_context(settings):
+            drawn[f"light{suffix}"] = png(draw())
+            if narrow is not None:
+                drawn[f"narrow{suffix}"] = png(narrow())
+    return Picture(
+        drawn["light"], drawn["light_dark"], drawn.get("narrow"), drawn.get("narrow_dark")
+    )
+
+
+def is_dark() -> bool:
+    """Whether matplotlib's settings are those of a dark page."""
+    return matplotlib.rcParams["figure.facecolor"] == _DARK["figure.facecolor"]
+
+
+def text_color() -> str:
+    """The colour of text."""
+    return matplotlib.rcParams["text.color"]
+
+
+def wrong_color() -> str:
+    """The colour of what is wrong, readable on the page."""
+    return "#ff8a80" if is_dark() else WRONG
+
+
+def _grey() -> str:
+    return "#a8adb5" if is_dark() else "#666666"
+
+
+def _outside() -> str:
+    return "#2a2e35" if is_dark() else "#e4e4e4"
 
 
 def png(figure: Figure) -> bytes:
@@ -49,14 +112,17 @@ def new_figure(width: float, height: float, *, dpi: int = 120) -> Figure:
     return figure
 
 
-def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+def training_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], *, narrow: bool = False
+) -> Figure:
     """Loss, training and validation error against the step: a colour per run, a line per seed.
 
     Args:
       runs: By name, lines of metrics with ``seed``, ``step`` and ``loss``.
+      narrow: Whether the two stand one above the other.
     """
-    figure = new_figure(10.0, 4.2)
-    loss_axes, error_axes = figure.subplots(1, 2)
+    figure = new_figure(4.4, 6.6) if narrow else new_figure(10.0, 4.2)
+    loss_axes, error_axes = figure.subplots(*((2, 1) if narrow else (1, 2)))
     colors = _colors(list(runs))
     for metrics, color in zip(runs.values(), colors, strict=True):
         for seed in dict.fromkeys(line["seed"] for line in metrics):
@@ -64,39 +130,44 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             training = _series(lines, "train_error")
             validation = _series(lines, "validation_error")
             loss_axes.plot(*_series(lines, "loss"), color=color, linewidth=0.9, alpha=0.8)
-            error_axes.plot(*training, color=color, linewidth=0.9, alpha=0.2)
+            faint = (0.4 if is_dark() else 0.2) if validation[0] else 0.8
+            error_axes.plot(*training, color=color, linewidth=0.9, alpha=faint)
             error_axes.plot(*validation, color=color, linewidth=1.4, marker="o", markersize=3)
     _style(loss_axes, xlabel="step", ylabel="training loss")
     _style(error_axes, xlabel="step", ylabel="error in %")
     loss_axes.set_yscale("log")
     _show_errors(error_axes)
     handles = _lines(colors, runs)
-    kinds = [
-        Line2D([], [], color=_GREY, linewidth=0.9, alpha=0.5, label="training batch"),
-        Line2D([], [], color=_GREY, linewidth=1.4, marker="o", markersize=3, label="validation"),
-    ]
+    kinds = [Line2D([], [], color=_grey(), linewidth=0.9, alpha=0.5, label="training batch")]
+    if any("validation_error" in line for metrics in runs.values() for line in metrics):
+        style = {"linewidth": 1.4, "marker": "o", "markersize": 3}
+        kinds.append(Line2D([], [], color=_grey(), label="validation", **style))
     loss_axes.legend(handles=handles, frameon=False)
     error_axes.legend(handles=kinds, frameon=False)
     return figure
 
 
-def training_stability(runs: Sequence[RunFolder], names: Sequence[str]) -> Figure:
+def training_stability(
+    runs: Sequence[RunFolder], names: Sequence[str], *, narrow: bool = False
+) -> Figure:
     """A column for each run: gradient norms of both networks over errors, against the step.
 
     Runs are of models with a spatial transformer. A line is one seed.
     """
-    figure = new_figure(5.0 * len(runs), 6.4)
+    figure = new_figure((2.4 if narrow else 5.0) * len(runs), 6.4)
     grid = figure.subplots(2, len(runs), squeeze=False, sharex="col", sharey="row")
-    localization, rest, validated, *_ = _COLORS
+    localization, rest, validated, *_ = _colors(COLORS)
     for (norms, errors), run, name in zip(grid.T, runs, names, strict=True):
         for seed, test_error in zip(run.result.seeds, run.result.test_errors, strict=True):
             lines = [line for line in run.metrics if line["seed"] == seed]
             for key, color in (("gradient_rest", rest), ("gradient_localization", localization)):
                 norms.plot(*_series(lines, key), color=color, linewidth=0.8, alpha=0.6)
             training, held_out = (_series(lines, f"{on}_error") for on in ("train", "validation"))
-            errors.plot(*training, color=_GREY, linewidth=0.8, alpha=0.5)
+            errors.plot(*training, color=_grey(), linewidth=0.8, alpha=0.5)
             errors.plot(*held_out, color=validated, linewidth=1.2)
-            errors.plot(run.result.steps, test_error, "k.", clip_on=False, zorder=3)
+            errors.plot(
+                run.result.steps, test_error, ".", color=text_color(), clip_on=False, zorder=3
+            )
         _style(norms, xlabel="", ylabel="")
         _style(errors, xlabel="step", ylabel="")
         norms.set_title(name)
@@ -106,23 +177,26 @@ def training_stability(runs: Sequence[RunFolder], names: Sequence[str]) -> Figur
     grid[1, 0].set_ylabel("error in %")
     kinds = {"localization network": localization, "classifier": rest}
     grid[0, -1].legend(handles=_lines(kinds.values(), kinds), frameon=False)
-    shown = {"training batch": _GREY}
+    shown = {"training batch": _grey()}
     if any(line.get("validation_error") is not None for run in runs for line in run.metrics):
         shown["validation"] = validated
-    dot = Line2D([], [], color="black", marker=".", linestyle="", label="test, at the end")
+    dot = Line2D([], [], color=text_color(), marker=".", linestyle="", label="test, at the end")
     grid[1, -1].legend(handles=[*_lines(shown.values(), shown), dot], frameon=False)
     return figure
 
 
-def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.ndarray) -> Figure:
+def errors_by_angle(
+    names: Sequence[str], angles: Sequence[float], errors: np.ndarray, *, narrow: bool = False
+) -> Figure:
     """Error against the angle of the images: the mean over seeds, and their range.
 
     Args:
       names: Of the models.
       angles: In degrees.
       errors: In percent, ``[models, seeds, angles]``.
+      narrow: Whether it is drawn for a narrow page.
     """
-    figure = new_figure(8.0, 4.4)
+    figure = new_figure(4.4 if narrow else 8.0, 4.4)
     axes = figure.subplots()
     for name, of_model, color in zip(names, errors, _colors(names), strict=True):
         low, high = of_model.min(axis=0), of_model.max(axis=0)
@@ -131,7 +205,7 @@ def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.nd
     _style(axes, xlabel="angle of the test images in degrees", ylabel="test error in %")
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 1.5, 3, 6, 9, 10]))
     _show_errors(axes)
-    figure.legend(frameon=False, loc="outside upper center", ncols=len(names))
+    figure.legend(frameon=False, loc="outside upper center", ncols=1 if narrow else len(names))
     return figure
 
 
@@ -156,12 +230,12 @@ def error_plot(results: Sequence[RunResult], names: Sequence[str] | None = None)
     return figure
 
 
-def before_after(pictures: Pictures) -> Figure:
+def before_after(pictures: Pictures, *, columns: int = _MAX_COLUMNS) -> Figure:
     """Inputs with the region that is read, over what the transformer passes on at the end.
 
-    Of volumes the region, which is one of space, is not drawn.
+    Of volumes the region, which is one of space, is not drawn. Shows at most ``columns`` images.
     """
-    columns = min(len(pictures.labels), _MAX_COLUMNS)
+    columns = min(len(pictures.labels), columns)
     regions = pictures.regions
     figure, inputs, outputs = picture_rows(pictures, columns)
     for k in range(columns):
@@ -175,8 +249,9 @@ def before_after(pictures: Pictures) -> Figure:
     return figure
 
 
-def samples(rows: Mapping[str, np.ndarray]) -> Figure:
+def samples(rows: Mapping[str, np.ndarray], *, columns: int | None = None) -> Figure:
     """A row of uint8 images ``[n, height, width, channels]`` for each name, all at one scale."""
+    rows = {name: images[:columns] for name, images in rows.items()}
     columns = max(map(len, rows.values()))
     sides = [images.shape[1] for images in rows.values()]
     inches = [0.55 * side / min(sides) for side in sides]
@@ -188,7 +263,7 @@ def samples(rows: Mapping[str, np.ndarray]) -> Figure:
         for each, image in zip(axes, images, strict=False):
             each.set_axis_on()
             show_image(each, image)
-        axes[0].set_ylabel(name, color=_GREY, rotation=0, ha="right", va="center")
+        axes[0].set_ylabel(name, color=_grey(), rotation=0, ha="right", va="center")
     return figure
 
 
@@ -199,9 +274,9 @@ def picture_rows(
     number = 0 if pictures.regions is None else pictures.regions.theta.shape[2]
     figure = new_figure(1.1 * columns + 0.3, 1.15 * (1 + number) + 0.35, dpi=dpi)
     inputs, *outputs = figure.subplots(1 + number, columns, squeeze=False)
-    inputs[0].set_ylabel("input", color=_GREY)
+    inputs[0].set_ylabel("input", color=_grey())
     for row, color in zip(outputs, itertools.cycle(visualize.COLORS), strict=False):
-        row[0].set_ylabel("output", color=_GREY if number == 1 else color)
+        row[0].set_ylabel("output", color=_grey() if number == 1 else color)
     return figure, list(inputs), [list(row) for row in outputs]
 
 
@@ -209,7 +284,7 @@ def show_image(axes: Axes, image: np.ndarray, *, margin: float = 0.0) -> AxesIma
     """Shows a uint8 image ``[height, width, channels]``, with a margin in units of its size."""
     height, width = image.shape[:2]
     shown = axes.imshow(displayable(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set(xticks=[], yticks=[], facecolor=_OUTSIDE)
+    axes.set(xticks=[], yticks=[], facecolor=_outside())
     axes.set_xlim(-0.5 - margin * width, width - 0.5 + margin * width)
     axes.set_ylim(height - 0.5 + margin * height, -0.5 - margin * height)
     axes.spines[:].set_visible(False)
@@ -242,7 +317,7 @@ def displayable(image: np.ndarray) -> np.ndarray:
 def show_prediction(axes: Axes, pictures: Pictures, snapshot: int, image: int) -> None:
     """Writes the true and the predicted class over an image, in red where they differ."""
     label, prediction = pictures.labels[image], pictures.predictions[snapshot, image]
-    color = "black" if label == prediction else WRONG
+    color = text_color() if label == prediction else wrong_color()
     axes.set_title(f"{label} → {prediction}", color=color, fontsize=10)
 
 
@@ -253,7 +328,8 @@ def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], li
 
 
 def _colors(runs: Sequence[object]) -> list[str]:
-    return [_COLORS[index % len(_COLORS)] for index in range(len(runs))]
+    colors = [COLORS[index % len(COLORS)] for index in range(len(runs))]
+    return [_ON_DARK.get(color, color) for color in colors] if is_dark() else colors
 
 
 def _lines(colors: Iterable[str], names: Iterable[str]) -> list[Line2D]:
@@ -272,7 +348,7 @@ def _show_errors(axes: Axes) -> None:
 
 def _style(axes: Axes, *, xlabel: str, ylabel: str) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.grid(linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))

@@ -1,43 +1,42 @@
 """One self-contained HTML page, and the picture files beside it."""
 
-import base64
-import html
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.engine.files import write_atomically
-from experiments.report import animation, figures, tables
+from experiments.report import animation, figures, tables, verdicts
+from experiments.report.markup import (
+    Dots,
+    dot_chart,
+    heading,
+    html_figure,
+    html_list,
+    html_page,
+    paragraph,
+    section,
+    share_chart,
+)
 from experiments.report.records import RunResult
-from experiments.report.runs import Pictures, read_run, run_names
-
-_STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem 1rem 4rem; background: #fff; color: #1c1c1c;
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { line-height: 1.2; font-size: 1.8rem; margin: 1rem 0; }
-h2 { line-height: 1.25; font-size: 1.3rem; margin: 2.5rem 0 .5rem; }
-h3 { font-size: 1.05rem; margin: 1.5rem 0 .3rem; }
-p, li { max-width: 46rem; }
-figure { margin: 1rem 0; }
-.scroll { overflow-x: auto; }
-img { display: block; height: auto; min-width: 36rem; max-width: max(100%, 36rem); }
-figcaption { color: #555; font-size: .92rem; margin-top: .4rem; max-width: 46rem; }
-table { border-collapse: collapse; font-size: .92rem; }
-th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd; text-align: left;
-  vertical-align: top; }
-th { border-bottom: 2px solid #999; white-space: nowrap; }
-td { font-variant-numeric: tabular-nums; }
-th.number, td.number { text-align: right; white-space: nowrap; }
-"""
+from experiments.report.runs import Pictures, RunFolder, read_run, run_names
 
 CURVES = (
-    "Left: the loss of the training batches, on a logarithmic scale. Right: the error in percent, "
-    "faint for training batches, with dots for validation; the scale is logarithmic above 1 %. "
+    "The loss of the training batches, on a logarithmic scale; and the error in percent of "
+    "training batches and, with dots, of validation, on a scale that is logarithmic above 1 %. "
     "One colour is one run, one line is one seed."
 )
-_ERRORS = "A dot is the mean over the seeds, the bar its 95 % interval, a ring one seed."
+_ERRORS = (
+    "Test error in percent: a dot is the mean over the seeds, the bar its 95 % interval, a ring "
+    "one seed."
+)
+_TIMES = (
+    "The time of the trainings of each run. What the first line of metrics of a training took "
+    "longer than its others is counted as start and compilation; measuring held-out images counts "
+    "as steps."
+)
+_NARROW_COLUMNS = 5
 _PLAIN = (
     "Test images as the network sees them, with the true class → the class that it predicts at "
     "the end of training; wrong predictions are red. This model has no spatial transformer."
@@ -69,6 +68,8 @@ def build_report(
     *,
     names: Sequence[str] | None = None,
     opening: Sequence[str] = (),
+    verdict: Sequence[str] = (),
+    command: str = "",
 ) -> Path:
     """Writes the report of some finished runs.
 
@@ -83,6 +84,8 @@ def build_report(
       title: Heading of the page.
       names: Names of the runs; by default their models, and the settings in which they differ.
       opening: Sections of HTML that come first.
+      verdict: Sentences at the top; by default they compare the runs' test errors.
+      command: The command that made the runs.
 
     Returns:
       The path of ``report.html``.
@@ -98,22 +101,29 @@ def build_report(
     read = [read_run(Path(folder)) for folder in runs]
     results = [run.result for run in read]
     named, names = names, run_names(results) if names is None else names
+    logged = {name: run.metrics for name, run in zip(names, read, strict=True)}
+    curves = training_picture(logged)
     files = {
-        "training_curves.png": figures.png(
-            figures.training_curves(
-                {name: run.metrics for name, run in zip(names, read, strict=True)}
-            )
-        ),
+        "training_curves.png": curves.light,
         "errors.png": figures.png(figures.error_plot(results, names)),
     }
+    dots = [
+        Dots(name, result.mean, result.interval, result.test_errors)
+        for name, result in zip(names, results, strict=True)
+    ]
+    found = verdicts.diagnoses(names, read)
     sections = [
         *opening,
-        section("Test errors", tables.error_table_html(results, named)),
-        html_figure(files["errors.png"], "Dot plot of the test errors", _ERRORS),
+        section("Test errors", dot_chart(dots, "%", _ERRORS)),
+        tables.error_table_html(results, named),
         section("How they were measured", _protocols(names, results)),
         section("Training"),
-        html_figure(files["training_curves.png"], "Loss and error during training", CURVES),
+        html_figure(curves, "Loss and error during training", CURVES),
     ]
+    if found:
+        body = tables.text_table_html(*verdicts.diagnosis_table(found))
+        sections.append(section("What diagnose says of the spatial transformers", body))
+    sections += time_sections(names, read)
     followed = [
         (name, run, run.pictures) for name, run in zip(names, read, strict=True) if run.pictures
     ]
@@ -121,22 +131,24 @@ def build_report(
     if followed:
         sections.append(section("What the networks see"))
     for name, run, pictures in followed:
-        sections.append(f"<h3>{html.escape(name)}</h3>")
-        picture = figures.png(figures.before_after(pictures))
-        files[_file_name("before_after", name, ".png", alone=len(followed) == 1)] = picture
+        sections.append(heading(name))
+        picture = before_after_picture(pictures)
+        files[_file_name("before_after", name, ".png", alone=len(followed) == 1)] = picture.light
         sections.append(html_figure(picture, f"Test images, {name}", explanation(pictures)))
         if pictures.regions:
-            picture = animation.theta_animation(pictures, total_steps=run.result.steps)
-            files[_file_name("theta", name, ".gif", alone=len(animated) == 1)] = picture
-            sections.append(html_figure(picture, f"Regions during training, {name}", _ANIMATION))
+            gif = animation.theta_animation(pictures, total_steps=run.result.steps)
+            files[_file_name("theta", name, ".gif", alone=len(animated) == 1)] = gif
+            sections.append(html_figure(gif, f"Regions during training, {name}", _ANIMATION))
     settings = tables.settings_table_html(names, [run.config for run in read])
     sections.append(section("Settings", settings))
 
     out.mkdir(parents=True, exist_ok=True)
     for file_name, content in files.items():
         write_file(out / file_name, content)
+    sentences = [*(verdict or verdicts.of_runs(names, results)), *verdicts.of_diagnoses(found)]
     report = out / "report.html"
-    write_file(report, html_page(title, sections).encode())
+    page = html_page(title, sections, verdict=sentences, command=command)
+    write_file(report, page.encode())
     return report
 
 
@@ -146,6 +158,9 @@ def build_page(
     sections: Sequence[str],
     metrics: Mapping[str, Sequence[Mapping[str, Any]]] | None,
     settings: Mapping[str, Any],
+    *,
+    verdict: Sequence[str] = (),
+    command: str = "",
 ) -> Path:
     """Writes the report of an experiment: report.html and, with metrics, training_curves.png.
 
@@ -155,20 +170,50 @@ def build_page(
       sections: HTML that comes first.
       metrics: The lines of metrics of each training, by name; ``None`` draws no curves.
       settings: Of the experiment.
+      verdict: Sentences at the top.
+      command: The command that made it.
 
     Returns:
       The path of ``report.html``.
     """
     last = []
     if metrics is not None:
-        curves = figures.png(figures.training_curves(metrics))
-        write_file(out / "training_curves.png", curves)
+        curves = training_picture(metrics)
+        write_file(out / "training_curves.png", curves.light)
         picture = html_figure(curves, "Loss and error during training", CURVES)
         last.append(section("Training", picture))
     last.append(section("Settings", tables.settings_table_html(["value"], [settings])))
     report = out / "report.html"
-    write_file(report, html_page(title, [*sections, *last]).encode())
+    page = html_page(title, [*sections, *last], verdict=verdict, command=command)
+    write_file(report, page.encode())
     return report
+
+
+def training_picture(logged: Mapping[str, Sequence[Mapping[str, Any]]]) -> figures.Picture:
+    """The curves of some trainings, for pages of both widths."""
+    draw = functools.partial(figures.training_curves, logged)
+    return figures.picture(draw, functools.partial(draw, narrow=True))
+
+
+def before_after_picture(pictures: Pictures) -> figures.Picture:
+    """What a model sees, for pages of both widths."""
+    draw = functools.partial(figures.before_after, pictures)
+    return figures.picture(draw, functools.partial(draw, columns=_NARROW_COLUMNS))
+
+
+def time_sections(names: Sequence[str], runs: Sequence[RunFolder]) -> list[str]:
+    """A section on where the time of the runs went, if their metrics tell it."""
+    spent = {name: verdicts.time_spent(run) for name, run in zip(names, runs, strict=True)}
+    known = {name: parts for name, parts in spent.items() if parts}
+    if not known:
+        return []
+    chart = share_chart(
+        {name: {k: v / 60 for k, v in parts.items()} for name, parts in known.items()},
+        "min",
+        _TIMES,
+    )
+    table = tables.text_table_html(*verdicts.time_table(known, dict(zip(names, runs, strict=True))))
+    return [section("Where the time went", chart), table]
 
 
 def explanation(pictures: Pictures) -> str:
@@ -178,52 +223,12 @@ def explanation(pictures: Pictures) -> str:
     return BEFORE_AFTER if pictures.regions.transform.ndim == 2 else _VOLUMES
 
 
-def html_page(title: str, sections: Sequence[str]) -> str:
-    """A page with its style."""
-    heading = html.escape(title)
-    body = "\n".join(sections)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{heading}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{heading}</h1>
-{body}
-</body>
-</html>
-"""
-
-
-def section(heading: str, body: str = "") -> str:
-    """A heading and its text."""
-    return f"<h2>{html.escape(heading)}</h2>\n{body}"
-
-
-def html_figure(image: bytes, alternative: str, explanation: str) -> str:
-    """A picture inside the page, with its explanation."""
-    kind = "gif" if image.startswith(b"GIF") else "png"
-    data = base64.b64encode(image).decode()
-    return (
-        f'<figure><div class="scroll"><img alt="{html.escape(alternative)}" '
-        f'src="data:image/{kind};base64,{data}"></div>\n'
-        f"<figcaption>{html.escape(explanation)}</figcaption></figure>"
-    )
-
-
 def _protocols(names: Sequence[str], results: Sequence[RunResult]) -> str:
     """The data, training and test of the runs; one paragraph if they are the same for all."""
-    protocols = [html.escape(_protocol(result)) for result in results]
+    protocols = list(map(_protocol, results))
     if len(set(protocols)) == 1:
-        return f"<p>{protocols[0]}</p>"
-    items = [
-        f"<li><strong>{html.escape(name)}</strong>: {protocol}</li>"
-        for name, protocol in zip(names, protocols, strict=True)
-    ]
-    return "<ul>\n" + "\n".join(items) + "\n</ul>"
+        return paragraph(protocols[0])
+    return html_list(list(zip(names, protocols, strict=True)))
 
 
 def _protocol(result: RunResult) -> str:
@@ -232,7 +237,7 @@ def _protocol(result: RunResult) -> str:
         f"Data: {result.dataset}, distortion {result.distortion}. Training: "
         f"{result.steps:,} steps of {result.batch_size} images for each of the seeds "
         f"{seeds}. Test: {result.test_images:,} images; the error is the percentage of wrong "
-        f"classes, its mean is over the seeds. Interval (95 %): {result.interval_method}. "
+        f"classes, its mean is over the seeds. Interval: {result.interval_method}. "
         f"Run with {tables.made_with(result.versions, result.device)}."
     )
 

@@ -1,9 +1,9 @@
 """Tables as plain text and as HTML: of errors, and of settings."""
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.report.markup import html_table
 from experiments.report.records import RunResult
 
 _NONE = "–"
@@ -20,6 +20,10 @@ _WORDS = (
     "class",
     "taken for",
     "crop of",
+    "finding",
+    "evidence",
+    "meaning",
+    "what to try",
 )
 
 
@@ -73,25 +77,6 @@ def settings_table_html(names: Sequence[str], configs: Sequence[Mapping[str, Any
         for key in keys
     ]
     return html_table(["setting", *names], rows, [""] * (len(names) + 1))
-
-
-def html_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str]
-) -> str:
-    """An HTML table of plain text; ``classes`` holds a CSS class for each column."""
-
-    def row(tag: str, cells: Sequence[str]) -> str:
-        inner = "".join(
-            f'<{tag} class="{css}">{html.escape(cell)}</{tag}>'
-            for css, cell in zip(classes, cells, strict=True)
-        )
-        return f"<tr>{inner}</tr>"
-
-    body = "\n".join(row("td", cells) for cells in rows)
-    return (
-        f'<div class="scroll"><table>\n<thead>{row("th", headings)}</thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
 
 
 def made_with(versions: Mapping[str, str], device: str) -> str:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from experiments.classification.config import Run, Training
 from experiments.classification.run import execute, load_dataset
-from experiments.engine import prepare_folders, run_command
+from experiments.engine import command_of, prepare_folders, run_command
 from experiments.engine.files import environment, write_json
 from experiments.engine.options import Launch, OutputFolder
 from experiments.stability.report import StabilityResult, build_page, findings, summary, table
+
+_PROGRAM = "python -m experiments.stability"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class Arguments(Training, Launch, OutputFolder):
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
-    return run_command("python -m experiments.stability", Arguments, _compare, command_line)
+    return run_command(_PROGRAM, Arguments, _compare, command_line)
 
 
 def _compare(arguments: Arguments) -> None:
@@ -87,7 +89,10 @@ def _compare(arguments: Arguments) -> None:
     )
     write_json(arguments.out / "stability.json", result.to_json())
     print(table(result.rows))
-    report = build_page(arguments.out, {recipe: folder for recipe, (_, folder) in runs.items()})
+    folders = {recipe: folder for recipe, (_, folder) in runs.items()}
+    report = build_page(
+        arguments.out, folders, result.rows, command=command_of(_PROGRAM, arguments)
+    )
     print(f"report: {report}")
 
 

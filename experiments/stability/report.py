@@ -1,13 +1,15 @@
 """The result of the experiment on stability, and its report."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.engine.records import Record, Result
 from experiments.report import build_report, figures, text_table
-from experiments.report.page import html_figure, section, write_file
+from experiments.report.markup import html_figure, section
+from experiments.report.page import write_file
 from experiments.report.runs import read_run
 from stn_jax import nn as stnn
 
@@ -105,11 +107,24 @@ def table(rows: Sequence[RecipeResult]) -> str:
     return "\n".join([text_table(headings, cells), *failures])
 
 
-def build_page(out: Path, folders: Mapping[str, Path]) -> Path:
+def build_page(
+    out: Path, folders: Mapping[str, Path], rows: Sequence[RecipeResult], *, command: str = ""
+) -> Path:
     """Writes the report and its figure, from the run of each recipe; returns its path."""
     recipes, runs = list(folders), [read_run(folder) for folder in folders.values()]
-    picture = figures.png(figures.training_stability(runs, recipes))
-    write_file(out / "training_stability.png", picture)
+    picture = figures.picture(
+        functools.partial(figures.training_stability, runs, recipes),
+        functools.partial(figures.training_stability, runs, recipes, narrow=True),
+    )
+    write_file(out / "training_stability.png", picture.light)
     opening = [section("Gradients and errors", html_figure(picture, "Training stability", _CURVES))]
     title = "Stability of training"
-    return build_report(out, list(folders.values()), title, names=recipes, opening=opening)
+    verdict = [
+        f"{row.recipe}: {row.failed} of {row.seeds} seeds end with faulty maps; mean test error "
+        f"{row.mean:.2f} %, worst {row.worst:.2f} %."
+        for row in rows
+    ]
+    options = {"names": recipes, "opening": opening}
+    return build_report(
+        out, list(folders.values()), title, **options, verdict=verdict, command=command
+    )

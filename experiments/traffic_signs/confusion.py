@@ -12,7 +12,7 @@ from experiments.classification.run import build_classifier
 from experiments.classification.step import predictions
 from experiments.data.sources import Dataset
 from experiments.engine.files import write_json
-from experiments.report.page import section
+from experiments.report.markup import heading, section
 from experiments.report.tables import text_table, text_table_html
 
 # Number of classes in the table of the worst ones.
@@ -64,5 +64,5 @@ def report_confusions(
         print(f"{name}: classes misread most often, all seeds together")
         print(text_table(_HEADINGS, rows))
     return [section("Classes misread most often, all seeds together")] + [
-        f"<h3>{name}</h3>\n{text_table_html(_HEADINGS, rows)}" for name, rows in tables.items()
+        f"{heading(name)}\n{text_table_html(_HEADINGS, rows)}" for name, rows in tables.items()
     ]
