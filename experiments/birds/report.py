@@ -134,8 +134,9 @@ def build_birds(
         ]
     said = ", ".join(f"{row.model} {row.accuracy:.1f} %" for row in result.rows)
     verdict = [f"Birds classified correctly: {said}."]
-    options = {"verdict": verdict, "command": command}
-    return build_page(out, "Birds", sections, logged, result.settings, **options)
+    return build_page(
+        out, "Birds", sections, logged, result.settings, verdict=verdict, command=command
+    )
 
 
 def _read(transform: stn.Transform, pictured: Pictured) -> np.ndarray:

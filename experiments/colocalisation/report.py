@@ -136,8 +136,10 @@ def build_detections(
             html_figure(moving, f"Boxes during training, set {name}", _MOVING),
         ]
     said = ", ".join(f"set {row.set} {row.mean:.1f} %" for row in result.sets)
-    options = {"verdict": [f"Digits found: {said}."], "command": command}
-    return build_page(out, "Co-localisation", sections, None, result.settings, **options)
+    verdict = [f"Digits found: {said}."]
+    return build_page(
+        out, "Co-localisation", sections, None, result.settings, verdict=verdict, command=command
+    )
 
 
 def table(result: ColocalisationResult) -> tuple[list[str], list[list[str]]]:

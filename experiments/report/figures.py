@@ -24,7 +24,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 _ON_DARK = {"#0072b2": "#3d9fe0", "#d55e00": "#ff7f2a", "#009e73": "#26bf94", "#000000": "#e6e6e6"}
 WRONG = "#c62828"
 # What pictures for a dark page have other than matplotlib's defaults.
-_DARK = {
+_DARK: Any = {
     "figure.facecolor": "#16181c",
     "savefig.facecolor": "#16181c",
     "axes.facecolor": "#16181c",
@@ -58,7 +58,8 @@ def picture(draw: Callable[[], Figure], narrow: Callable[[], Figure] | None = No
       narrow: Draws it for a page of 390 pixels.
     """
     drawn: dict[str, bytes] = {}
-    for suffix, settings in {"": {"grid.color": "#dddddd"}, "_dark": _DARK}.items():
+    light: Any = {"grid.color": "#dddddd"}
+    for suffix, settings in {"": light, "_dark": _DARK}.items():
         with matplotlib.rc_context(settings):
             drawn[f"light{suffix}"] = png(draw())
             if narrow is not None:
@@ -140,7 +141,7 @@ def training_curves(
     handles = _lines(colors, runs)
     kinds = [Line2D([], [], color=_grey(), linewidth=0.9, alpha=0.5, label="training batch")]
     if any("validation_error" in line for metrics in runs.values() for line in metrics):
-        style = {"linewidth": 1.4, "marker": "o", "markersize": 3}
+        style: dict[str, Any] = {"linewidth": 1.4, "marker": "o", "markersize": 3}
         kinds.append(Line2D([], [], color=_grey(), label="validation", **style))
     loss_axes.legend(handles=handles, frameon=False)
     error_axes.legend(handles=kinds, frameon=False)
