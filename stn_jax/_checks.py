@@ -113,10 +113,10 @@ def matrix_remedy(array: Array, ndim: int) -> str:
         return "Batch with jax.vmap."
     if array.shape == (ndim + 1, ndim + 1):
         return f"Leave out its last row, matrix[:{ndim}], if that is (0, …, 0, 1)."
-    if array.shape in ((2, 3), (3, 4)):
-        axes = "(height, width)" if len(array) == 2 else "(depth, height, width)"
+    if array.ndim == 2 and array.shape[1] in (3, 4):
+        axes = "(height, width)" if array.shape[1] == 3 else "(depth, height, width)"
         return f"A matrix of this shape goes with shapes {axes}, without batch and channels."
-    return f"Reshape it, matrix.reshape({ndim}, {ndim + 1}), if it is flat."
+    return f"If it is flat, reshape it, matrix.reshape({ndim}, {ndim + 1})."
 
 
 # Other libraries' names of modes, and ours.
