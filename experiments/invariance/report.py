@@ -81,7 +81,7 @@ def build_page(
     names = [model.name for model in result.models]
     errors = np.array(result.errors)
     draw = functools.partial(figures.errors_by_angle, names, result.angles, errors)
-    picture = figures.picture(draw, functools.partial(draw, narrow=True))
+    picture = figures.picture(draw, lambda: figures.resized(draw(), 4.4))
     write_file(out / "invariance.png", picture.light)
     opening = [
         section("Error against angle", html_figure(picture, "Test error by angle", _CURVES)),

@@ -58,8 +58,7 @@ def picture(draw: Callable[[], Figure], narrow: Callable[[], Figure] | None = No
       narrow: Draws it for a page of 390 pixels.
     """
     drawn: dict[str, bytes] = {}
-    light: Any = {"grid.color": "#dddddd"}
-    for suffix, settings in {"": light, "_dark": _DARK}.items():
+    for suffix, settings in {"": {}, "_dark": _DARK}.items():
         with matplotlib.rc_context(settings):
             drawn[f"light{suffix}"] = png(draw())
             if narrow is not None:
@@ -67,6 +66,16 @@ def picture(draw: Callable[[], Figure], narrow: Callable[[], Figure] | None = No
     return Picture(
         drawn["light"], drawn["light_dark"], drawn.get("narrow"), drawn.get("narrow_dark")
     )
+
+
+def resized(figure: Figure, width: float) -> Figure:
+    """The figure in another width, in inches, with its legend in one column."""
+    figure.set_size_inches(width, figure.get_figheight())
+    for legend in list(figure.legends):
+        handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+        legend.remove()
+        figure.legend(handles, labels, frameon=False, loc="outside upper center")
+    return figure
 
 
 def is_dark() -> bool:
@@ -186,18 +195,15 @@ def training_stability(
     return figure
 
 
-def errors_by_angle(
-    names: Sequence[str], angles: Sequence[float], errors: np.ndarray, *, narrow: bool = False
-) -> Figure:
+def errors_by_angle(names: Sequence[str], angles: Sequence[float], errors: np.ndarray) -> Figure:
     """Error against the angle of the images: the mean over seeds, and their range.
 
     Args:
       names: Of the models.
       angles: In degrees.
       errors: In percent, ``[models, seeds, angles]``.
-      narrow: Whether it is drawn for a narrow page.
     """
-    figure = new_figure(4.4 if narrow else 8.0, 4.4)
+    figure = new_figure(8.0, 4.4)
     axes = figure.subplots()
     for name, of_model, color in zip(names, errors, _colors(names), strict=True):
         low, high = of_model.min(axis=0), of_model.max(axis=0)
@@ -206,7 +212,7 @@ def errors_by_angle(
     _style(axes, xlabel="angle of the test images in degrees", ylabel="test error in %")
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 1.5, 3, 6, 9, 10]))
     _show_errors(axes)
-    figure.legend(frameon=False, loc="outside upper center", ncols=1 if narrow else len(names))
+    figure.legend(frameon=False, loc="outside upper center", ncols=len(names))
     return figure
 
 
@@ -231,12 +237,12 @@ def error_plot(results: Sequence[RunResult], names: Sequence[str] | None = None)
     return figure
 
 
-def before_after(pictures: Pictures, *, columns: int = _MAX_COLUMNS) -> Figure:
+def before_after(pictures: Pictures) -> Figure:
     """Inputs with the region that is read, over what the transformer passes on at the end.
 
-    Of volumes the region, which is one of space, is not drawn. Shows at most ``columns`` images.
+    Of volumes the region, which is one of space, is not drawn.
     """
-    columns = min(len(pictures.labels), columns)
+    columns = min(len(pictures.labels), _MAX_COLUMNS)
     regions = pictures.regions
     figure, inputs, outputs = picture_rows(pictures, columns)
     for k in range(columns):
@@ -349,7 +355,7 @@ def _show_errors(axes: Axes) -> None:
 
 def _style(axes: Axes, *, xlabel: str, ylabel: str) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(linewidth=0.6)
+    axes.grid(color=_DARK["grid.color"] if is_dark() else "#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))

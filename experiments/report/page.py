@@ -197,8 +197,10 @@ def training_picture(logged: Mapping[str, Sequence[Mapping[str, Any]]]) -> figur
 
 def before_after_picture(pictures: Pictures) -> figures.Picture:
     """What a model sees, for pages of both widths."""
-    draw = functools.partial(figures.before_after, pictures)
-    return figures.picture(draw, functools.partial(draw, columns=_NARROW_COLUMNS))
+    return figures.picture(
+        lambda: figures.before_after(pictures),
+        lambda: figures.before_after(pictures.first(_NARROW_COLUMNS)),
+    )
 
 
 def time_sections(names: Sequence[str], runs: Sequence[RunFolder]) -> list[str]:

@@ -52,6 +52,21 @@ class Pictures:
     predictions: np.ndarray
     regions: Regions | None
 
+    def first(self, number: int) -> "Pictures":
+        """The first images."""
+        regions = self.regions
+        if regions is not None:
+            regions = dataclasses.replace(
+                regions, theta=regions.theta[:, :number], outputs=regions.outputs[:, :number]
+            )
+        return dataclasses.replace(
+            self,
+            inputs=self.inputs[:number],
+            labels=self.labels[:number],
+            predictions=self.predictions[:, :number],
+            regions=regions,
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class RunFolder:
