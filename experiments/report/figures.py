@@ -72,7 +72,8 @@ def resized(figure: Figure, width: float) -> Figure:
     """The figure in another width, in inches, with its legend in one column."""
     figure.set_size_inches(width, figure.get_figheight())
     for legend in list(figure.legends):
-        handles, labels = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+        handles: list[Any] = list(legend.legend_handles)
+        labels = [text.get_text() for text in legend.get_texts()]
         legend.remove()
         figure.legend(handles, labels, frameon=False, loc="outside upper center")
     return figure
