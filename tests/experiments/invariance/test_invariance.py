@@ -137,7 +137,7 @@ def test_what_the_command_leaves(finished):
         expected = 100 * saved["wrong"].mean(axis=(1, 2))
     np.testing.assert_allclose(np.array(record["errors"])[0, :, 1], expected)
     page = (finished / "report.html").read_text()
-    assert all(f'<td class="">{name}</td>' in page for name in NAMES)
+    assert all(f'data-label="model">{name}</td>' in page for name in NAMES)
     assert (finished / "invariance.png").read_bytes().startswith(b"\x89PNG")
 
 
