@@ -84,6 +84,34 @@ def comparison_markdown(entries: Sequence[TableCell]) -> str:
     return "\n\n".join([table, _LEGEND, *_protocol(entries)])
 
 
+def in_words(entries: Sequence[TableCell]) -> list[str]:
+    """Sentences on the table: how far it is, how it compares, and the best model of each set."""
+    done = _finished(entries)
+    sentences = []
+    if len(done) < len(entries):
+        sentences.append(f"{len(done)} of {len(entries)} cells are done.")
+    judged = [entry for entry in done if entry.verdict]
+    if judged:
+        counts = {name: sum(e.verdict == name for e in judged) for name in _SIGNS}
+        sentences.append(
+            f"Beside the paper's errors, of {len(judged)} cells: {counts['at or below']} at or below, "
+            f"{counts['within the interval']} above but with an interval that reaches down to it, "
+            f"{counts['above']} above."
+        )
+    for name in dict.fromkeys(entry.distortion for entry in done):
+        best, *others = sorted(
+            (entry for entry in done if entry.distortion == name), key=lambda entry: entry.mean
+        )
+        if not others:
+            continue
+        near = [other.name for other in others if other.interval[0] <= best.interval[1]]
+        sentences.append(
+            f"{name}: {best.name} errs least, {best.mean:.2f} %"
+            + (f"; the 95 % intervals of {', '.join(near)} overlap its own." if near else ".")
+        )
+    return sentences
+
+
 def build_comparison(
     out: Path,
     entries: Sequence[TableCell],
@@ -142,30 +170,9 @@ def build_comparison(
         write_file(out / f"before_after_{name.replace(' ', '_')}.png", picture.light)
         sections.append(html_figure(picture, f"What is read, {name}", name))
     report = out / "report.html"
-    page = html_page(title, [*sections, *closing], verdict=_summary(entries), command=command)
+    page = html_page(title, [*sections, *closing], verdict=in_words(entries), command=command)
     write_file(report, page.encode())
     return report
-
-
-def _summary(entries: Sequence[TableCell]) -> list[str]:
-    """Sentences on the table: how far it is, how it compares, and the best model of each set."""
-    done = _finished(entries)
-    sentences = []
-    if len(done) < len(entries):
-        sentences.append(f"{len(done)} of {len(entries)} cells are done.")
-    judged = [entry for entry in done if entry.verdict]
-    if judged:
-        counts = {name: sum(e.verdict == name for e in judged) for name in _SIGNS}
-        sentences.append(
-            f"Of {len(judged)} cells, {counts['at or below']} are at or below the paper's error, "
-            f"{counts['within the interval']} reach down to it with their interval, "
-            f"{counts['above']} are above."
-        )
-    for name in dict.fromkeys(entry.distortion for entry in done):
-        of_set = sorted((e for e in done if e.distortion == name), key=lambda entry: entry.mean)
-        best = of_set[0]
-        sentences.append(f"{name}: {best.name} errs least, {best.mean:.2f} %.")
-    return sentences
 
 
 def _rows(entries: Sequence[TableCell]) -> tuple[list[str], list[list[str]]]:

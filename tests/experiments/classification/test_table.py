@@ -23,6 +23,7 @@ from experiments.distorted_mnist.published import PAPER
 from experiments.engine import intervals
 from experiments.engine.metrics import MetricsLog
 from experiments.report import comparison_markdown, comparison_text, order, verdict
+from experiments.report.comparison import in_words
 from experiments.report.records import TableCell, TableEntry
 
 # These run whole commands with trainings.
@@ -294,6 +295,20 @@ def test_the_order_of_models_is_held_against_the_paper_s():
     assert "of 5 pairs" in text
     assert "4 stand the same way; not so R: st-cnn affine 1.55" in text
     assert order([dataclasses.replace(cells[0], verdict=None), cells[1]]) == (0, [])
+
+
+def test_table_in_words():
+    assert in_words(ENTRIES) == [
+        "3 of 4 cells are done.",
+        "Beside the paper's errors, of 3 cells: 1 at or below, 1 above but with an interval that "
+        "reaches down to it, 1 above.",
+        "R: st-cnn affine errs least, 0.70 %.",
+    ]
+    near = [*ENTRIES[:2], entry("R", "fcn", None, 0.8, None, [0.6, 1.0])]
+    assert in_words(near)[-1] == (
+        "R: st-cnn affine errs least, 0.70 %; the 95 % intervals of fcn overlap its own."
+    )
+    assert in_words([ENTRIES[3]]) == ["0 of 1 cells are done."]
 
 
 def test_table_as_markdown():
