@@ -94,7 +94,8 @@ def in_words(entries: Sequence[TableCell]) -> list[str]:
     if judged:
         counts = {name: sum(e.verdict == name for e in judged) for name in _SIGNS}
         sentences.append(
-            f"Beside the paper's errors, of {len(judged)} cells: {counts['at or below']} at or below, "
+            f"Beside the paper's errors, of {len(judged)} cells: "
+            f"{counts['at or below']} at or below, "
             f"{counts['within the interval']} above but with an interval that reaches down to it, "
             f"{counts['above']} above."
         )
