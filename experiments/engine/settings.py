@@ -265,9 +265,9 @@ def _check_same(saved: Mapping[str, Any], arguments: Any, out: Path) -> None:
 
 def _order_help(kind: type[Any]) -> None:
     """Puts the options that the command names first at the start, those of the launch last."""
-    fields = kind.__dataclass_fields__
-    launch = {field.name for field in dataclasses.fields(Launch)} - set(kind.FIRST)
-    first = [name for name in kind.FIRST if name in fields]
+    fields, foremost = kind.__dataclass_fields__, getattr(kind, "FIRST", ())
+    launch = {field.name for field in dataclasses.fields(Launch)} - set(foremost)
+    first = [name for name in foremost if name in fields]
     middle = [name for name in fields if name not in launch and name not in first]
     # The parser lists options in this order; all of them are keyword-only.
     kind.__dataclass_fields__ = {
