@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.report import figures, tables
+from experiments.report import figures, tables, verdicts
 from experiments.report.markup import (
     html_figure,
     html_page,
@@ -108,7 +108,7 @@ def in_words(entries: Sequence[TableCell]) -> list[str]:
         near = [other.name for other in others if other.interval[0] <= best.interval[1]]
         sentences.append(
             f"{name}: {best.name} errs least, {best.mean:.2f} %"
-            + (f"; the 95 % intervals of {', '.join(near)} overlap its own." if near else ".")
+            + (f"; its 95 % interval overlaps that of {', '.join(near)}." if near else ".")
         )
     return sentences
 
@@ -155,7 +155,13 @@ def build_comparison(
         write_file(out / f"training_curves_{name}.png", picture.light)
         sections.append(html_figure(picture, f"Training curves, {name}", f"Set {name}. {CURVES}"))
     all_runs = [run for of_set in runs.values() for run in of_set]
-    sections += time_sections(run_names([run.result for run in all_runs]), all_runs)
+    all_names = run_names([run.result for run in all_runs])
+    found = verdicts.diagnoses(all_names, all_runs)
+    wrong = [each for each in found if each.findings]
+    if wrong:
+        table = tables.text_table_html(*verdicts.diagnosis_table(wrong))
+        sections.append(section("What diagnose says of the spatial transformers", table))
+    sections += time_sections(all_names, all_runs)
     # If a cell has several runs, show the picture of the last one.
     looking = {
         (run.result.distortion, run.result.model, run.result.transform or ""): run.pictures
@@ -171,7 +177,8 @@ def build_comparison(
         write_file(out / f"before_after_{name.replace(' ', '_')}.png", picture.light)
         sections.append(html_figure(picture, f"What is read, {name}", name))
     report = out / "report.html"
-    page = html_page(title, [*sections, *closing], verdict=in_words(entries), command=command)
+    said = [*in_words(entries), *verdicts.of_diagnoses(found)]
+    page = html_page(title, [*sections, *closing], verdict=said, command=command)
     write_file(report, page.encode())
     return report
 

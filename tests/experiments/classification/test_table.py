@@ -306,7 +306,7 @@ def test_table_in_words():
     ]
     near = [*ENTRIES[:2], entry("R", "fcn", None, 0.8, None, [0.6, 1.0])]
     assert in_words(near)[-1] == (
-        "R: st-cnn affine errs least, 0.70 %; the 95 % intervals of fcn overlap its own."
+        "R: st-cnn affine errs least, 0.70 %; its 95 % interval overlaps that of fcn."
     )
     assert in_words([ENTRIES[3]]) == ["0 of 1 cells are done."]
 
