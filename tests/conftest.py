@@ -14,8 +14,8 @@ from conformance import (  # noqa: F401
     pytest_terminal_summary,
 )
 
-# A helper without tests that needs PyTorch; the collection of doctests would import it.
-collect_ignore = ["torch_backbones.py"]
+# Helpers without tests that need PyTorch; the collection of doctests would import them.
+collect_ignore = ["torch_backbones.py", "torch_stn.py"]
 
 # Cache compilations between runs, since they take most of the time of this suite.
 _cache = Path(__file__).parent.parent / ".cache" / "jax"

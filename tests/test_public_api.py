@@ -21,7 +21,7 @@ POSITIONAL = {
     "shape", "ndim", "radius", "weight", "transform", "localization", "in_shape", "in_features",
     "image", "grid", "theta", "points", "pixels", "matrix", "boxes", "transforms", "values",
     "features", "make", "displacement", "output_shape", "mean", "std", "prior_mean", "prior_std",
-    "model", "grads", "labels", "history", "group", "order",
+    "model", "grads", "labels", "history", "group", "order", "state_dict", "params",
 }  # fmt: skip
 
 

@@ -21,7 +21,8 @@ FOLDERS = {
 }
 # Imported only where matplotlib and PyTorch were found.
 CONDITIONAL = {"stn_jax/visualize/drawing.py", "stn_jax/visualize/pictures.py"} | {
-    "tests/torch_backbones.py"
+    "tests/torch_backbones.py",
+    "tests/torch_stn.py",
 }
 
 

@@ -18,9 +18,22 @@ from experiments.engine.step import initial_states
 
 def run_of(folder: Path) -> Run:
     """The run that a folder holds, from its ``config.json``."""
-    config: dict[str, Any] = read_json(folder / "config.json")
-    config["seeds"] = tuple(config["seeds"])
-    return Run(**config)
+    return run_from_json(read_json(folder / "config.json"), folder / "config.json")
+
+
+def run_from_json(config: Any, where: Path) -> Run:
+    """The run of the settings that ``Run.to_json`` gave.
+
+    Raises:
+      ValueError: If they are not those of such a run; names the file.
+    """
+    try:
+        return Run(**config | {"seeds": tuple(config["seeds"])})
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"{where} must hold the settings of a run of a classifier, as "
+            f"experiments.distorted_mnist writes them; got {type(error).__name__}: {error}."
+        ) from error
 
 
 def trained_states(run: Run, folder: Path, classifier: Classifier) -> State:

@@ -7,7 +7,7 @@ its last checkpoint, and ends with the same numbers as an uninterrupted one.
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optax
@@ -30,6 +30,20 @@ from experiments.engine.step import make_program
 from experiments.report.records import RunResult
 
 
+class DataShape(NamedTuple):
+    """As much of a data set as its models depend on.
+
+    Attributes:
+      image_shape: Height, width and channels of an undistorted image.
+      num_classes: Number of classes of undistorted images.
+      class_names: Their names, if they have names.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+
+
 def load_dataset(recipe: Recipe) -> Dataset:
     """The data of a recipe. With ``on="validation"`` the held-out images replace the test set."""
     return load_split(recipe.data, recipe.validation, on=recipe.on)
@@ -43,7 +57,7 @@ def check_model(run: Run, dataset: Dataset) -> int:
         devices or into its parts, or no images are held out for early stopping.
     """
     run.check_training(run.batch_size, validates=dataset.validation is not None)
-    abstract: Any = nnx.eval_shape(lambda: _create_model(run, dataset, nnx.Rngs(0)))
+    abstract: Any = nnx.eval_shape(lambda: create_model(run, dataset, nnx.Rngs(0)))
     return models.count_parameters(abstract)
 
 
@@ -145,6 +159,9 @@ def _result(
         tested_steps=tuple(tested_steps),
         validation_errors=tuple(line.get("validation_error") for line in lines),
         test_copies=run.test_copies,
+        image_shape=dataset.image_shape,
+        num_classes=dataset.num_classes,
+        class_names=dataset.class_names,
         test_sha256=hash_test_images(
             run.task.measured, dataset.test.images, copies=run.test_copies
         ),
@@ -152,10 +169,10 @@ def _result(
     )
 
 
-def build_classifier(run: Run, dataset: Dataset) -> Classifier:
+def build_classifier(run: Run, dataset: Dataset | DataShape) -> Classifier:
     """The functions that train and test the run's model."""
     return make_classifier(
-        functools.partial(_create_model, run, dataset),
+        functools.partial(create_model, run, dataset),
         make_optimizer(run),
         run.task,
         run.batch_size,
@@ -180,7 +197,8 @@ def make_optimizer(run: Run) -> optax.GradientTransformation:
     return with_localization_rate(optimizer, run.localization_rate, run.localization_frozen_steps)
 
 
-def _create_model(run: Run, dataset: Dataset, rngs: nnx.Rngs) -> models.Model:
+def create_model(run: Run, dataset: Dataset | DataShape, rngs: nnx.Rngs) -> models.Model:
+    """The run's model, untrained."""
     task = run.task
     in_shape = distorted_shape(task.distortion, dataset.image_shape)
     crop = models.crop_of(run.distortion, run.model, dataset.image_shape)

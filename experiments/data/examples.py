@@ -11,21 +11,19 @@ whole picture.
 import io
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 
-from experiments.data.pictures import as_rgb
+from experiments.data.pictures import ENDINGS, FitName, as_rgb
 from experiments.data.sources import DataError
 
-FitName = Literal["crop", "whole"]
 Example = dict[str, np.ndarray]
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 
 
 @runtime_checkable
@@ -144,7 +142,7 @@ class Files:
     def __getitem__(self, index: int) -> Example:
         """One of them."""
         path = self._paths[index]
-        with _decoding(path), Image.open(path) as picture:
+        with decoding(path), Image.open(path) as picture:
             example = {"image": self._framing.image(picture), "label": self.labels[index, ...]}
             size = picture.size
         if self._boxes is not None:
@@ -173,6 +171,32 @@ def folder(root: Path, framing: Framing) -> Files:
         )
     paths, labels = zip(*found, strict=True)
     return Files(paths, np.array(labels), framing)
+
+
+def image_files(paths: Iterable[Path]) -> list[Path]:
+    """The image files among these files, and in these folders and the folders in them.
+
+    Raises:
+      DataError: If a path is not there, or a folder has no image file in it; names it.
+    """
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = [each for each in path.rglob("*") if each.suffix.lower() in ENDINGS]
+            if not inside:
+                raise DataError(
+                    f"{path}: expected a folder with image files ({' '.join(ENDINGS)}); got none; "
+                    "name another folder, or the files"
+                )
+            found += sorted(inside)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DataError(
+                f"{path}: expected an image file or a folder of them; got nothing there; check "
+                "the path"
+            )
+    return found
 
 
 class Tfds:
@@ -206,7 +230,7 @@ class Tfds:
         """One of them."""
         record = self._record(index)
         with (
-            _decoding(f"{self._where}, example {index}"),
+            decoding(f"{self._where}, example {index}"),
             Image.open(io.BytesIO(record["image"])) as picture,
         ):
             size = picture.size
@@ -291,7 +315,8 @@ class Chosen:
 
 
 @contextmanager
-def _decoding(where: str | os.PathLike[str]) -> Iterator[None]:
+def decoding(where: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises a :class:`DataError` that names a picture if it cannot be read."""
     try:
         yield
     # Pillow's errors; the last is for pictures that are far too large.

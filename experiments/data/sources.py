@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import stn_jax as stn
-from experiments.data import benchmarks, gtsrb
+from experiments.data import benchmarks, folders, gtsrb
 from experiments.data.benchmarks import BenchmarkName
 
 
@@ -52,7 +52,8 @@ class Dataset:
     """A data set in memory; labels of all its splits lie in ``[0, num_classes)``.
 
     ``benchmark`` names the published benchmark, if the source recognises the data as one. Only then
-    are errors compared with published ones.
+    are errors compared with published ones. ``class_names`` holds the names of the classes by their
+    labels, if the source has names.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Dataset:
     validation: Split | None
     num_classes: int
     benchmark: BenchmarkName | None = None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -77,6 +79,8 @@ def load(spec: str) -> Dataset:
         ``idx:FOLDER`` (the four original MNIST files), ``npz:FILE`` (``x_train``, ``y_train``,
         ``x_test``, ``y_test`` and perhaps ``x_val``, ``y_val``, and ``track_train``, the number
         of each training image's track within its class, or several numbers with that first),
+        ``folder:FOLDER`` (image files in a folder for each class, or in ``train`` and ``test``
+        with a folder for each class),
         ``gtsrb:FOLDER`` or ``gtsrb-roi:FOLDER`` (the German traffic signs as published, whole or
         cut to their regions of interest), ``tfds:NAME`` or ``tfds:NAME@DATA_DIR`` (a set for image
         classification as prepared by TensorFlow Datasets; without a split ``test`` its
@@ -308,6 +312,16 @@ def _load_signs(folder: str, *, cut: bool = False) -> Dataset:
     return _with_tracks(_dataset("gtsrb", splits), found["train"].tracks, folder)
 
 
+def _load_folder(argument: str) -> Dataset:
+    root = Path(argument)
+    try:
+        found, names = folders.read(root)
+    except folders.FolderError as error:
+        raise _error(error.where, error.expected, error.got, error.remedy) from error
+    splits = {split: (*own, f"{root} ({split})") for split, own in found.items()}
+    return dataclasses.replace(_dataset(root.resolve().name, splits), class_names=names)
+
+
 def _with_tracks(dataset: Dataset, tracks: NDArray[Any] | None, where: str) -> Dataset:
     """The data set with its training images grouped by their class and track."""
     if tracks is None:
@@ -421,6 +435,7 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
     "digits": _load_digits,
     "idx:FOLDER": _load_idx,
     "npz:FILE": _load_npz,
+    "folder:FOLDER": _load_folder,
     "gtsrb:FOLDER": _load_signs,
     "gtsrb-roi:FOLDER": functools.partial(_load_signs, cut=True),
     "tfds": _load_tfds,

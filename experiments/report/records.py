@@ -32,6 +32,9 @@ class RunResult(Record):
       validation_errors: At that step, by seed; ``None`` without held-out images.
       test_copies: Distorted copies of each test image.
       test_sha256: Hash of the distorted test set.
+      image_shape: Height, width and channels of the undistorted images.
+      num_classes: Number of their classes.
+      class_names: The names of these, if they have names.
     """
 
     VERSION: ClassVar[int] = 2
@@ -57,6 +60,9 @@ class RunResult(Record):
     validation_errors: tuple[float | None, ...] = ()
     test_copies: int = 1
     test_sha256: str = ""
+    image_shape: tuple[int, int, int] | None = None
+    num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

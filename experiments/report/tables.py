@@ -9,6 +9,7 @@ from experiments.report.records import RunResult
 _NONE = "–"
 # Columns with these headings hold words and are aligned on the left.
 _WORDS = (
+    "image",
     "run",
     "data",
     "set",

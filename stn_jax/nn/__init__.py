@@ -13,6 +13,7 @@ from stn_jax.nn.localization import (
 )
 from stn_jax.nn.monitor import Diagnosis, Finding, diagnose, gradient_norms, monitor
 from stn_jax.nn.optim import identity_penalty, localization_labels, localization_rate
+from stn_jax.nn.pytorch import from_pytorch
 from stn_jax.nn.spatial_transformer import SpatialTransformer
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SpatialTransformer",
     "diagnose",
     "exact_identity",
+    "from_pytorch",
     "gaussian_kl",
     "gradient_norms",
     "identity_penalty",

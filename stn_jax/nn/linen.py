@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from flax import nnx
+from flax import linen, nnx
+from flax.core import FrozenDict, unfreeze
 from flax.linen import Module
 from flax.nnx import bridge
 from jaxtyping import Array
@@ -28,6 +29,11 @@ def spatial_transformer(
     to get theta along with the output, or with ``nnx_method="localize"`` to get theta alone. A
     :class:`stn_jax.nn.GaussianHead` draws from the random stream ``"theta"``: pass a key for it to
     ``init`` and ``apply``.
+
+    All keys of the parameters are strings: the first layer of a list is ``"0"``. So every format
+    that keeps trees of names keeps them, and ``flax.traverse_util.flatten_dict(params, sep="/")``
+    works. An older version had whole numbers in their place; its parameters can be applied, too.
+    ``nnx.update(module, nnx.restore_int_paths(params))`` moves parameters to an NNX module.
 
     Args:
       localization: Function that makes the localization network when called with ``rngs=``, such as
@@ -77,7 +83,50 @@ def spatial_transformer(
             f"got {localization!r}."
         )
 
-    return bridge.to_linen(_make, _by_content(localization), transform, name=name, **options)
+    return _SpatialTransformer(_by_content(localization), transform, FrozenDict(options), name=name)
+
+
+class _SpatialTransformer(Module):
+    """The bridge's module with other keys: there the entries of a list have whole numbers."""
+
+    localization: Callable[..., Callable[[Array], Array]]
+    transform: Transform
+    options: FrozenDict[str, Any]
+
+    @linen.compact
+    def __call__(self, *args: Any, nnx_method: Any = None, **kwargs: Any) -> Any:
+        """What a method of the NNX module returns, by default that of its call."""
+        # Without a parent, so that its variables are only those of each call.
+        parts = (self.localization, self.transform)
+        inner = bridge.ToLinen(_make, parts, self.options, parent=None)
+        assert self.scope is not None
+        rngs = {name: self.make_rng(name) for name in self.scope.rngs}
+        if self.is_initializing():
+            out, made = inner.init_with_output(rngs, *args, nnx_method=nnx_method, **kwargs)
+            self._keep(made)
+            return out
+        out, changed = inner.apply(
+            nnx.restore_int_paths(unfreeze(self.variables)),
+            *args,
+            nnx_method=nnx_method,
+            rngs=rngs,
+            mutable=self.scope.mutable or [],
+            **kwargs,
+        )
+        self._keep(changed)
+        return out
+
+    def _keep(self, variables: Mapping[str, Any]) -> None:
+        for collection, tree in variables.items():
+            for name, part in tree.items():
+                self.put_variable(collection, name, _with_string_keys(part))
+
+
+def _with_string_keys(tree: Any) -> Any:
+    """Makes every key of nested mappings a string."""
+    if not isinstance(tree, Mapping):
+        return tree
+    return {str(key): _with_string_keys(part) for key, part in tree.items()}
 
 
 def _make(

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
-from flax import linen, nnx
+import safetensors.flax
+from flax import linen, nnx, serialization, traverse_util
 
 import stn_jax as stn
 from experiments.engine.checkpoint import Checkpoints
@@ -154,7 +156,7 @@ def test_in_a_linen_model(images):
 
     network = stnn.FullyConnectedLocalization(IN_SHAPE, T, initial_theta=START, rngs=nnx.Rngs(0))
     nnx_model = stnn.SpatialTransformer(network, T, num_steps=2, padding="border")
-    nnx.update(nnx_model, params["st"])
+    nnx.update(nnx_model, nnx.restore_int_paths(params["st"]))
     alone = stnn.linen.spatial_transformer(
         lambda rngs: stnn.FullyConnectedLocalization(IN_SHAPE, T, rngs=rngs),
         T,
@@ -169,6 +171,89 @@ def test_in_a_linen_model(images):
     labels = stnn.localization_labels(gradient)
     assert labels["st"]["localization"]["head"]["linear"]["bias"] == "localization"
     assert labels["Dense_0"]["kernel"] == "rest"
+
+
+def make_convolutional(rngs):
+    """A network with two lists of layers, one of them inside a list of networks."""
+    make = functools.partial(
+        stnn.ConvolutionalLocalization, (28, 28, 1), T, features=(4, 3), hidden=3
+    )
+    network = make(rngs=rngs)
+    network.others = nnx.List([make(rngs=rngs)])
+    return network
+
+
+def digit_keys(tree):
+    """The keys of a tree that are whole numbers, and those that are their names."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    keys = [key.key for path, _ in paths for key in path]
+    return {key for key in keys if isinstance(key, int)}, {key for key in keys if key in ("0", "1")}
+
+
+def test_linen_parameters_have_string_keys_all_the_way():
+    """Alone and inside a model, after init and after a call that changes variables."""
+    images = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1))
+    alone = stnn.linen.spatial_transformer(make_convolutional, T)
+    first = alone.init(jax.random.key(0), images)
+    out, changed = alone.apply(first, images, mutable=True)
+    assert jax.tree.structure(changed) == jax.tree.structure(first)
+    assert digit_keys(first) == (set(), {"0", "1"})
+    flat = traverse_util.flatten_dict(first["params"], sep="/")
+    assert flat["localization/others/0/convolutions/1/kernel"].shape == (5, 5, 4, 3)
+    again = traverse_util.unflatten_dict(flat, sep="/")
+    np.testing.assert_array_equal(alone.apply({"params": again}, images), out)
+    assert alone.bind(first).unbind()[1]["params"].keys() == first["params"].keys()
+
+
+def test_linen_parameters_with_whole_numbers_as_keys_can_be_applied(images):
+    """As an older version made them."""
+    model = LinenModel()
+    params = model.init(jax.random.key(0), images)["params"]
+    old = params | {"st": nnx.restore_int_paths(params["st"])}
+    assert digit_keys(old)[0] == {0, 1}
+    np.testing.assert_array_equal(
+        model.apply({"params": old}, images)[0], model.apply({"params": params}, images)[0]
+    )
+
+
+def moved(tree):
+    """Other numbers than those of any start."""
+    return jax.tree.map(lambda leaf: leaf + 0.01 * jnp.arange(leaf.size).reshape(leaf.shape), tree)
+
+
+def by_orbax(params, folder):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "params", params)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(folder / "params")
+
+
+def by_safetensors(params, folder):
+    flat = traverse_util.flatten_dict(params, sep="/")
+    safetensors.flax.save_file(flat, folder / "params.safetensors")
+    flat = safetensors.flax.load_file(folder / "params.safetensors")
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def by_msgpack(params, folder):
+    del folder
+    return serialization.msgpack_restore(serialization.msgpack_serialize(params))
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided when restoring")
+@pytest.mark.parametrize("keep", [by_orbax, by_safetensors, by_msgpack])
+def test_linen_parameters_come_back_without_a_target(keep, images, tmp_path):
+    """Each format gives a tree that the model applies as it is, bit for bit."""
+    model = LinenModel()
+    params = moved(model.init(jax.random.key(0), images)["params"])
+    restored = keep(params, tmp_path)
+    assert jax.tree.structure(restored) == jax.tree.structure(params)
+    for actual, expected in zip(
+        model.apply({"params": restored}, images),
+        model.apply({"params": params}, images),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(actual, expected)
 
 
 def test_draws_in_a_linen_model(images):

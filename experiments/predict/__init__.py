@@ -1,0 +1,1 @@
+"""The classes that a trained model predicts for image files."""
