@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from experiments.birds.train import stored_side
-from experiments.data.examples import FitName, Framing
+from experiments.data.examples import Framing
+from experiments.data.pictures import FitName
 from experiments.engine.options import (
     Launch,
     OutputFolder,

@@ -86,7 +86,8 @@ class Pipeline:
                 f"a model of volumes takes arrays of shape {shape}, not pictures; got a picture."
             )
         array = as_array(picture, (shape[0], shape[1], shape[2]), fit=fit)
-        return np.float32((255 - array if invert else array) / np.float32(255))
+        values = 255 - array if invert else array
+        return values.astype(np.float32) / np.float32(255)
 
     def from_files(
         self, paths: Iterable[Path], *, fit: FitName = "crop", invert: bool = False
@@ -139,12 +140,10 @@ class Trained(NamedTuple):
 
     def predict(self, images: Float[Array | np.ndarray, "n *shape"]) -> "Prediction":
         """Classifies images that the pipeline made."""
-        return Prediction(
-            *(
-                None if each is None else np.asarray(each)
-                for each in _predict(self.model, jnp.asarray(images))
-            )
-        )
+        probabilities, theta, outputs = _predict(self.model, jnp.asarray(images))
+        if theta is None or outputs is None:
+            return Prediction(np.asarray(probabilities), None, None)
+        return Prediction(*map(np.asarray, (probabilities, theta, outputs)))
 
     def save(self, path: Path) -> None:
         """Writes the parameters and the run's settings into one safetensors file.

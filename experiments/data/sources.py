@@ -319,7 +319,11 @@ def _load_folder(argument: str) -> Dataset:
     except folders.FolderError as error:
         raise _error(error.where, error.expected, error.got, error.remedy) from error
     splits = {split: (*own, f"{root} ({split})") for split, own in found.items()}
-    return dataclasses.replace(_dataset(root.resolve().name, splits), class_names=names)
+    dataset = _dataset(root.resolve().name, splits)
+    # A group of its own for each image, so that validation takes as large a share of each class.
+    groups = np.arange(len(dataset.train.labels), dtype=np.int32)
+    train = dataclasses.replace(dataset.train, groups=groups)
+    return dataclasses.replace(dataset, train=train, class_names=names)
 
 
 def _with_tracks(dataset: Dataset, tracks: NDArray[Any] | None, where: str) -> Dataset:

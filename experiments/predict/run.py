@@ -65,8 +65,10 @@ def predict_files(trained: Trained, paths: Sequence[Path], **options: Any) -> Pr
     for start in range(0, len(paths), _BATCH):
         images.append(trained.pipeline.from_files(paths[start : start + _BATCH], **options))
         parts.append(trained.predict(images[-1]))
-    whole = (None if each[0] is None else np.concatenate(each) for each in zip(*parts, strict=True))
-    return Predicted(list(paths), np.concatenate(images), Prediction(*whole))
+    together: Any = [
+        None if each[0] is None else np.concatenate(each) for each in zip(*parts, strict=True)
+    ]
+    return Predicted(list(paths), np.concatenate(images), Prediction(*together))
 
 
 def table(pipeline: Pipeline, predicted: Predicted) -> str:

@@ -105,8 +105,9 @@ class _SpatialTransformer(Module):
             out, made = inner.init_with_output(rngs, *args, nnx_method=nnx_method, **kwargs)
             self._keep(made)
             return out
+        variables: Any = self.variables
         out, changed = inner.apply(
-            nnx.restore_int_paths(unfreeze(self.variables)),
+            nnx.restore_int_paths(unfreeze(variables)),
             *args,
             nnx_method=nnx_method,
             rngs=rngs,

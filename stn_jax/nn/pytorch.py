@@ -206,7 +206,7 @@ def _converted(
             f"{leaf.shape}; here it has shape {tensor.shape}. Make the layer with the sizes that "
             "it has in PyTorch, or name another one in names."
         )
-    return jnp.asarray(tensor, leaf.dtype)
+    return jnp.asarray(tensor, jax.dtypes.canonicalize_dtype(leaf.dtype))
 
 
 def _refuse(problem: str, names: Collection[str]) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import urllib.request
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -57,7 +58,7 @@ def test_answers_are_those_of_the_model(port, trained, digit):
     status, answer = ask(port, "POST", "/predict", digit)
     assert status == 200
     image = trained.pipeline.from_picture(Image.open(io.BytesIO(digit)))
-    logits, theta = trained.model.forward(image[None])
+    logits, theta = trained.model.forward(jnp.asarray(image[None]))
     assert answer["label"] == int(np.argmax(logits))
     np.testing.assert_allclose(np.log(answer["probabilities"]).argmax(), np.argmax(logits))
     assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-5)

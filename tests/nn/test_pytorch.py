@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from flax import linen, nnx
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,7 +77,9 @@ def test_tutorial_network_gives_the_same_logits(dtype, tolerance, torch_model, r
     import torch
 
     torch_model = torch_model.to(getattr(torch, dtype))
-    images = rng.normal(size=(16, 28, 28, 1)).astype(dtype)
+    # Smooth as pictures are: from noise the sampler reads far other values a rounding error away.
+    images = scipy.ndimage.gaussian_filter(rng.normal(size=(16, 28, 28, 1)), (0, 2, 2, 0))
+    images = np.interp(images, (images.min(), images.max()), (0, 1)).astype(dtype)
     with torch.no_grad():
         x = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
         expected, theta = torch_model(x).numpy(), torch_model.theta(x).numpy().reshape(16, 6)
@@ -90,6 +93,8 @@ def test_tutorial_network_gives_the_same_logits(dtype, tolerance, torch_model, r
         ours = model.transformer.localize(jnp.asarray(images))
     assert logits.dtype == dtype
     assert theta.std(axis=0).min() > 1e-3
+    difference = np.abs(logits - expected).max() / np.abs(expected).max()
+    print(f"{dtype}: largest difference, relative to the largest logit: {difference:.1e}")
     np.testing.assert_allclose(ours, theta, atol=tolerance * np.abs(theta).max(), rtol=0)
     np.testing.assert_allclose(logits, expected, atol=tolerance * np.abs(expected).max(), rtol=0)
 
@@ -108,7 +113,7 @@ def test_order_of_flattened_maps_matters(torch_model, rng):
         torch_model.state_dict(), nnx.state(model), names=NAMES, flattened=vectors
     )
     nnx.update(model, params)
-    assert np.abs(model(images) - expected).max() > 0.1 * np.abs(expected).max()
+    assert np.abs(model(jnp.asarray(images)) - expected).max() > 0.1 * np.abs(expected).max()
 
 
 @needs_torch
@@ -124,7 +129,7 @@ def test_convolutions_of_any_number_of_axes_and_groups(spatial, rng):
         4, 6, (3, 2, 4)[:spatial], padding="VALID", feature_group_count=2, rngs=nnx.Rngs(0)
     )
     nnx.update(ours, stnn.from_pytorch(theirs.state_dict(), nnx.state(ours)))
-    np.testing.assert_allclose(ours(images), np.moveaxis(out, 1, -1), atol=1e-5)
+    np.testing.assert_allclose(ours(jnp.asarray(images)), np.moveaxis(out, 1, -1), atol=1e-5)
 
 
 class Normalised(linen.Module):
@@ -144,7 +149,7 @@ class Normalised(linen.Module):
 
 def test_linen_model_with_batch_statistics(rng):
     """Against the same network in PyTorch's layout, in NumPy."""
-    images = rng.normal(size=(4, 6, 5, 2)).astype(np.float32)
+    images = jnp.asarray(rng.normal(size=(4, 6, 5, 2)), jnp.float32)
     model = Normalised()
     variables = model.init(jax.random.key(0), images)
     shapes = {
@@ -172,6 +177,7 @@ def test_linen_model_with_batch_statistics(rng):
 
     x = np.moveaxis(images, -1, 1)
     theta = dense(np.maximum(dense(x.reshape(4, -1), "loc.0"), 0), "loc.2")
+    theta = jnp.asarray(theta, jnp.float32)
     warped = np.stack([stn.warp(i, stn.affine(), t) for i, t in zip(images, theta, strict=True)])
     own = {part: state_dict[f"bn.{part}"][:, None, None] for part in ("weight", "bias")}
     mean, var = (state_dict[f"bn.running_{part}"][:, None, None] for part in ("mean", "var"))

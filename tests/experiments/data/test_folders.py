@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data.sources import DataError, load
+from experiments.data.sources import DataError, load, split_validation
 
 
 def fill(folder, number, size=(6, 5), mode="L", seed=0):
@@ -16,7 +16,7 @@ def fill(folder, number, size=(6, 5), mode="L", seed=0):
         shape = size[::-1] if mode == "L" else (*size[::-1], 3)
         arrays.append(rng.integers(0, 256, shape, np.uint8))
         Image.fromarray(arrays[-1]).save(folder / f"{index:02}.png")
-    return np.stack(arrays)
+    return np.array(arrays)
 
 
 def test_classes_without_splits_give_every_fifth_image_to_the_test(tmp_path):
@@ -32,6 +32,15 @@ def test_classes_without_splits_give_every_fifth_image_to_the_test(tmp_path):
     np.testing.assert_array_equal(data.test.labels, [0, 0, 1])
     np.testing.assert_array_equal(data.train.labels, [0] * 9 + [1] * 4)
     np.testing.assert_array_equal(data.train.images[9:, ..., 0], dogs[:4])
+
+
+def test_validation_takes_its_share_of_each_class(tmp_path):
+    """Though the images are in the order of the classes."""
+    for name, number in {"a": 25, "b": 10}.items():
+        fill(tmp_path / name, number)
+    data = split_validation(load(f"folder:{tmp_path}"), 0.25)
+    assert np.bincount(data.validation.labels).tolist() == [5, 2]
+    assert np.bincount(data.train.labels).tolist() == [15, 6]
 
 
 def test_splits_are_taken_as_they_are(tmp_path):
@@ -54,7 +63,9 @@ def test_images_of_several_sizes_become_squares(tmp_path):
     assert data.image_shape == (64, 64, 1)
     with Image.open(tmp_path / "a" / "04.png") as picture:
         square = picture.crop((10, 0, 90, 80)).resize((64, 64), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(data.test.images[0, ..., 0], square)
+    # At the edges of the square the filter reads on, beyond them.
+    found = data.test.images[0, :, 1:-1, 0]
+    np.testing.assert_array_equal(found, np.asarray(square)[:, 1:-1])
 
 
 def make_broken(folder):
