@@ -87,9 +87,7 @@ def _evaluated(closed: ClosedJaxpr, arrays: Sequence[Any], implementation: str) 
                 "loop or the branch."
             )
         else:
-            given = equation.primitive.get_bind_params(equation.params)
-            functions, parameters = given
-            results = equation.primitive.bind(*functions, *operands, **parameters)
+            results = equation.primitive.bind(*operands, **equation.params)
             results = results if equation.primitive.multiple_results else [results]
         values |= dict(zip(equation.outvars, results, strict=True))
     return list(map(read, jaxpr.outvars))
