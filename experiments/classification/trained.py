@@ -212,10 +212,11 @@ def load_run(where: Path, *, seed: int | None = None) -> Trained:
     where = Path(where)
     if where.is_file():
         return _from_file(where, seed)
-    if not (where / "config.json").is_file():
-        runs = [path.parent.name for path in sorted(where.glob("*/config.json"))]
+    runs = [path.parent.name for path in sorted(where.glob("*/config.json"))]
+    if runs or not (where / "config.json").is_file():
         instead = f"name one of the runs in it: {', '.join(runs)}" if runs else "name another"
-        got = "a folder without config.json" if where.is_dir() else "nothing there"
+        got = "a folder of several runs" if runs else "a folder without config.json"
+        got = got if where.is_dir() else "nothing there"
         raise ValueError(
             f"{where} must be the folder of a finished run or a {ENDING} file of one; got {got}. "
             f"{instead[0].upper()}{instead[1:]}."

@@ -17,6 +17,7 @@ import tyro
 from experiments.engine.options import Launch, Options, OutputFolder, as_json
 
 _SUPPRESSED = typing.get_args(tyro.conf.Suppress[int])[1]
+_POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
 # Options that say where and how, not what to train.
 _PLACES = {"out"} | {
     field.name for kind in (Launch, OutputFolder) for field in dataclasses.fields(kind)
@@ -134,7 +135,7 @@ def _check_words(
             meant = [f"--{each.replace('_', '-')}" for each in known if each in options]
             perhaps = f"Perhaps {meant[0]} is meant. " if meant else ""
             raise ValueError(f"{program} has no option {word.partition('=')[0]}. {perhaps}{help_}")
-        if place == 0 and not word.startswith("-"):
+        if place == 0 and not word.startswith("-") and not any(map(_is_positional, hints.values())):
             others = f", and its commands are {', '.join(commands)}" if commands else ""
             raise ValueError(
                 f"{program} must be followed by options, which begin with --{others}; got "
@@ -277,6 +278,10 @@ def _order_help(kind: type[Any]) -> None:
 
 def _is_suppressed(hint: Any) -> bool:
     return _SUPPRESSED in getattr(hint, "__metadata__", ())
+
+
+def _is_positional(hint: Any) -> bool:
+    return _POSITIONAL in getattr(hint, "__metadata__", ())
 
 
 def _defaults(kind: type[Any]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ that :func:`experiments.pretrained.load` reads. The README beside this file is t
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.classification.config import Run
 from experiments.classification.run import execute, load_dataset
@@ -39,6 +40,11 @@ class Arguments(OutputFolder):
     """Output folder of the run."""
     file: Path = FILE
     """The file to write, whose name ends in .safetensors."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of this command, of which a run's ``config.json`` holds one."""
+        return {name: config[name] for name in ("steps",) if name in config}
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

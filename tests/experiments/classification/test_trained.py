@@ -128,7 +128,7 @@ def test_errors_of_folders(run_folder, tmp_path):
         load_run(tmp_path / "nowhere")
     parent = run_folder[0].parent
     with pytest.raises(
-        ValueError, match=r"without config.json. Name one of the runs in it: st-fcn"
+        ValueError, match=r"a folder of several runs. Name one of the runs in it: st-fcn"
     ):
         load_run(parent)
     with pytest.raises(ValueError, match=r"seed must be one of .*, 3, 5; got 4"):
