@@ -93,7 +93,7 @@ class FullyConnectedClassifier(nnx.Module):
 
     def __call__(self, images: Float[Array, "batch h w c"]) -> Float[Array, "batch classes"]:
         """Logits of each image."""
-        features = images.reshape(len(images), -1)
+        features = images.reshape(images.shape[0], -1)
         for layer in self.layers:
             features = nnx.relu(layer(features))
         return self.logits(features)
@@ -144,7 +144,7 @@ class ConvolutionalClassifier(nnx.Module):
         for convolution in self.convolutions:
             # Pool before ReLU: the same result, with a quarter of the work.
             maps = nnx.relu(max_pool(convolution(maps)))
-            flat.append(maps.reshape(len(maps), -1))
+            flat.append(maps.reshape(maps.shape[0], -1))
         return [*flat, self.logits(flat[-1])]
 
 

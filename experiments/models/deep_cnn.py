@@ -85,7 +85,7 @@ class DeepClassifier(nnx.Module):
             maps = self.transformer(maps)
         maps = nnx.relu(max_pool(second(maps)))
         maps = nnx.relu(third(maps))
-        return self.logits(nnx.relu(self.hidden(maps.reshape(len(maps), -1))))
+        return self.logits(nnx.relu(self.hidden(maps.reshape(maps.shape[0], -1))))
 
 
 def standardised(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
