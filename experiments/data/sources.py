@@ -1,4 +1,4 @@
-"""Labelled images from an installed package, IDX files, an NPZ file or TFDS.
+"""Labelled images from an installed package, IDX files, an NPZ file, folders of images or TFDS.
 
 Every source reads and checks everything, then returns a :class:`Dataset` in memory. A broken file
 raises a :class:`DataError` that names the file.
