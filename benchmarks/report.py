@@ -147,6 +147,27 @@ def seeds(rows: Sequence[Row]) -> str:
     return _table(header, *body)
 
 
+def registrations(rows: Sequence[Row]) -> str:
+    """Errors and times of registrations, a line for each contender."""
+    header = ["pairs", "shape", "by", "median error, pixels", "within a pixel", "median, ms"]
+    body = []
+    for row in rows:
+        for name, error in row["median_error"].items():
+            extra = row["first_seconds"][name] - row["median_seconds"][name]
+            body.append(
+                [
+                    row["pairs"],
+                    row["shape"],
+                    name,
+                    f"{error:.3f}",
+                    f"{row['found'][name] * row['number']:.0f} of {row['number']}",
+                    f"{1e3 * row['median_seconds'][name]:.0f}",
+                    f"{extra:.1f}" if name == row["ours"] else "–",
+                ]
+            )
+    return _table([*header, "compiling, s"], *body)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "sampler": ("Affine warps", beside_peers(("shape", "dtype", "pass"))),
     "transforms": ("Families of transforms", transforms),
@@ -159,6 +180,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "compile": ("Compiling and importing", compilations),
     "scaling": ("How the cost grows", slopes),
     "pipeline": ("Input pipelines", pipelines),
+    "registration": ("Registration", registrations),
 }
 
 
@@ -168,7 +190,15 @@ def section(record: dict[str, Any]) -> str:
     where = record["environment"]
     versions = ", ".join(
         f"{name} {where['versions'][name]}"
-        for name in ("jax", "stn-jax-native", "torch", "kornia", "dm_pix", "opencv-python-headless")
+        for name in (
+            "jax",
+            "stn-jax-native",
+            "torch",
+            "kornia",
+            "dm_pix",
+            "opencv-python-headless",
+            "SimpleITK",
+        )
         if name in where["versions"]
     )
     small = " **The small form, which says nothing about speed.**" if record["small"] else ""

@@ -22,6 +22,7 @@ MODULES = (
     "stn_jax.diagnostics",
     "stn_jax.estimation",
     "stn_jax.geometry",
+    "stn_jax.registration",
     "stn_jax.visualize",
 )
 _HEAD = "# The public names of stn_jax; written by python -m docs.public_api."

@@ -10,6 +10,7 @@ from stn_jax.coordinates import (
     pixels_from_normalized,
     regular_grid,
 )
+from stn_jax.registration import register
 from stn_jax.sampling import (
     Implementation,
     Kernel,
@@ -81,6 +82,7 @@ __all__ = [
     "pixels_from_normalized",
     "polar",
     "projective",
+    "register",
     "regular_grid",
     "rigid",
     "sample_pixels",

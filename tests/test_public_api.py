@@ -22,6 +22,7 @@ POSITIONAL = {
     "image", "grid", "theta", "points", "pixels", "matrix", "boxes", "transforms", "values",
     "features", "make", "displacement", "output_shape", "mean", "std", "prior_mean", "prior_std",
     "model", "grads", "labels", "history", "group", "order", "state_dict", "params",
+    "fixed", "moving",
 }  # fmt: skip
 
 

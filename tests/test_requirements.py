@@ -20,7 +20,10 @@ FOLDERS = {
     "dev": ["tests"],
 }
 # Imported only where matplotlib and PyTorch were found.
-CONDITIONAL = {"stn_jax/visualize/drawing.py", "stn_jax/visualize/pictures.py"} | {
+CONDITIONAL = {
+    "stn_jax/visualize/checkerboard.py",
+    "stn_jax/visualize/drawing.py",
+    "stn_jax/visualize/pictures.py",
     "tests/torch_backbones.py",
     "tests/torch_stn.py",
 }

@@ -23,6 +23,7 @@ _PACKAGES = (
     "dm_pix",
     "opencv-python-headless",
     "opencv-python",
+    "SimpleITK",
 )
 
 

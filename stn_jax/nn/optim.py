@@ -1,4 +1,4 @@
-"""Labels, learning rates and a regulariser for localization networks; the only file with optax."""
+"""Labels, learning rates and a regulariser for localization networks, with optax."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -3,14 +3,17 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import tyro
+from scipy.ndimage import map_coordinates
 
 from benchmarks import (
     accelerator,
     composition,
     cost,
     pipeline,
+    registration,
     report,
     sampler,
     scaling,
@@ -133,6 +136,30 @@ def test_compile():
     for row in rows:
         for spread in row["seconds"].values():
             check_spread(spread)
+
+
+def test_registration():
+    rows = registration.main(["--small", "--kinds", "homography", "rigid volume"])
+    assert [row["shape"] for row in rows] == ["40×48", "16×18×20"]
+    for row in rows:
+        assert row["number"] == 2
+        assert all(len(errors) == 2 for errors in row["errors"].values())
+        assert all(seconds > 0 for seconds in row["median_seconds"].values())
+    lines = report.registrations(rows).splitlines()
+    assert len(lines) == 2 + sum(len(row["errors"]) for row in rows)
+
+
+@pytest.mark.parametrize("kind", registration.KINDS)
+def test_the_true_map_of_a_pair_shows_the_first_view_on_the_second(kind):
+    chosen = registration.KINDS[kind]
+    pair = next(registration.pairs(chosen, 1, 0))
+    assert registration.error(pair, pair.matrix) == 0
+    axes = [np.arange(size) for size in chosen.shape]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[..., ::-1]
+    moved = points.reshape(-1, len(axes)) @ pair.matrix[:, :-1].T + pair.matrix[:, -1]
+    moved = (moved[:, :-1] / moved[:, -1:]).T[::-1]
+    read = map_coordinates(pair.moving, moved, order=1, cval=np.nan).reshape(chosen.shape)
+    assert np.nanstd(read - pair.fixed) < 3 * registration.NOISE < np.std(pair.fixed)
 
 
 def test_composition(capsys, monkeypatch):

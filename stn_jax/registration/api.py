@@ -1,0 +1,495 @@
+"""Registration in one call: from the coarsest level of a pyramid to the finest."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from stn_jax import _checks, diagnostics
+from stn_jax._records import Opened
+from stn_jax._types import AnyArray
+from stn_jax.registration import solvers
+from stn_jax.registration.losses import MEASURES, LossName
+from stn_jax.registration.objective import Loss, Objective, Side
+from stn_jax.registration.pyramid import reduced
+from stn_jax.registration.record import Registration
+from stn_jax.registration.search import Search, Starts, lattice, nearest
+from stn_jax.sampling.options import SampleOptions
+from stn_jax.transforms.base import Transform
+
+# Sides of the coarsest level are at least so many pixels in 2-D, and in 3-D.
+_COARSEST = {1: 24, 2: 24, 3: 12}
+# Gauss-Newton by default up to so many parameters, and numbers in a Jacobian.
+_MOST_PARAMETERS, _MOST_NUMBERS = 256, 1 << 27
+_STEPS = {"gauss_newton": 40, "optax": 200}
+# A level ends after a Gauss-Newton step shorter than this, in its pixels: the first, where many
+# starts are compared, others, and the last.
+_ROUGHEST, _ROUGH, _FINE = 0.1, 0.02, 0.001
+# Largest move by a step of the default Adam at a level's start and end, in its pixels.
+_FASTEST, _SLOWEST = 0.25, 0.02
+
+Progress = Callable[[int, tuple[int, ...], Any, Any], object]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What the compiled function of a level depends on."""
+
+    loss: str | Loss
+    optimizer: Any
+    iterations: int
+    tolerance: float
+    min_overlap: float
+    align_corners: bool
+
+
+def register(
+    fixed: Shaped[AnyArray, "*space channels"],
+    moving: Shaped[AnyArray, "*moving_space channels"],
+    transform: Transform,
+    *,
+    theta: Float[AnyArray, " params"] | None = None,
+    fixed_mask: Shaped[AnyArray, "*space"] | None = None,
+    moving_mask: Shaped[AnyArray, "*moving_space"] | None = None,
+    loss: LossName | Loss = "cross_correlation",
+    optimizer: Literal["gauss_newton"] | Any | None = None,
+    shrink_factors: Sequence[float | int] | None = None,
+    iterations: int | None = None,
+    search: bool | Search | None = None,
+    bending: float | int | Array = 0.0,
+    inverse_consistency: float | int | Array = 0.0,
+    min_overlap: float | int = 0.25,
+    align_corners: bool = False,
+    progress: bool | Progress = False,
+) -> Registration:
+    """Finds the map under which one image lies on another.
+
+    ``stn.register(fixed, moving, stn.affine())`` tries starts all over the rotations, scales and
+    shifts at the coarsest level of a pyramid, improves the best ones, and follows the best to the
+    full size. The result's ``theta`` maps points of ``fixed`` to points of ``moving``, as
+    everywhere in this library, so ``stn.warp(moving, transform, theta)`` lies on ``fixed``.
+
+    Any family of transforms serves. If the images are not square, :func:`stn_jax.isotropic` gives a
+    rotation without shear. A family of many local parameters is best chained with a linear one,
+    ``stn.chain(stn.displacement((8, 8)), stn.affine())``; the search then moves the linear one.
+
+    It can be compiled and batched: ``jax.vmap(lambda a, b: stn.register(a, b, t).theta)``. Its
+    loops end early, and so have no reverse derivatives.
+
+    Args:
+      fixed: Image ``[height, width, channels]`` or volume ``[depth, height, width, channels]``;
+        floating.
+      moving: Image with as many channels; its size may differ.
+      transform: A family of maps from points of ``fixed`` to points of ``moving``.
+      theta: Where to start, ``[num_params]``; ``None`` starts at the identity, and searches.
+      fixed_mask: Which pixels of ``fixed`` count, a mask or weights of at least 0; ``None``: all.
+      moving_mask: The same of ``moving``.
+      loss: ``"cross_correlation"``, which ignores gain and offset; ``"mean_squared_error"``, for
+        images of the same values; ``"local_cross_correlation"``, where shades differ over the
+        image; ``"mutual_information"``, for images of different kinds. Or a function of ``fixed``,
+        the warped image and the weights ``[*space]``, which is minimised; another function object
+        compiles anew.
+      optimizer: ``"gauss_newton"``, with Levenberg and Marquardt's damping, for the first two
+        losses; or an optimizer of optax, whose steps are in pixels of the level: the parameters are
+        scaled such that a unit moves some point by a pixel. ``None`` chooses Gauss-Newton where it
+        serves and Adam elsewhere.
+      shrink_factors: How many pixels become one at each level, coarse to fine. ``None``: powers of
+        2, down to sides of about 24 pixels, 12 in 3-D.
+      iterations: Most steps at a level; ``None``: 40 of Gauss-Newton, 200 of optax.
+      search: Whether to try many starts; a :class:`stn_jax.registration.Search` says which.
+        ``None``: if ``theta`` is not given.
+      bending: Weight of :func:`stn_jax.registration.bending_energy`.
+      inverse_consistency: Weight of :func:`stn_jax.registration.inverse_consistency`. If it is not
+        0, a map from ``moving`` to ``fixed`` is found at the same time, ``backward``.
+      min_overlap: Maps under which less than this share of ``fixed`` reads from inside ``moving``
+        are not considered.
+      align_corners: As in :func:`stn_jax.warp`.
+      progress: Whether to print a line after each level, or a function that is called with the
+        level's number, its shape, the loss and the number of steps.
+
+    Returns:
+      The map with its diagnostics; see :class:`stn_jax.registration.Registration`.
+
+    Raises:
+      ValueError: If shapes, channels or options do not fit; if a concrete image is constant or not
+        finite where its mask counts; or if concrete images overlap too little at every start.
+      TypeError: If an image is not floating, or ``transform`` is none.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import stn_jax as stn
+      >>> noise = jax.random.normal(jax.random.key(0), (6, 6, 1))
+      >>> moving = jax.image.resize(noise, (48, 48, 1), "cubic")
+      >>> turn = jnp.array([0.4, 0.1, 0.0])  # 23 degrees, and a twentieth of the width
+      >>> fixed = stn.warp(moving, stn.rigid(), turn, padding="border")
+      >>> found = stn.register(fixed, moving, stn.rigid())
+      >>> bool(jnp.abs(found.theta - turn).max() < 0.01)
+      True
+
+    Reference:
+      Baker and Matthews, Lucas-Kanade 20 Years On, 2004; normalised images as in Evangelidis and
+      Psarakis, Parametric image alignment using enhanced correlation coefficient maximization, IEEE
+      TPAMI 30(10), 2008.
+    """
+    _checks.instance("transform", transform, Transform, "stn_jax.affine()")
+    sides = [
+        _side(name, image, mask, transform.ndim)
+        for name, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask))
+    ]
+    fixed_side, moving_side = sides
+    if fixed_side.image.shape[-1] != moving_side.image.shape[-1]:
+        raise ValueError(
+            "fixed and moving must have the same number of channels; got shapes "
+            f"{fixed_side.image.shape} and {moving_side.image.shape}. Convert one, for instance to "
+            "grey by a mean over its channels."
+        )
+    dtype = fixed_side.image.dtype
+    start = jnp.asarray(transform.identity if theta is None else theta)
+    start = transform.check_theta(start.astype(dtype) if theta is None else start).astype(dtype)
+    factors = _factors(shrink_factors, fixed_side.shape, moving_side.shape)
+    least_squares = isinstance(loss, str) and bool(_known_loss(loss))
+    both_ways = not _is_zero(inverse_consistency)
+    count = transform.num_params * (1 + both_ways)
+    numbers = count * math.prod(fixed_side.image.shape)
+    if optimizer is None and least_squares:
+        fits = count <= _MOST_PARAMETERS and numbers <= _MOST_NUMBERS
+        optimizer = "gauss_newton" if fits else None
+    _check_optimizer(optimizer, loss, least_squares)
+    kind = "gauss_newton" if isinstance(optimizer, str) else "optax"
+    steps = _STEPS[kind] if iterations is None else _checks.positive("iterations", iterations)
+    if not 0 < min_overlap < 1:
+        raise ValueError(f"min_overlap must lie between 0 and 1; got {min_overlap!r}.")
+
+    options = SampleOptions.create("linear", "border", align_corners, "exact", False, None)
+    pull = (
+        None if _is_zero(bending) else jnp.asarray(bending, dtype),
+        jnp.asarray(inverse_consistency, dtype) if both_ways else None,
+    )
+    starts = None
+    if search is None:
+        search = theta is None
+    if search:
+        grid = search if isinstance(search, Search) else Search()
+        starts = Starts.of(grid, transform, fixed_side.shape, moving_side.shape)
+    thetas = start[None]
+
+    histories, counts, shapes = [], [], []
+    for number, factor in enumerate(factors):
+        small = [Side(*reduced(*side, factor, align_corners)) for side in sides]
+        is_last = number + 1 == len(factors)
+        settings = _Settings(
+            loss=loss,
+            optimizer=optimizer,
+            iterations=steps,
+            tolerance=_FINE if is_last else _ROUGH if number or starts is None else _ROUGHEST,
+            min_overlap=float(min_overlap),
+            align_corners=bool(align_corners),
+        )
+        operands = (*small, Opened(transform), options, pull, settings)
+        if number == 0:
+            if starts is not None:
+                thetas = _best_starts(thetas, starts.thetas, *operands, kept=grid.kept)
+            thetas = _both_ways(transform, thetas) if both_ways else thetas[:, None]
+            _check_overlap(thetas, operands, min_overlap)
+            solution = _best_of(thetas, *operands)
+        else:
+            solution = _level(thetas, *operands)
+        thetas = solution.point
+        histories.append(solution.history)
+        counts.append(solution.steps)
+        shapes.append(small[0].shape)
+        _report(progress, number, small[0].shape, solution)
+    thetas = thetas.astype(dtype)
+    overlap, residual, folds = _diagnosis(thetas, *operands)
+    return Registration(
+        transform=transform,
+        theta=thetas[0],
+        backward=thetas[1] if both_ways else None,
+        loss=solution.value,
+        history=jnp.stack(histories),
+        iterations=jnp.stack(counts),
+        overlap=overlap,
+        folds=folds,
+        residual=residual,
+        shapes=tuple(shapes),
+        align_corners=bool(align_corners),
+    )
+
+
+def _objective(
+    fixed: Side,
+    moving: Side,
+    transform: Any,
+    options: SampleOptions,
+    pull: tuple[Array | None, Array | None],
+    settings: _Settings,
+) -> Objective:
+    return Objective(fixed, moving, transform, settings.loss, options, *pull, settings.min_overlap)
+
+
+@functools.partial(jax.jit, static_argnames=("settings",))
+def _level(
+    thetas: Array,
+    fixed: Side,
+    moving: Side,
+    transform: Any,
+    options: SampleOptions,
+    pull: tuple[Array | None, Array | None],
+    settings: _Settings,
+) -> solvers.Solution:
+    """Improves thetas ``[directions, params]`` at a level."""
+    objective = _objective(fixed, moving, transform, options, pull, settings)
+    scales = objective.scales(thetas).ravel()
+    if isinstance(settings.optimizer, str):
+
+        def equations(flat: Array) -> tuple[Array, Array, Array]:
+            return objective.normal_equations(flat.reshape(thetas.shape))
+
+        solution = solvers.levenberg_marquardt(
+            equations,
+            thetas.ravel(),
+            scales,
+            iterations=settings.iterations,
+            tolerance=settings.tolerance,
+        )
+    else:
+        optimizer = settings.optimizer
+        if optimizer is None:
+            import optax
+
+            rate = optax.cosine_decay_schedule(
+                _FASTEST, settings.iterations, alpha=_SLOWEST / _FASTEST
+            )
+            optimizer = optax.adam(rate)
+        solution = solvers.descend(
+            lambda flat: objective.value(flat.reshape(thetas.shape)),
+            thetas.ravel(),
+            scales,
+            optimizer,
+            iterations=settings.iterations,
+        )
+    return solution._replace(point=solution.point.reshape(thetas.shape))
+
+
+@functools.partial(jax.jit, static_argnames=("settings",))
+def _best_of(
+    thetas: Array,
+    fixed: Side,
+    moving: Side,
+    transform: Any,
+    options: SampleOptions,
+    pull: tuple[Array | None, Array | None],
+    settings: _Settings,
+) -> solvers.Solution:
+    """Improves several thetas ``[starts, directions, params]``; returns the best solution."""
+    solutions = jax.vmap(
+        lambda each: _level(each, fixed, moving, transform, options, pull, settings=settings)
+    )(thetas)
+    best = jnp.argmin(solutions.value)
+    return jax.tree.map(lambda each: each[best], solutions)
+
+
+@functools.partial(jax.jit, static_argnames=("settings", "kept"))
+def _best_starts(
+    given: Array,
+    starts: Array,
+    fixed: Side,
+    moving: Side,
+    transform: Any,
+    options: SampleOptions,
+    pull: tuple[Array | None, Array | None],
+    settings: _Settings,
+    kept: int,
+) -> Array:
+    """The best starts, after those that are given, ``[starts, params]``."""
+    objective = _objective(fixed, moving, transform, options, pull, settings)
+    objective = objective._replace(consistency=None)
+    starts = starts.astype(given.dtype)
+    best = Starts(starts).best(lambda theta: objective.value(theta[None])[1], kept)
+    return jnp.concatenate([given, best])
+
+
+@functools.partial(jax.jit, static_argnames=("settings",))
+def _diagnosis(
+    thetas: Array,
+    fixed: Side,
+    moving: Side,
+    transform: Any,
+    options: SampleOptions,
+    pull: tuple[Array | None, Array | None],
+    settings: _Settings,
+) -> tuple[Array, Array, Array]:
+    """The overlap, the residual and the folds of a result."""
+    objective = _objective(fixed, moving, transform, options, pull, settings)
+    squares = objective._replace(
+        loss="mean_squared_error", bending=None, consistency=None, min_overlap=0.0
+    )
+    folds = diagnostics.fold_fraction(
+        transform, thetas[0], fixed.shape, align_corners=settings.align_corners
+    )
+    return objective.overlap(thetas[:1]), jnp.sqrt(squares.value(thetas[:1])[0]), folds
+
+
+def _both_ways(transform: Transform, thetas: Array) -> Array:
+    """Each start beside the theta that comes nearest to undoing it, ``[starts, 2, params]``."""
+    free = np.ones(transform.num_params, bool)
+
+    def undone(theta: Array) -> Array:
+        points = lattice(transform.ndim, 5, theta.dtype)
+        return nearest(transform, transform.apply(theta, points), points, free)
+
+    return jnp.stack([thetas, jax.vmap(undone)(thetas)], axis=1)
+
+
+def _side(name: str, image: Any, mask: Any, ndim: int) -> Side:
+    """Checks an image and its mask; where the mask is 0, the image becomes 0."""
+    image = jnp.asarray(image)
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must have a floating dtype; got {image.dtype}. Convert it, for instance "
+            f'{name}.astype("float32") / 255.'
+        )
+    if image.ndim != ndim + 1 or 0 in image.shape:
+        axes = ", ".join(("depth", "height", "width")[-ndim:])
+        remedy = "batch with jax.vmap" if image.ndim > ndim + 1 else f"add one, {name}[..., None]"
+        raise ValueError(
+            f"{name} must be [{axes}, channels], as the transform is {ndim}-D, and not empty; got "
+            f"shape {image.shape}. If it has no axis of channels or one too many: {remedy}."
+        )
+    image = image.astype(_checks.widest(image.dtype))
+    if mask is not None:
+        mask = jnp.asarray(mask)
+        if mask.shape != image.shape[:-1]:
+            raise ValueError(
+                f"{name}_mask must have the spatial shape of {name}, {image.shape[:-1]}; got "
+                f"{mask.shape}."
+            )
+        mask = mask.astype(image.dtype)
+        image = jnp.where(mask[..., None] > 0, image, 0)
+    if not isinstance(image, jax.core.Tracer) and not isinstance(mask, jax.core.Tracer):
+        _check_contents(name, np.asarray(image), None if mask is None else np.asarray(mask))
+    return Side(image, mask)
+
+
+def _check_contents(name: str, image: np.ndarray, mask: np.ndarray | None) -> None:
+    if mask is not None and not ((mask >= 0).all() and np.isfinite(mask).all() and mask.any()):
+        raise ValueError(
+            f"{name}_mask must be finite, at least 0, and positive somewhere; got values from "
+            f"{mask.min()} to {mask.max()}."
+        )
+    values = image.reshape(-1, image.shape[-1])
+    if mask is not None:
+        values = values[mask.ravel() > 0]
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{name} must be finite; got NaN or infinity. Leave such pixels out by {name}_mask."
+        )
+    if (values == values[:1]).all():
+        raise ValueError(
+            f"{name} must not be constant, since any map fits a constant image; got "
+            f"{values[0].tolist()} in every pixel that counts."
+        )
+
+
+def _factors(
+    given: Sequence[float | int] | None, fixed: tuple[int, ...], moving: tuple[int, ...]
+) -> tuple[float, ...]:
+    """The factors of the levels, coarse to fine, those of equal shapes once."""
+    if given is None:
+        smallest = min(*fixed, *moving)
+        levels = max(math.floor(math.log2(smallest / _COARSEST.get(len(fixed), 12)) + 0.1), 0)
+        given = [2**k for k in range(levels, -1, -1)]
+    factors = tuple(float(factor) for factor in given)
+    if not factors or not all(1 <= factor < math.inf for factor in factors):
+        raise ValueError(
+            "shrink_factors must hold numbers of at least 1, coarse to fine, such as (4, 2, 1); "
+            f"got {tuple(given)!r}."
+        )
+    if list(factors) != sorted(factors, reverse=True):
+        raise ValueError(f"shrink_factors must fall, coarse to fine; got {tuple(given)!r}.")
+    return factors
+
+
+def _known_loss(loss: str) -> bool:
+    """Whether a named loss is a sum of squares."""
+    return _checks.option("loss", loss, MEASURES).projection is not None
+
+
+def _check_optimizer(optimizer: Any, loss: Any, least_squares: bool) -> None:
+    if not isinstance(loss, str) and not callable(loss):
+        raise TypeError(f"loss must be a name or a function; got {loss!r}.")
+    if optimizer == "gauss_newton":
+        if not least_squares:
+            names = " and ".join(f'"{k}"' for k, v in MEASURES.items() if v.projection)
+            raise ValueError(
+                f'optimizer must not be "gauss_newton" for the loss {loss!r}, which is no sum of '
+                f"squares; that serves {names}. Leave it out, or give an optimizer of optax."
+            )
+    elif optimizer is not None and not hasattr(optimizer, "update"):
+        raise ValueError(
+            'optimizer must be "gauss_newton", or an optimizer of optax such as optax.adam(0.1); '
+            f"got {optimizer!r}."
+        )
+
+
+def _is_zero(value: Any) -> bool:
+    """Whether a weight is a plain 0, whose penalty is left out."""
+    if isinstance(value, jax.core.Tracer):
+        return False
+    if not np.shape(value) == () or not value >= 0:
+        raise ValueError(f"the weight of a penalty must be a number of at least 0; got {value!r}.")
+    return bool(value == 0)
+
+
+@functools.partial(jax.jit, static_argnames=("settings",))
+def _overlaps(
+    thetas: Array,
+    fixed: Side,
+    moving: Side,
+    transform: Any,
+    options: SampleOptions,
+    pull: tuple[Array | None, Array | None],
+    settings: _Settings,
+) -> Array:
+    objective = _objective(fixed, moving, transform, options, pull, settings)
+    return jax.vmap(objective.overlap)(thetas)
+
+
+def _check_overlap(thetas: Array, operands: Any, min_overlap: float) -> None:
+    overlaps = _overlaps(thetas, *operands)
+    if isinstance(overlaps, jax.core.Tracer):
+        return
+    largest = float(jnp.max(overlaps))
+    if not largest >= min_overlap:
+        raise ValueError(
+            f"fixed and moving must overlap at the start by min_overlap, {min_overlap:g}, of what "
+            f"counts in fixed; got {largest:.3g}. Give another theta or masks, search, or lower "
+            "min_overlap."
+        )
+
+
+def _report(
+    progress: bool | Progress, number: int, shape: tuple[int, ...], solution: solvers.Solution
+) -> None:
+    if not progress:
+        return
+    tell = _printed if progress is True else progress
+    call = functools.partial(tell, number, shape)
+    if isinstance(solution.value, jax.core.Tracer):
+        jax.debug.callback(call, solution.value, solution.steps)
+    else:
+        call(solution.value, solution.steps)
+
+
+def _printed(number: int, shape: tuple[int, ...], loss: Any, steps: Any) -> None:
+    size = "×".join(map(str, shape))
+    print(
+        f"level {number + 1}, {size}: loss {float(loss):.5f} after {int(steps)} steps", flush=True
+    )

@@ -1,0 +1,412 @@
+"""Registration recovers known maps, and says at once what cannot be registered."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.optimize import least_squares
+from sklearn.datasets import load_sample_image
+
+import stn_jax as stn
+from stn_jax import registration
+from stn_jax.registration import solvers
+from stn_jax.registration.api import _objective, _Settings
+from stn_jax.registration.objective import Side
+from stn_jax.registration.pyramid import reduced, reduced_shape
+from stn_jax.registration.search import Search, searched
+from stn_jax.sampling.options import SampleOptions
+
+SHAPE = (48, 64)
+ISOTROPIC = stn.isotropic(stn.similarity(), aspect=64 / 48)
+WIDE = np.array([[1.06, -0.5, 8.0], [0.5, 1.06, -5.0]])  # 25 degrees, a scale of 1.17
+
+
+@functools.cache
+def photograph():
+    """A grey photograph, less sharp than its pixels."""
+    grey = load_sample_image("china.jpg").mean(axis=-1) / 255
+    return gaussian_filter(grey, 3)[::3, ::3]
+
+
+def taken(photo, points):
+    """The photograph at points ``(x, y)`` relative to its middle, in pixels, by SciPy."""
+    middle = (np.array(photo.shape[::-1]) - 1) / 2
+    rows = np.moveaxis((points + middle)[..., ::-1], -1, 0)
+    return map_coordinates(photo, rows, order=3, mode="nearest")[..., None].astype(np.float32)
+
+
+def centred(shape):
+    """The pixels of an image relative to its middle, x first."""
+    axes = [np.arange(size) - (size - 1) / 2 for size in shape]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[..., ::-1]
+
+
+def pair(matrix, shape=SHAPE, image=None):
+    """A fixed and a moving image; points of fixed go to ``matrix``, in pixels about the middle."""
+    image = photograph() if image is None else image
+    points, ndim = centred(shape), len(shape)
+    back = (points - matrix[:, ndim]) @ np.linalg.inv(matrix[:, :ndim]).T
+    return taken(image, points), taken(image, back)
+
+
+def error(transform, theta, matrix, shape=SHAPE):
+    """The mean distance of mapped lattice points from their true places, in pixels."""
+    ndim, half = len(shape), np.array(shape[::-1]) / 2
+    points = np.stack(np.meshgrid(*[np.linspace(-0.9, 0.9, 5)] * ndim), axis=-1)
+    found = np.asarray(transform.apply(theta, points.astype(np.float32))) * half
+    true = (points * half) @ matrix[:, :ndim].T + matrix[:, ndim]
+    return np.linalg.norm(found - true, axis=-1).mean()
+
+
+def start(transform, matrix, shape=SHAPE):
+    """Theta of a map in pixels, for an affine family."""
+    half = np.array(shape[::-1]) / 2
+    normalised = matrix * np.append(half, 1)[None] / half[:, None]
+    return normalised.astype(np.float32).ravel()
+
+
+@pytest.mark.parametrize("transform", [stn.affine(), ISOTROPIC], ids=["affine", "isotropic"])
+def test_a_wide_map_is_found_without_a_start(transform):
+    found = stn.register(*pair(WIDE), transform)
+    assert error(transform, found.theta, WIDE) < 0.05
+    assert found.folds == 0
+    assert 0.5 < found.overlap < 1
+    assert found.residual < 0.03
+    assert found.shapes == ((24, 32), (48, 64))
+    warped = found.warp(pair(WIDE)[1], padding="border", return_coverage=True)
+    fixed = pair(WIDE)[0]
+    inside = np.asarray(warped[1].mask)[..., None]
+    assert np.sqrt(np.mean((warped[0] - fixed) ** 2, where=inside)) < 0.03
+
+
+def test_the_history_falls_and_ends_at_the_loss():
+    found = stn.register(*pair(WIDE), stn.affine())
+    for history, steps in zip(found.history, found.iterations, strict=True):
+        assert np.isfinite(history[: steps + 1]).all()
+        assert np.isnan(history[steps + 1 :]).all()
+        assert (np.diff(history[: steps + 1]) <= 0).all()
+    assert found.history[-1, found.iterations[-1]] == found.loss
+    fixed, moving = pair(WIDE)
+    warped, seen = stn.warp(
+        moving, stn.affine(), found.theta, padding="border", return_coverage=True
+    )
+    correlation = registration.cross_correlation(fixed, warped, weights=seen.mask)
+    np.testing.assert_allclose(found.loss, 1 - correlation, atol=3e-3)
+
+
+def test_a_volume_is_registered():
+    rng = np.random.default_rng(0)
+    volume = gaussian_filter(rng.normal(size=(48, 48, 48)), 4)
+    volume /= volume.std()
+    a, b = np.deg2rad(20), np.deg2rad(-15)
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    turn = turn @ np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    matrix = np.concatenate([turn, [[2.0], [-3.0], [1.0]]], axis=1)
+    shape = (20, 24, 28)
+    fixed, moving = pair(matrix, shape, volume)
+    transform = stn.isotropic(stn.rigid(ndim=3), aspect=(28 / 20, 24 / 20))
+    found = stn.register(fixed, moving, transform)
+    assert error(transform, found.theta, matrix, shape) < 0.05
+
+
+@pytest.mark.slow
+def test_an_elastic_map_behind_an_affine_one():
+    fixed, moving = pair(WIDE)
+    points = stn.regular_grid(SHAPE)
+    bent = 0.06 * jnp.sin(3 * points[..., ::-1])
+    pixels = stn.pixels_from_normalized(points + bent, SHAPE)
+    fixed = stn.sample_pixels(jnp.asarray(fixed), pixels, padding="border")
+    chain = stn.chain(stn.displacement((5, 5)), stn.affine())
+    assert searched(chain).sum() == 6
+    straight = stn.register(fixed, moving, stn.affine())
+    found = stn.register(fixed, moving, chain, bending=1e-4)
+    assert found.folds == 0
+    inner = np.stack(np.meshgrid(*[np.linspace(-0.7, 0.7, 5)] * 2), -1).astype(np.float32)
+    true = (inner + 0.06 * np.sin(3 * inner[..., ::-1])) * np.array([32, 24])
+    true = true @ WIDE[:, :2].T + WIDE[:, 2]
+
+    def distance(transform, theta):
+        mapped = np.asarray(transform.apply(theta, inner)) * np.array([32, 24])
+        return np.linalg.norm(mapped - true, axis=-1).mean()
+
+    assert distance(chain, found.theta) < 0.25 < distance(stn.affine(), straight.theta)
+    assert registration.bending_energy(chain, found.theta, SHAPE) > 0
+
+
+NEAR = np.array([[1.02, -0.06, 1.5], [0.05, 0.98, -1.0]])
+
+
+def doubled(fixed, warped, weights):
+    return 2 * registration.mean_squared_error(fixed, warped, weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("loss", "change", "limit"),
+    [
+        ("mean_squared_error", lambda image: image, 0.05),
+        ("local_cross_correlation", lambda image: image + np.linspace(0, 1, 64)[:, None], 0.2),
+        ("mutual_information", lambda image: np.cos(3 * image), 0.4),
+        (doubled, lambda image: image, 0.2),
+    ],
+    ids=["mean_squared_error", "local_cross_correlation", "mutual_information", "own"],
+)
+def test_each_loss_finds_the_map(loss, change, limit):
+    fixed, moving = pair(NEAR)
+    moving = change(moving).astype(np.float32)
+    found = stn.register(
+        fixed, moving, stn.affine(), loss=loss, search=False, shrink_factors=(2, 1)
+    )
+    assert error(stn.affine(), found.theta, NEAR) < limit
+
+
+@pytest.mark.parametrize("optimizer", [optax.sgd(30.0, momentum=0.9), optax.lbfgs()])
+def test_optax_serves(optimizer):
+    fixed, moving = pair(NEAR)
+    found = stn.register(
+        fixed, moving, stn.affine(), optimizer=optimizer, search=False, shrink_factors=(1,)
+    )
+    assert error(stn.affine(), found.theta, NEAR) < 0.2
+    assert found.loss == np.nanmin(found.history)
+
+
+def test_vmap_and_jit_give_what_a_call_gives():
+    angles = [-0.3, 0.1, 0.25]
+    matrices = [
+        np.array([[np.cos(a), -np.sin(a), 20 * a], [np.sin(a), np.cos(a), 3.0]]) for a in angles
+    ]
+    fixed, moving = (np.stack(each) for each in zip(*map(pair, matrices), strict=True))
+    call = functools.partial(stn.register, transform=ISOTROPIC)
+    found = jax.jit(jax.vmap(lambda a, b: call(a, b)))(fixed, moving)
+    assert found.theta.shape == (3, 4)
+    for k, matrix in enumerate(matrices):
+        assert error(ISOTROPIC, found.theta[k], matrix) < 0.05
+    single = call(fixed[0], moving[0])
+    np.testing.assert_allclose(found.theta[0], single.theta, atol=1e-3)
+
+
+def test_masks_leave_out_what_does_not_move_along():
+    fixed, moving = pair(NEAR)
+    fixed, moving = fixed.copy(), moving.copy()
+    fixed[5:20, 8:30], moving[30:40, 40:60] = np.nan, 1e6
+    masks = [np.ones(SHAPE, bool) for _ in range(2)]
+    masks[0][5:20, 8:30] = masks[1][30:40, 40:60] = False
+    found = stn.register(
+        fixed,
+        moving,
+        stn.affine(),
+        fixed_mask=masks[0],
+        moving_mask=masks[1],
+        shrink_factors=(2, 1),
+        search=False,
+    )
+    assert error(stn.affine(), found.theta, NEAR) < 0.1
+    assert found.overlap < 0.98
+
+
+def test_a_start_is_followed_and_may_be_exact():
+    matrix = np.array([[-0.5, -1.0, 3.0], [1.0, -0.5, 2.0]])
+    fixed, moving = pair(matrix)
+    found = stn.register(fixed, moving, stn.affine(), theta=start(stn.affine(), matrix))
+    assert error(stn.affine(), found.theta, matrix) < 0.05
+    assert found.history[0, 0] < 0.1
+    same = stn.register(fixed, fixed, stn.affine())
+    np.testing.assert_allclose(same.theta, stn.affine().identity, atol=1e-5)
+    np.testing.assert_allclose([same.loss, same.residual], 0, atol=1e-4)
+
+
+def test_images_of_different_sizes():
+    matrix = np.array([[1.0, -0.2, 4.0], [0.2, 1.0, -3.0]])
+    shape, larger = (40, 48), (72, 60)
+    fixed = taken(photograph(), centred(shape))
+    back = (centred(larger) - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    moving = taken(photograph(), back)
+    found = stn.register(fixed, moving, stn.affine())
+    points = np.stack(np.meshgrid(*[np.linspace(-0.9, 0.9, 5)] * 2), -1).astype(np.float32)
+    mapped = np.asarray(stn.affine().apply(found.theta, points)) * np.array([30, 36])
+    true = (points * np.array([24, 20])) @ matrix[:, :2].T + matrix[:, 2]
+    assert np.linalg.norm(mapped - true, axis=-1).mean() < 0.1
+    assert found.warp(moving).shape == (*shape, 1)
+
+
+def test_the_backward_map_undoes_the_forward_one():
+    fixed, moving = pair(WIDE)
+    found = stn.register(fixed, moving, stn.affine(), inverse_consistency=1.0)
+    back = np.linalg.inv(np.vstack([WIDE, [0, 0, 1]]))[:2]
+    assert error(stn.affine(), found.theta, WIDE) < 0.1
+    assert error(stn.affine(), found.backward, back) < 0.1
+    apart = registration.inverse_consistency(stn.affine(), found.theta, found.backward, SHAPE)
+    assert apart < 1e-5
+
+
+def test_progress_is_told_for_each_level(capsys):
+    fixed, moving = pair(NEAR)
+    options = {"search": False, "shrink_factors": (2, 1)}
+    told = []
+    found = stn.register(
+        fixed, moving, stn.affine(), progress=lambda *each: told.append(each), **options
+    )
+    assert [each[:2] for each in told] == [(0, (24, 32)), (1, (48, 64))]
+    assert float(told[1][2]) == float(found.loss)
+    stn.register(fixed, moving, stn.affine(), progress=True, **options)
+    assert capsys.readouterr().out.startswith("level 1, 24×32: loss 0.")
+
+
+def test_the_picture_shows_both_images_and_checkerboards():
+    fixed, moving = pair(NEAR)
+    found = stn.register(fixed, moving, stn.affine(), search=False, shrink_factors=(2, 1))
+    figure = found.visualize(fixed, moving)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert [each.shape[:2] for each in shown] == [SHAPE] * 4
+
+    def seams(picture):
+        """Steps across the squares' borders, beside those elsewhere."""
+        steps = np.abs(np.diff(np.asarray(picture)[..., 0], axis=1))
+        return steps[:, 7::8].mean() / steps.mean()
+
+    assert seams(shown[3]) < 1.3 < seams(shown[2])
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("factor", [2, 3, 2.5])
+def test_levels_keep_the_outer_edges(factor, align_corners, x64):
+    slopes = np.array([[2.0], [3.0]])
+    plane = stn.regular_grid((24, 30), align_corners=align_corners) @ slopes + 1
+    small, none = reduced(plane, None, factor, align_corners)
+    assert none is None
+    assert small.shape[:-1] == reduced_shape((24, 30), factor)
+    expected = stn.regular_grid(small.shape[:-1], align_corners=align_corners) @ slopes + 1
+    # Pixels are squares: where a mean ends within one, it is off by up to an eighth of its step.
+    steps = np.abs(np.diff(plane, axis=0)).max() + np.abs(np.diff(plane, axis=1)).max()
+    exact = factor != 2.5 and not align_corners
+    corners = small[:: len(small) - 1, :: small.shape[1] - 1]
+    np.testing.assert_allclose(small[1:-1, 1:-1], expected[1:-1, 1:-1], atol=steps / 8 + 1e-12)
+    if exact:
+        np.testing.assert_allclose(small, expected, atol=1e-12)
+    assert np.abs(np.mean(corners) - 1) < 1e-12
+
+
+def test_levels_are_means_of_what_counts(x64):
+    rng = np.random.default_rng(1)
+    image, weights = rng.normal(size=(8, 12, 2)), rng.uniform(size=(8, 12))
+    small, counts = reduced(jnp.asarray(image), jnp.asarray(weights), 2, False)
+    blocks = image.reshape(4, 2, 6, 2, 2), weights.reshape(4, 2, 6, 2)
+    expected = np.average(
+        blocks[0], axis=(1, 3), weights=np.broadcast_to(blocks[1][..., None], blocks[0].shape)
+    )
+    np.testing.assert_allclose(small, expected, rtol=1e-12)
+    np.testing.assert_allclose(counts, blocks[1].mean(axis=(1, 3)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["cross_correlation", "mean_squared_error"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_normal_equations_are_those_of_the_loss(loss, masked, x64):
+    rng = np.random.default_rng(2)
+    fixed, moving = (gaussian_filter(rng.normal(size=(9, 11, 2)), (1, 1, 0)) for _ in range(2))
+    masks = [jnp.asarray(rng.uniform(0.2, 1, (9, 11))) if masked else None for _ in range(2)]
+    options = SampleOptions.create("linear", "border", False, "exact", False, None)
+    settings = _Settings(
+        loss=loss,
+        optimizer="gauss_newton",
+        iterations=1,
+        tolerance=0.1,
+        min_overlap=0.2,
+        align_corners=False,
+    )
+    sides = [
+        Side(jnp.asarray(each), mask) for each, mask in zip((fixed, moving), masks, strict=True)
+    ]
+    pull = jnp.array(0.3), jnp.array(0.7)
+    objective = _objective(*sides, stn.projective(), options, pull, settings)
+    thetas = stn.projective().identity + 0.1 * rng.normal(size=(2, 8))
+    value, matrix, right = objective.normal_equations(jnp.asarray(thetas))
+    expected, score = objective.value(thetas)
+    np.testing.assert_allclose([value, score], expected, rtol=1e-10)
+    slope = jax.grad(lambda thetas: objective.value(thetas)[0])(jnp.asarray(thetas))
+    np.testing.assert_allclose(2 * right, slope.ravel(), rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(matrix, matrix.T)
+    assert np.linalg.eigvalsh(matrix).min() > -1e-12
+
+
+def test_levenberg_and_marquardt_end_where_scipy_does(x64):
+    times = np.linspace(0, 3, 20)
+    data = 2.5 * np.exp(-1.3 * times) + 0.05 * np.random.default_rng(3).normal(size=20)
+
+    def residuals(theta):
+        return theta[0] * jnp.exp(-theta[1] * times) - data
+
+    def equations(theta):
+        here, jacobian = residuals(theta), jax.jacfwd(residuals)(theta)
+        return jnp.sum(here**2), jacobian.T @ jacobian, jacobian.T @ here
+
+    ours = solvers.levenberg_marquardt(
+        equations, jnp.array([1.0, 0.2]), jnp.ones(2), iterations=50, tolerance=1e-10
+    )
+    expected = least_squares(lambda theta: np.asarray(residuals(theta)), [1.0, 0.2], xtol=1e-14)
+    np.testing.assert_allclose(ours.point, expected.x, rtol=1e-6)
+    assert ours.steps < 50
+
+
+def test_the_search_starts_all_around():
+    assert Search().angles == tuple(range(0, 360, 15))
+    assert Search(angle=0).angles == (0.0,)
+    with pytest.raises(ValueError, match="angle must be from 0 to 180"):
+        Search(angle=200)
+    with pytest.raises(ValueError, match="scales must be positive"):
+        Search(scales=(1, -1))
+    with pytest.raises(ValueError, match="shift must be from 0 to 1"):
+        Search(shift=3)
+
+
+ONES = np.ones((8, 9, 1), np.float32)
+RAMP = np.arange(72, dtype=np.float32).reshape(8, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "options", "kind", "message"),
+    [
+        (RAMP.astype(int), RAMP, {}, TypeError, "fixed must have a floating dtype"),
+        (RAMP[..., 0], RAMP, {}, ValueError, r"fixed must be \[height, width, channels\]"),
+        (RAMP, RAMP[None], {}, ValueError, r"moving must be .* batch with jax.vmap"),
+        (RAMP, np.repeat(RAMP, 3, -1), {}, ValueError, "same number of channels"),
+        (ONES, RAMP, {}, ValueError, "fixed must not be constant"),
+        (RAMP, np.where(RAMP > 9, RAMP, np.nan), {}, ValueError, "moving must be finite"),
+        (RAMP, RAMP, {"fixed_mask": ONES}, ValueError, r"fixed_mask must have .* \(8, 9\)"),
+        (RAMP, RAMP, {"moving_mask": 0 * ONES[..., 0]}, ValueError, "positive somewhere"),
+        (RAMP, RAMP, {"loss": "ncc"}, ValueError, "loss must be one of 'cross_correlation'"),
+        (RAMP, RAMP, {"loss": 3}, TypeError, "loss must be a name or a function"),
+        (
+            RAMP,
+            RAMP,
+            {"loss": "mutual_information", "optimizer": "gauss_newton"},
+            ValueError,
+            "no sum of squares",
+        ),
+        (RAMP, RAMP, {"optimizer": "adam"}, ValueError, 'optimizer must be "gauss_newton"'),
+        (RAMP, RAMP, {"shrink_factors": (1, 2)}, ValueError, "shrink_factors must fall"),
+        (RAMP, RAMP, {"shrink_factors": (0.5,)}, ValueError, "numbers of at least 1"),
+        (RAMP, RAMP, {"iterations": 0}, ValueError, "iterations must be an integer"),
+        (RAMP, RAMP, {"min_overlap": 1.5}, ValueError, "min_overlap must lie between"),
+        (RAMP, RAMP, {"bending": -1}, ValueError, "weight of a penalty"),
+        (
+            RAMP,
+            RAMP,
+            {"theta": np.array([1, 0, 5, 0, 1, 0], np.float32)},
+            ValueError,
+            "must overlap at the start",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("no_runtime_types")
+def test_errors_come_at_once(fixed, moving, options, kind, message):
+    with pytest.raises(kind, match=message):
+        stn.register(fixed, moving, stn.affine(), **options)
+
+
+@pytest.mark.usefixtures("no_runtime_types")
+def test_a_transform_is_asked_for():
+    with pytest.raises(TypeError, match="transform must be a Transform"):
+        stn.register(RAMP, RAMP, "affine")
