@@ -25,11 +25,15 @@ from stn_jax.transforms.base import Transform
 
 # Sides of the coarsest level are at least so many pixels in 2-D, and in 3-D.
 _COARSEST = {1: 24, 2: 24, 3: 12}
+# The starts are compared on images whose smallest side has about so many pixels.
+_SEARCHED = {1: 16, 2: 16, 3: 10}
 # Gauss-Newton by default up to so many parameters, and numbers in a Jacobian.
 _MOST_PARAMETERS, _MOST_NUMBERS = 256, 1 << 27
 _STEPS = {"gauss_newton": 40, "optax": 200}
-# A level ends after a Gauss-Newton step shorter than this, in its pixels: the first, where many
-# starts are compared, others, and the last.
+# So many improve each of the best starts.
+_FEWER = {"gauss_newton": 15, "optax": 60}
+# A level ends after a Gauss-Newton step shorter than this, in its pixels: where many starts are
+# improved; between; at the last level.
 _ROUGHEST, _ROUGH, _FINE = 0.1, 0.02, 0.001
 # Largest move by a step of the default Adam at a level's start and end, in its pixels.
 _FASTEST, _SLOWEST = 0.25, 0.02
@@ -172,55 +176,70 @@ def register(
         None if _is_zero(bending) else jnp.asarray(bending, dtype),
         jnp.asarray(inverse_consistency, dtype) if both_ways else None,
     )
-    starts = None
     if search is None:
         search = theta is None
+    grid = search if isinstance(search, Search) else Search()
+    starts = None
     if search:
-        grid = search if isinstance(search, Search) else Search()
         starts = Starts.of(grid, transform, fixed_side.shape, moving_side.shape)
-    thetas = start[None]
 
-    histories, counts, shapes = [], [], []
-    for number, factor in enumerate(factors):
-        small = [Side(*reduced(*side, factor, align_corners)) for side in sides]
-        is_last = number + 1 == len(factors)
-        settings = _Settings(
-            loss=loss,
-            optimizer=optimizer,
-            iterations=steps,
-            tolerance=_FINE if is_last else _ROUGH if number or starts is None else _ROUGHEST,
-            min_overlap=float(min_overlap),
-            align_corners=bool(align_corners),
-        )
-        operands = (*small, Opened(transform), options, pull, settings)
+    smallest = min(*fixed_side.shape, *moving_side.shape)
+    tiny = max(smallest / _SEARCHED.get(transform.ndim, 10), factors[0])
+    *levels, smallest_level = _pyramid(sides, (*factors, tiny), bool(align_corners))
+    settings = _Settings(
+        loss=loss,
+        optimizer=optimizer,
+        iterations=steps,
+        tolerance=_ROUGH,
+        min_overlap=float(min_overlap),
+        align_corners=bool(align_corners),
+    )
+    rest = Opened(transform), options, pull
+    thetas = start[None]
+    if starts is not None:
+        thetas = _best_starts(thetas, starts.thetas, *smallest_level, *rest, settings, grid.kept)
+    thetas = _both_ways(transform, thetas) if both_ways else thetas[:, None]
+
+    solutions = []
+    for number, level in enumerate(levels):
+        is_last = number + 1 == len(levels)
+        here = dataclasses.replace(settings, tolerance=_FINE if is_last else _ROUGH)
         if number == 0:
-            if starts is not None:
-                thetas = _best_starts(thetas, starts.thetas, *operands, kept=grid.kept)
-            thetas = _both_ways(transform, thetas) if both_ways else thetas[:, None]
-            _check_overlap(thetas, operands, min_overlap)
-            solution = _best_of(thetas, *operands)
+            if starts is not None and not is_last:
+                # Many starts are improved, but not to the end.
+                fewer = min(steps, _FEWER[kind])
+                here = dataclasses.replace(settings, iterations=fewer, tolerance=_ROUGHEST)
+            solution = _best_of(thetas, *level, *rest, here)
+            _check_overlap(solution, float(min_overlap))
         else:
-            solution = _level(thetas, *operands)
+            solution = _level(thetas, *level, *rest, here)
         thetas = solution.point
-        histories.append(solution.history)
-        counts.append(solution.steps)
-        shapes.append(small[0].shape)
-        _report(progress, number, small[0].shape, solution)
-    thetas = thetas.astype(dtype)
-    overlap, residual, folds = _diagnosis(thetas, *operands)
+        unused = jnp.full((steps + 1 - len(solution.history),), jnp.nan, dtype)
+        history = jnp.concatenate([solution.history, unused])
+        solutions.append(solution._replace(history=history))
+        _report(progress, number, level[0].shape, solution)
+    overlap, residual, folds = _diagnosis(thetas, *levels[-1], *rest, here)
     return Registration(
         transform=transform,
         theta=thetas[0],
         backward=thetas[1] if both_ways else None,
         loss=solution.value,
-        history=jnp.stack(histories),
-        iterations=jnp.stack(counts),
+        history=jnp.stack([each.history for each in solutions]),
+        iterations=jnp.stack([each.steps for each in solutions]),
         overlap=overlap,
         folds=folds,
         residual=residual,
-        shapes=tuple(shapes),
+        shapes=tuple(level[0].shape for level in levels),
         align_corners=bool(align_corners),
     )
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _pyramid(
+    sides: list[Side], factors: tuple[float, ...], align_corners: bool
+) -> list[list[Side]]:
+    """Both sides at each level."""
+    return [[Side(*reduced(*side, factor, align_corners)) for side in sides] for factor in factors]
 
 
 def _objective(
@@ -234,7 +253,7 @@ def _objective(
     return Objective(fixed, moving, transform, settings.loss, options, *pull, settings.min_overlap)
 
 
-@functools.partial(jax.jit, static_argnames=("settings",))
+@functools.partial(jax.jit, static_argnames="settings")
 def _level(
     thetas: Array,
     fixed: Side,
@@ -278,7 +297,7 @@ def _level(
     return solution._replace(point=solution.point.reshape(thetas.shape))
 
 
-@functools.partial(jax.jit, static_argnames=("settings",))
+@functools.partial(jax.jit, static_argnames="settings")
 def _best_of(
     thetas: Array,
     fixed: Side,
@@ -290,13 +309,13 @@ def _best_of(
 ) -> solvers.Solution:
     """Improves several thetas ``[starts, directions, params]``; returns the best solution."""
     solutions = jax.vmap(
-        lambda each: _level(each, fixed, moving, transform, options, pull, settings=settings)
+        lambda each: _level(each, fixed, moving, transform, options, pull, settings)
     )(thetas)
     best = jnp.argmin(solutions.value)
     return jax.tree.map(lambda each: each[best], solutions)
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "kept"))
+@functools.partial(jax.jit, static_argnums=(7, 8))
 def _best_starts(
     given: Array,
     starts: Array,
@@ -316,7 +335,7 @@ def _best_starts(
     return jnp.concatenate([given, best])
 
 
-@functools.partial(jax.jit, static_argnames=("settings",))
+@functools.partial(jax.jit, static_argnames="settings")
 def _diagnosis(
     thetas: Array,
     fixed: Side,
@@ -448,31 +467,13 @@ def _is_zero(value: Any) -> bool:
     return bool(value == 0)
 
 
-@functools.partial(jax.jit, static_argnames=("settings",))
-def _overlaps(
-    thetas: Array,
-    fixed: Side,
-    moving: Side,
-    transform: Any,
-    options: SampleOptions,
-    pull: tuple[Array | None, Array | None],
-    settings: _Settings,
-) -> Array:
-    objective = _objective(fixed, moving, transform, options, pull, settings)
-    return jax.vmap(objective.overlap)(thetas)
-
-
-def _check_overlap(thetas: Array, operands: Any, min_overlap: float) -> None:
-    overlaps = _overlaps(thetas, *operands)
-    if isinstance(overlaps, jax.core.Tracer):
+def _check_overlap(solution: solvers.Solution, min_overlap: float) -> None:
+    if isinstance(solution.value, jax.core.Tracer) or bool(jnp.isfinite(solution.value)):
         return
-    largest = float(jnp.max(overlaps))
-    if not largest >= min_overlap:
-        raise ValueError(
-            f"fixed and moving must overlap at the start by min_overlap, {min_overlap:g}, of what "
-            f"counts in fixed; got {largest:.3g}. Give another theta or masks, search, or lower "
-            "min_overlap."
-        )
+    raise ValueError(
+        f"fixed and moving must overlap at the start by min_overlap, {min_overlap:g}, of what "
+        "counts in fixed; got less. Give another theta or masks, search, or lower min_overlap."
+    )
 
 
 def _report(

@@ -1,8 +1,8 @@
 """The result of a registration."""
 
 import dataclasses
-import functools
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,14 +16,6 @@ if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "transform", "theta", "backward", "loss", "history", "iterations", "overlap", "folds",
-        "residual",
-    ],
-    meta_fields=["shapes", "align_corners"],
-)  # fmt: skip
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Registration:
     """What :func:`stn_jax.register` found. It is a pytree; under ``jax.vmap`` fields get an axis.
@@ -109,3 +101,33 @@ class Registration:
         return visualize.registration(
             fixed, moving, self.transform, self.theta, align_corners=self.align_corners
         )
+
+
+_ARRAYS = (
+    "transform",
+    "theta",
+    "backward",
+    "loss",
+    "history",
+    "iterations",
+    "overlap",
+    "folds",
+    "residual",
+)
+_REST = ("shapes", "align_corners")
+
+
+def _flatten(record: Registration) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    arrays, rest = (tuple(getattr(record, name) for name in each) for each in (_ARRAYS, _REST))
+    return arrays, rest
+
+
+def _unflatten(rest: tuple[Any, ...], arrays: Sequence[Any]) -> Registration:
+    # Without the constructor, as JAX puts placeholders in place of arrays.
+    record = object.__new__(Registration)
+    for name, value in zip(_ARRAYS + _REST, (*arrays, *rest), strict=True):
+        object.__setattr__(record, name, value)
+    return record
+
+
+jax.tree_util.register_pytree_node(Registration, _flatten, _unflatten)

@@ -35,11 +35,12 @@ class Search:
     best starts are improved, and the best of these is followed to finer levels.
 
     Attributes:
-      angle: Largest rotation in degrees, to either side; in 3-D the largest angle about each axis.
-      angle_step: About so many degrees lie between starts.
+      angle: Largest rotation in degrees, to either side; in 3-D the largest angle about each
+        axis, at most 90.
+      angle_step: About so many degrees lie between starts; in 3-D at least twice as many.
       scales: Scales of the content in the moving image, relative to the fixed one.
       shift: Largest shift along each axis, as a share of the image's side.
-      shift_step: Shares of the side between starts.
+      shift_step: Shares of the side between starts; in 3-D at least ``shift``.
       kept: How many of the best starts are improved.
 
     Raises:
@@ -163,10 +164,10 @@ def _turns(
         for rotation in _rotations(search, ndim)
         for scale in scales
     ]
-    shifts = [
-        2 * np.array(each)
-        for each in itertools.product(_around_zero(search.shift, search.shift_step), repeat=ndim)
-    ]
+    # In 3-D there are as many as the third power, so they are farther apart.
+    step = search.shift_step if ndim < 3 else max(search.shift_step, search.shift)
+    along = _around_zero(search.shift, step)
+    shifts = [2 * np.array(each) for each in itertools.product(along, repeat=ndim)]
     return np.array(turns), np.array(shifts)
 
 
@@ -176,7 +177,6 @@ def _rotations(search: Search, ndim: int) -> list[np.ndarray]:
         return [np.eye(1)]
     if ndim == 2:
         return [_plane_rotation(angle, 2, 0, 1) for angle in angles]
-    # Coarser in 3-D: there are as many as the third power.
     largest = min(search.angle, 90)
     angles = np.deg2rad(_around_zero(largest, max(2 * search.angle_step, largest / 2)))
     return [
