@@ -12,6 +12,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from stn_jax import _checks
@@ -325,7 +326,7 @@ def _box_sums(values: Array, window: int) -> Array:
     """Sums over windows of pixels, cut off at the image's edges; one axis after the other."""
     for axis in range(values.ndim - 1):
         sides = [window if k == axis else 1 for k in range(values.ndim)]
-        zero = jnp.zeros((), values.dtype)
+        zero = np.zeros((), values.dtype)
         values = jax.lax.reduce_window(values, zero, jax.lax.add, sides, [1] * values.ndim, "SAME")
     return values
 

@@ -129,7 +129,7 @@ class Objective(typing.NamedTuple):
             ]
             change = change + (root * move)[..., None] * along(*ones)
         change = change.reshape(theta.size, -1)
-        directions = directions.reshape(len(directions), -1)
+        directions = directions.reshape(len(directions), residuals.size)
         kept = _product(change, directions)
         gram = _product(change, change) - _product(kept, kept)
         # The residuals without their part along the directions.
