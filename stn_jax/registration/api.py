@@ -482,7 +482,10 @@ def _report(
     if not progress:
         return
     tell = _printed if progress is True else progress
-    call = functools.partial(tell, number, shape)
+
+    def call(value: Any, steps: Any) -> None:
+        tell(number, shape, value, steps)
+
     if isinstance(solution.value, jax.core.Tracer):
         jax.debug.callback(call, solution.value, solution.steps)
     else:

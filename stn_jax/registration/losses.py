@@ -200,8 +200,8 @@ def mutual_information(
         raise ValueError(f"bins must be at least 4; got {bins}.")
     share = (weights / _nonzero(jnp.sum(weights))).ravel()
     places = [_bin_coordinates(each, share, bins, smooth) for each in (first, second)]
-    joint = jax.vmap(functools.partial(_joint_histogram, bins=bins, smooth=smooth), (0, 0, None))
-    p = joint(*places, share)
+    joint = functools.partial(_joint_histogram, share=share, bins=bins, smooth=smooth)
+    p = jax.vmap(joint)(*places)
     apart = jnp.sum(p, axis=2, keepdims=True) * jnp.sum(p, axis=1, keepdims=True)
     filled = p > 0
     ratio = jnp.where(filled, p, 1) / jnp.where(filled, apart, 1)

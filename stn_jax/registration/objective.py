@@ -1,7 +1,7 @@
 """The function of theta that a registration minimises at one level of the pyramid."""
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +171,7 @@ class Objective(typing.NamedTuple):
         moved = self.transform.displacement(theta, points)
         return pixels_from_displacement(moved, source.shape, align_corners=align_corners)
 
-    def _read(self, source: Side, places: typing.Sequence[Array]) -> tuple[Array, Array]:
+    def _read(self, source: Side, places: Sequence[Array]) -> tuple[Array, Array]:
         """The image at some places, and how far they are inside: 1, or less near the edge."""
         inside = jnp.ones_like(places[0])
         for place, size in zip(places, source.shape[::-1], strict=True):
@@ -196,7 +196,8 @@ class Objective(typing.NamedTuple):
         )
 
     def _penalty_residuals(self) -> list[Callable[[Array], Array]]:
-        align_corners, pieces = self.options.align_corners, []
+        align_corners = self.options.align_corners
+        pieces: list[Callable[[Array], Array]] = []
         if self.bending is not None:
             root = jnp.sqrt(self.bending)
 

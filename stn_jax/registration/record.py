@@ -79,7 +79,10 @@ class Registration:
         Returns:
           ``[*space of fixed, channels]``, or of another ``output_shape``.
         """
-        given = {"output_shape": self.shapes[-1], "align_corners": self.align_corners} | options
+        given: dict[str, Any] = {
+            "output_shape": self.shapes[-1],
+            "align_corners": self.align_corners,
+        } | options
         return warp(moving, self.transform, self.theta, **given)
 
     def visualize(

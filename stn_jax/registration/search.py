@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -120,7 +120,7 @@ class Starts(typing.NamedTuple):
             thetas = jnp.asarray(np.asarray(thetas)[np.sort(first)])
         return cls(thetas)
 
-    def best(self, score: typing.Callable[[Array], Array], kept: int) -> Array:
+    def best(self, score: Callable[[Array], Array], kept: int) -> Array:
         """The starts of least score, ``[kept, params]``; of each turn only its best shift."""
         turns, shifts, params = self.thetas.shape
         scores = jax.lax.map(score, self.thetas.reshape(-1, params), batch_size=_AT_ONCE)

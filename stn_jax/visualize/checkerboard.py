@@ -1,6 +1,7 @@
 """Pictures of a registration: both images, the grid that was found, checkerboards of both."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Shaped
@@ -68,22 +69,26 @@ def registration(
     theta = np.asarray(theta, np.float32)
     moving = np.asarray(moving)
     shape = np.shape(fixed)[:-1]
-    options = {"output_shape": shape, "padding": "border", "align_corners": align_corners}
+    options: dict[str, Any] = {
+        "output_shape": shape,
+        "padding": "border",
+        "align_corners": align_corners,
+    }
     still = transform.identity.astype("float32")
     before, after = (
         np.asarray(warp(moving.astype(np.float32), transform, each, **options))
         for each in (still, theta)
     )
-    whole, fixed = moving, np.asarray(fixed)
+    whole, target = moving, np.asarray(fixed)
     if transform.ndim == 3:
-        whole, fixed, before, after = (
-            each[each.shape[0] // 2] for each in (whole, fixed, before, after)
+        whole, target, before, after = (
+            each[each.shape[0] // 2] for each in (whole, target, before, after)
         )
     pictures = (
         whole,
-        fixed,
-        _checkerboard(before, fixed, squares),
-        _checkerboard(after, fixed, squares),
+        target,
+        _checkerboard(before, target, squares),
+        _checkerboard(after, target, squares),
     )
     widths = [picture.shape[1] / picture.shape[0] for picture in pictures]
     height = column_width * 4 / sum(widths) + 0.3
