@@ -139,17 +139,15 @@ def local_cross_correlation(
         raise ValueError(
             f"window must be odd and at least 3, so that it has a centre; got {window}."
         )
+    (a, whole_a), (b, whole_b) = (_centred(each, weights) for each in (first, second))
     weights = weights[..., None]
     share = weights / _nonzero(jnp.sum(weights))
-    space = tuple(range(first.ndim - 1))
-    a, b = (each - jnp.sum(share * each, axis=space, keepdims=True) for each in (first, second))
     moments = [weights, weights * a, weights * b, weights * a * a, weights * b * b, weights * a * b]
     number, *sums = (_box_sums(each, window) for each in moments)
     mean_a, mean_b, square_a, square_b, product = (each / _nonzero(number) for each in sums)
     variance_a = jnp.maximum(square_a - mean_a**2, 0)
     variance_b = jnp.maximum(square_b - mean_b**2, 0)
     covariance = product - mean_a * mean_b
-    whole_a, whole_b = (jnp.sum(share * each**2, axis=space, keepdims=True) for each in (a, b))
     floor = _FLAT**2 * whole_a * whole_b
     squares = covariance**2 / _nonzero(variance_a * variance_b + floor)
     return jnp.sum(share * squares) / first.shape[-1]
@@ -299,16 +297,26 @@ def _normalized(image: Array, weights: Array) -> tuple[Array, Array]:
 
     Also returns the number by which it is multiplied to have that norm.
     """
+    centred, squares = _centred(image, weights)
+    size = jnp.sum(squares)
+    scale = jnp.where(size > 0, jax.lax.rsqrt(_nonzero(size)), 0)
+    root = _root(weights / _nonzero(jnp.sum(weights)))
+    return root[..., None] * centred * scale, scale
+
+
+def _centred(image: Array, weights: Array) -> tuple[Array, Array]:
+    """The image minus each channel's mean, and each channel's mean square after that.
+
+    A constant channel becomes 0 rather than the rounding error of its mean.
+    """
     weights = weights[..., None]
     share = weights / _nonzero(jnp.sum(weights))
     space = tuple(range(image.ndim - 1))
     centred = image - jnp.sum(share * image, axis=space, keepdims=True)
-    size = jnp.sum(share * centred**2)
-    # A constant image has the rounding error of its mean.
-    mean_square = jnp.sum(share * image**2)
-    flat = size <= (32 * jnp.finfo(image.dtype).eps) ** 2 * mean_square
-    scale = jnp.where(flat, 0, jax.lax.rsqrt(jnp.where(flat, 1, size)))
-    return _root(share) * centred * scale, scale
+    squares = jnp.sum(share * centred**2, axis=space, keepdims=True)
+    rounding = (32 * jnp.finfo(image.dtype).eps) ** 2
+    flat = squares <= rounding * jnp.sum(share * image**2, axis=space, keepdims=True)
+    return jnp.where(flat, 0, centred), jnp.where(flat, 0, squares)
 
 
 def _root(weights: Array) -> Array:

@@ -224,17 +224,17 @@ def test_a_constant_image_correlates_with_nothing():
 
 @pytest.mark.parametrize("name", ["cross_correlation", "mean_squared_error"])
 def test_projections_are_the_derivatives_of_their_residuals(name, x64):
-    a, b, w = images(10, 5, 6, 2)
+    a, b, w = map(jnp.asarray, images(10, 5, 6, 2))
     measure = MEASURES[name]
 
     def residuals(second):
-        return measure.projection(a, second, jnp.asarray(w)).residuals
+        return measure.projection(a, second, w).residuals
 
-    value = measure.value(a, b, jnp.asarray(w))
+    value = measure.value(a, b, w)
     np.testing.assert_allclose(jnp.sum(residuals(b) ** 2), value, rtol=1e-10)
     change = np.random.default_rng(11).normal(size=b.shape)
     expected = (residuals(b + 1e-6 * change) - residuals(b - 1e-6 * change)) / 2e-6
-    _, root, gain, directions = measure.projection(a, jnp.asarray(b), jnp.asarray(w))
+    _, root, gain, directions = measure.projection(a, b, w)
     moved = (root[..., None] * change).ravel()
     basis = np.reshape(directions, (len(directions), -1))
     np.testing.assert_allclose(basis @ basis.T, np.eye(len(basis)), atol=1e-12)
