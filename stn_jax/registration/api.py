@@ -32,6 +32,8 @@ _MOST_PARAMETERS, _MOST_NUMBERS = 256, 1 << 27
 _STEPS = {"gauss_newton": 40, "optax": 200}
 # So many improve each of the best starts.
 _FEWER = {"gauss_newton": 15, "optax": 60}
+# So many of them are followed to the second level.
+_FOLLOWED = 4
 # A level ends after a Gauss-Newton step shorter than this, in its pixels: where many starts are
 # improved; between; at the last level.
 _ROUGHEST, _ROUGH, _FINE = 0.1, 0.02, 0.001
@@ -200,31 +202,35 @@ def register(
         thetas = _best_starts(thetas, starts.thetas, *smallest_level, *rest, settings, grid.kept)
     thetas = _both_ways(transform, thetas) if both_ways else thetas[:, None]
 
-    solutions = []
+    # One solution for each level, with an axis of starts in front, which are fewer from level to
+    # level; those of earlier levels are the ones from which the later ones came.
+    solutions: list[solvers.Solution] = []
     for number, level in enumerate(levels):
         is_last = number + 1 == len(levels)
         here = dataclasses.replace(settings, tolerance=_FINE if is_last else _ROUGH)
+        if number == 0 and len(thetas) > 1 and not is_last:
+            # Many starts are improved, but not to the end.
+            fewer = min(steps, _FEWER[kind])
+            here = dataclasses.replace(settings, iterations=fewer, tolerance=_ROUGHEST)
+        solution = _improved(thetas, *level, *rest, here)
+        followed = _FOLLOWED if number == 0 and not is_last else 1
+        solutions = _best([*solutions, solution], followed)
+        solution, thetas = solutions[-1], solutions[-1].point
         if number == 0:
-            if starts is not None and not is_last:
-                # Many starts are improved, but not to the end.
-                fewer = min(steps, _FEWER[kind])
-                here = dataclasses.replace(settings, iterations=fewer, tolerance=_ROUGHEST)
-            solution = _best_of(thetas, *level, *rest, here)
             _check_overlap(solution, float(min_overlap))
-        else:
-            solution = _level(thetas, *level, *rest, here)
-        thetas = solution.point
-        unused = jnp.full((steps + 1 - len(solution.history),), jnp.nan, dtype)
-        history = jnp.concatenate([solution.history, unused])
-        solutions.append(solution._replace(history=history))
         _report(progress, number, level[0].shape, solution)
+    solutions, thetas = [_first(each) for each in solutions], thetas[0]
+    histories = [
+        jnp.pad(each.history, (0, steps + 1 - len(each.history)), constant_values=jnp.nan)
+        for each in solutions
+    ]
     overlap, residual, folds = _diagnosis(thetas, *levels[-1], *rest, here)
     return Registration(
         transform=transform,
         theta=thetas[0],
         backward=thetas[1] if both_ways else None,
-        loss=solution.value,
-        history=jnp.stack([each.history for each in solutions]),
+        loss=solutions[-1].value,
+        history=jnp.stack(histories),
         iterations=jnp.stack([each.steps for each in solutions]),
         overlap=overlap,
         folds=folds,
@@ -297,8 +303,15 @@ def _level(
     return solution._replace(point=solution.point.reshape(thetas.shape))
 
 
+def _improved(thetas: Array, *operands: Any) -> solvers.Solution:
+    """Improves several thetas ``[starts, directions, params]``."""
+    if len(thetas) == 1:
+        return jax.tree.map(lambda each: each[None], _level(thetas[0], *operands))
+    return _levels_at_once(thetas, *operands)
+
+
 @functools.partial(jax.jit, static_argnames="settings")
-def _best_of(
+def _levels_at_once(
     thetas: Array,
     fixed: Side,
     moving: Side,
@@ -307,12 +320,19 @@ def _best_of(
     pull: tuple[Array | None, Array | None],
     settings: _Settings,
 ) -> solvers.Solution:
-    """Improves several thetas ``[starts, directions, params]``; returns the best solution."""
-    solutions = jax.vmap(
-        lambda each: _level(each, fixed, moving, transform, options, pull, settings)
-    )(thetas)
-    best = jnp.argmin(solutions.value)
-    return jax.tree.map(lambda each: each[best], solutions)
+    return jax.vmap(lambda each: _level(each, fixed, moving, transform, options, pull, settings))(
+        thetas
+    )
+
+
+def _best(solutions: list[solvers.Solution], number: int) -> list[solvers.Solution]:
+    """Those that the last of some solutions values least, at most so many."""
+    order = jnp.argsort(solutions[-1].value)[:number]
+    return [jax.tree.map(lambda each: each[order], solution) for solution in solutions]
+
+
+def _first(solution: solvers.Solution) -> solvers.Solution:
+    return solvers.Solution(*(each[0] for each in solution))
 
 
 @functools.partial(jax.jit, static_argnums=(7, 8))
@@ -468,7 +488,7 @@ def _is_zero(value: Any) -> bool:
 
 
 def _check_overlap(solution: solvers.Solution, min_overlap: float) -> None:
-    if isinstance(solution.value, jax.core.Tracer) or bool(jnp.isfinite(solution.value)):
+    if isinstance(solution.value, jax.core.Tracer) or bool(jnp.isfinite(solution.value).any()):
         return
     raise ValueError(
         f"fixed and moving must overlap at the start by min_overlap, {min_overlap:g}, of what "
@@ -487,9 +507,9 @@ def _report(
         tell(number, shape, value, steps)
 
     if isinstance(solution.value, jax.core.Tracer):
-        jax.debug.callback(call, solution.value, solution.steps)
+        jax.debug.callback(call, solution.value[0], solution.steps[0])
     else:
-        call(solution.value, solution.steps)
+        call(solution.value[0], solution.steps[0])
 
 
 def _printed(number: int, shape: tuple[int, ...], loss: Any, steps: Any) -> None:
