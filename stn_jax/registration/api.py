@@ -378,11 +378,10 @@ def _diagnosis(
 
 def _both_ways(transform: Transform, thetas: Array) -> Array:
     """Each start beside the theta that comes nearest to undoing it, ``[starts, 2, params]``."""
-    free = np.ones(transform.num_params, bool)
 
     def undone(theta: Array) -> Array:
         points = lattice(transform.ndim, 5, theta.dtype)
-        return nearest(transform, transform.apply(theta, points), points, free)
+        return nearest(transform, transform.apply(theta, points), points)
 
     return jnp.stack([thetas, jax.vmap(undone)(thetas)], axis=1)
 

@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array
 from stn_jax.coordinates import pixels_from_displacement, regular_grid
 from stn_jax.registration.losses import MEASURES, Measure
 from stn_jax.registration.penalties import bending_residuals, consistency_residuals
+from stn_jax.registration.solvers import columns
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.transforms.base import Transform
@@ -101,7 +103,7 @@ class Objective(typing.NamedTuple):
             here, along = jax.linearize(
                 lambda flat, p=piece: p(flat.reshape(thetas.shape)), thetas.ravel()
             )
-            jacobian = jax.vmap(along)(jnp.eye(thetas.size, dtype=thetas.dtype))
+            jacobian = self._columns(along, thetas)
             total += jnp.sum(here**2)
             matrix += _product(jacobian, jacobian)
             right += _product(jacobian, here[None])[:, 0]
@@ -120,7 +122,7 @@ class Objective(typing.NamedTuple):
         residuals, root, gain, directions = self.measure.projection(target.image, values, weights)
         _, moves = jax.linearize(lambda theta: self._places(theta, target, source), theta)
         # One array ``[params, *out]`` for each coordinate.
-        moves = jax.vmap(moves)(jnp.eye(theta.size, dtype=theta.dtype))
+        moves = self._columns(moves, theta)
         change = jnp.zeros((), theta.dtype)
         for i, move in enumerate(moves):
             ones = [
@@ -153,13 +155,18 @@ class Objective(typing.NamedTuple):
             return jnp.full_like(theta, half)
         lattice = (_PROBES,) * self.transform.ndim
         points = regular_grid(lattice, align_corners=True, dtype=theta.dtype)
-        moves = jax.jacfwd(lambda theta: self.transform.displacement(theta, points))(theta)
-        # [*lattice, n, params], in pixels.
-        sides = np.array(source.shape[::-1], np.float64)[:, None] / 2
-        moves = moves * jnp.asarray(sides, theta.dtype)
-        longest = jnp.sqrt(jnp.max(jnp.sum(moves**2, axis=-2), axis=range(len(lattice))))
+        _, along = jax.linearize(lambda theta: self.transform.displacement(theta, points), theta)
+        # [params, *lattice, n], in pixels.
+        sides = np.array(source.shape[::-1], np.float64) / 2
+        moves = self._columns(along, theta) * jnp.asarray(sides, theta.dtype)
+        longest = jnp.sqrt(jnp.max(jnp.sum(moves**2, axis=-1).reshape(theta.size, -1), axis=1))
         usable = jnp.isfinite(longest) & (longest > 1e-3 * half)
         return jnp.where(usable, longest, half)
+
+    def _columns(self, linear: Callable[[Array], Any], theta: Array) -> Any:
+        # Maps that sample fields are not batched twice over, starts and parameters.
+        at_once = self.transform.homogeneous is not None
+        return columns(linear, theta.size, theta.dtype, at_once=at_once)
 
     def _directions(self, thetas: Array) -> list[tuple[Array, Side, Side]]:
         both = [(self.fixed, self.moving), (self.moving, self.fixed)]

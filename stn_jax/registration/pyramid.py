@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Array
 
 
-def reduced_shape(shape: Sequence[int], factor: float) -> tuple[int, ...]:
+def reduced_shape(shape: Sequence[int], factor: float | int) -> tuple[int, ...]:
     """The shape of a level: each side divided by the factor, at least 4 pixels where there are."""
     return tuple(max(round(size / factor), min(size, 4)) for size in shape)
 
 
 def reduced(
-    image: Array, weights: Array | None, factor: float, align_corners: bool
+    image: Array, weights: Array | None, factor: float | int, align_corners: bool
 ) -> tuple[Array, Array | None]:
     """The image and the weights at a level, each pixel a mean over what it covers.
 

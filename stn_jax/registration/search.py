@@ -1,7 +1,6 @@
 """Starts all over the space of rotations, scales and shifts, for any family of transforms."""
 
 import dataclasses
-import functools
 import itertools
 import math
 import typing
@@ -15,8 +14,9 @@ from jaxtyping import Array
 
 from stn_jax import _checks
 from stn_jax._records import Opened
+from stn_jax.registration.solvers import columns
 from stn_jax.transforms.base import Transform
-from stn_jax.transforms.combinators import _chain
+from stn_jax.transforms.combinators import _chain, chain
 
 # Gauss-Newton steps that fit a theta to a start, and their damping.
 _FITTING_STEPS, _FITTING_DAMPING = 12, 1e-6
@@ -106,13 +106,18 @@ class Starts(typing.NamedTuple):
         moving_shape: Sequence[int],
     ) -> "Starts | None":
         """The starts that the family can express; ``None`` if it is not to be searched."""
-        free = searched(transform)
-        if not free.any():
+        free, moved = searched(transform)
+        if moved is None:
             return None
         matrices, shifts = _turns(search, fixed_shape, moving_shape)
         with jax.ensure_compile_time_eval():
             operands = (jnp.asarray(each, float) for each in (matrices, shifts))
-            thetas = _fitted(Opened(transform), *operands, tuple(free.tolist()))
+            thetas = _fitted(Opened(moved), *operands)
+            whole = jnp.broadcast_to(
+                jnp.asarray(transform.identity, thetas.dtype),
+                (*thetas.shape[:2], transform.num_params),
+            )
+            thetas = whole.at[..., np.flatnonzero(free)].set(thetas)
         if not isinstance(thetas, jax.core.Tracer):
             # Where the family lacks rotations or scales, many starts are the same.
             rounded = np.round(np.asarray(thetas), 3).reshape(len(matrices), -1)
@@ -131,19 +136,24 @@ class Starts(typing.NamedTuple):
         return each[order]
 
 
-def searched(transform: Transform) -> np.ndarray:
-    """Which parameters a search moves: all of a small family, those of a chain's linear members."""
+def searched(transform: Transform) -> tuple[np.ndarray, Transform | None]:
+    """Which parameters a search moves, and the family of these alone.
+
+    They are all of a small family, and those of the linear members of a chain. If there are none,
+    the family is ``None``.
+    """
     recipe = transform._recipe
     if recipe is not None and recipe.make is _chain and transform.homogeneous is None:
         parts = [value for value in recipe.values if isinstance(value, Transform)]
-        if any(part.homogeneous is not None for part in parts):
-            return np.concatenate(
-                [np.full(part.num_params, part.homogeneous is not None) for part in parts]
-            )
-    return np.full(transform.num_params, transform.num_params <= _MOST_PARAMETERS)
+        linear = [part for part in parts if part.homogeneous is not None]
+        if linear:
+            free = [np.full(part.num_params, part.homogeneous is not None) for part in parts]
+            return np.concatenate(free), chain(*linear)
+    is_small = transform.num_params <= _MOST_PARAMETERS
+    return np.full(transform.num_params, is_small), transform if is_small else None
 
 
-def _around_zero(largest: float, step: float) -> tuple[float, ...]:
+def _around_zero(largest: float | int, step: float | int) -> tuple[float, ...]:
     count = math.ceil(largest / step - 1e-9)
     return tuple(largest * k / count if count else 0.0 for k in range(-count, count + 1))
 
@@ -177,7 +187,7 @@ def _rotations(search: Search, ndim: int) -> list[np.ndarray]:
         return [np.eye(1)]
     if ndim == 2:
         return [_plane_rotation(angle, 2, 0, 1) for angle in angles]
-    largest = min(search.angle, 90)
+    largest = float(min(search.angle, 90))
     angles = np.deg2rad(_around_zero(largest, max(2 * search.angle_step, largest / 2)))
     return [
         _plane_rotation(c, 3, 0, 1) @ _plane_rotation(b, 3, 2, 0) @ _plane_rotation(a, 3, 1, 2)
@@ -198,34 +208,34 @@ def lattice(ndim: int, side: int, dtype: Any) -> Array:
     return jnp.asarray(np.stack(axes, axis=-1).reshape(-1, ndim), dtype)
 
 
-def nearest(transform: Transform, points: Array, targets: Array, free: np.ndarray) -> Array:
-    """The theta of least squared distance from points to targets; entries not free stay."""
-    mask = jnp.asarray(free, points.dtype)
+def nearest(transform: Transform, points: Array, targets: Array) -> Array:
+    """The theta of least squared distance from points to targets."""
 
     def residuals(theta: Array) -> Array:
         return (points + transform.displacement(theta, points) - targets).ravel()
 
     def step(theta: Array, _: None) -> tuple[Array, None]:
         here, along = jax.linearize(residuals, theta)
-        jacobian = jax.vmap(along)(jnp.eye(theta.size, dtype=theta.dtype)) * mask[:, None]
+        at_once = transform.homogeneous is not None
+        jacobian = columns(along, theta.size, theta.dtype, at_once=at_once)
         exact = jax.lax.Precision.HIGHEST
         normal = jnp.matmul(jacobian, jacobian.T, precision=exact)
         damping = _FITTING_DAMPING * (jnp.trace(normal) / theta.size + 1e-3)
         normal += damping * jnp.eye(theta.size, dtype=theta.dtype)
         change = jnp.linalg.solve(normal, jnp.matmul(jacobian, here, precision=exact))
-        return theta - jnp.where(jnp.isfinite(change), change, 0) * mask, None
+        return theta - jnp.where(jnp.isfinite(change), change, 0), None
 
     identity = jnp.asarray(transform.identity, points.dtype)
     return jax.lax.scan(step, identity, length=_FITTING_STEPS)[0]
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _fitted(transform: Any, matrices: Array, shifts: Array, free: tuple[bool, ...]) -> Array:
+@jax.jit
+def _fitted(transform: Any, matrices: Array, shifts: Array) -> Array:
     """The theta nearest to each turn and shift, ``[turns, shifts, params]``."""
     points = lattice(transform.ndim, 3, matrices.dtype)
 
     def fit(matrix: Array, shift: Array) -> Array:
         moved = jnp.matmul(points, matrix.T, precision=jax.lax.Precision.HIGHEST)
-        return nearest(transform, points, moved + shift, np.array(free))
+        return nearest(transform, points, moved + shift)
 
     return jax.lax.map(lambda matrix: jax.vmap(lambda shift: fit(matrix, shift))(shifts), matrices)

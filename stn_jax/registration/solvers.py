@@ -14,6 +14,12 @@ _FIRST, _LEAST, _MOST = 1e-3, 1e-6, 1e7
 _PATIENCE, _SHARE = 30, 1e-4
 
 
+def columns(linear: Callable[[Array], Any], size: int, dtype: Any, *, at_once: bool) -> Any:
+    """A linear function of each unit vector, stacked; at once, or one after the other."""
+    units = jnp.eye(size, dtype=dtype)
+    return jax.vmap(linear)(units) if at_once else jax.lax.map(linear, units)
+
+
 class Solution(typing.NamedTuple):
     """Where a loop ended.
 

@@ -69,7 +69,13 @@ def start(transform, matrix, shape=SHAPE):
     return normalised.astype(np.float32).ravel()
 
 
-@pytest.mark.parametrize("transform", [stn.affine(), ISOTROPIC], ids=["affine", "isotropic"])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        pytest.param(stn.affine(), id="affine"),
+        pytest.param(ISOTROPIC, id="isotropic", marks=pytest.mark.slow),
+    ],
+)
 def test_a_wide_map_is_found_without_a_start(transform):
     found = stn.register(*pair(WIDE), transform)
     assert error(transform, found.theta, WIDE) < 0.05
@@ -98,6 +104,7 @@ def test_the_history_falls_and_ends_at_the_loss():
     np.testing.assert_allclose(found.loss, 1 - correlation, atol=3e-3)
 
 
+@pytest.mark.slow
 def test_a_volume_is_registered():
     rng = np.random.default_rng(0)
     volume = gaussian_filter(rng.normal(size=(48, 48, 48)), 4)
@@ -121,7 +128,7 @@ def test_an_elastic_map_behind_an_affine_one():
     pixels = stn.pixels_from_normalized(points + bent, SHAPE)
     fixed = stn.sample_pixels(jnp.asarray(fixed), pixels, padding="border")
     chain = stn.chain(stn.displacement((5, 5)), stn.affine())
-    assert searched(chain).sum() == 6
+    assert searched(chain)[0].sum() == 6
     straight = stn.register(fixed, moving, stn.affine())
     found = stn.register(fixed, moving, chain, bending=1e-4)
     assert found.folds == 0
@@ -148,7 +155,7 @@ def doubled(fixed, warped, weights):
     ("loss", "change", "limit"),
     [
         ("mean_squared_error", lambda image: image, 0.05),
-        ("local_cross_correlation", lambda image: image + np.linspace(0, 1, 64)[:, None], 0.2),
+        ("local_cross_correlation", lambda image: image + np.linspace(0, 0.2, 64)[:, None], 0.2),
         ("mutual_information", lambda image: np.cos(3 * image), 0.4),
         (doubled, lambda image: image, 0.2),
     ],
@@ -173,6 +180,7 @@ def test_optax_serves(optimizer):
     assert found.loss == np.nanmin(found.history)
 
 
+@pytest.mark.slow
 def test_vmap_and_jit_give_what_a_call_gives():
     angles = [-0.3, 0.1, 0.25]
     matrices = [
@@ -232,6 +240,7 @@ def test_images_of_different_sizes():
     assert found.warp(moving).shape == (*shape, 1)
 
 
+@pytest.mark.slow
 def test_the_backward_map_undoes_the_forward_one():
     fixed, moving = pair(WIDE)
     found = stn.register(fixed, moving, stn.affine(), inverse_consistency=1.0)
@@ -321,11 +330,11 @@ def test_normal_equations_are_those_of_the_loss(loss, masked, x64):
     ]
     pull = jnp.array(0.3), jnp.array(0.7)
     objective = _objective(*sides, stn.projective(), options, pull, settings)
-    thetas = stn.projective().identity + 0.1 * rng.normal(size=(2, 8))
-    value, matrix, right = objective.normal_equations(jnp.asarray(thetas))
-    expected, score = objective.value(thetas)
+    thetas = jnp.asarray(stn.projective().identity + 0.1 * rng.normal(size=(2, 8)))
+    value, matrix, right = jax.jit(objective.normal_equations)(thetas)
+    expected, score = jax.jit(objective.value)(thetas)
     np.testing.assert_allclose([value, score], expected, rtol=1e-10)
-    slope = jax.grad(lambda thetas: objective.value(thetas)[0])(jnp.asarray(thetas))
+    slope = jax.jit(jax.grad(lambda thetas: objective.value(thetas)[0]))(thetas)
     np.testing.assert_allclose(2 * right, slope.ravel(), rtol=1e-8, atol=1e-11)
     np.testing.assert_allclose(matrix, matrix.T)
     assert np.linalg.eigvalsh(matrix).min() > -1e-12
