@@ -124,10 +124,10 @@ def local_cross_correlation(
       >>> import jax.numpy as jnp
       >>> from stn_jax import registration
       >>> a = jax.random.normal(jax.random.key(0), (32, 32, 1))
-      >>> b = a + jnp.linspace(0, 20, 32)[:, None]
-      >>> round(registration.cross_correlation(a, b).item(), 1)
-      0.1
-      >>> bool(registration.local_cross_correlation(a, b, window=5) > 0.5)
+      >>> b = a + jnp.linspace(0, 10, 32)[:, None]
+      >>> bool(registration.cross_correlation(a, b) < 0.4)
+      True
+      >>> bool(registration.local_cross_correlation(a, b, window=5) > 0.7)
       True
 
     Reference:

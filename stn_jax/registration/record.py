@@ -46,8 +46,8 @@ class Registration:
       >>> moving = jnp.exp(-8 * ((x - 0.2) ** 2 + y**2))[..., None]
       >>> fixed = jnp.exp(-8 * (x**2 + y**2))[..., None]
       >>> found = stn.register(fixed, moving, stn.translation())
-      >>> found.theta.round(2).tolist()
-      [0.2, 0.0]
+      >>> bool(jnp.abs(found.theta - jnp.array([0.2, 0.0])).max() < 0.005)
+      True
       >>> found.warp(moving).shape
       (32, 32, 1)
 
