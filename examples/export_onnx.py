@@ -78,7 +78,7 @@ def _evaluated(closed: ClosedJaxpr, arrays: Sequence[Any], implementation: str) 
         operands, name = list(map(read, equation.invars)), equation.primitive.name
         if name == "stn_jax_sample":
             sample = batched_sample(ENGINES[implementation])
-            results = [sample(*operands, **equation.params)]
+            results: list[Any] = [sample(*operands, **equation.params)]
         elif name == "platform_index":
             # ONNX is for no platform of JAX, so of variants for several the last, the default.
             results = [np.int32(len(equation.params["platforms"]) - 1)]
