@@ -3,8 +3,8 @@
 ``python -m examples.export_onnx`` needs ``pip install jax2onnx onnxruntime``, which nothing else
 here does. jax2onnx converts JAX's own operations and does not know this library's primitives, so
 :func:`in_jax_operations` first replaces each sample by the sum of gathers that XLA would be given.
-The experiments' convolutions have
-variants for platforms and do not yet convert. It prints the file's size and the largest difference of a logit.
+The experiments' convolutions have variants for platforms and do not yet convert. It prints the
+file's size and the largest difference of a logit.
 """
 
 import dataclasses
