@@ -244,16 +244,20 @@ class Coverage(NamedTuple):
 
 def footprints_on_lattice(
     shape: tuple[Size, ...], out_shape: tuple[Size, ...], align_corners: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """The distance between neighbours of the output lattice along each axis, x first, in float64.
+) -> tuple[np.ndarray | Array, np.ndarray | Array]:
+    """The distance between neighbours of the output lattice along each axis, x first.
+
+    In float64 unless a size of the output is symbolic.
 
     Returns:
       The distance in normalised units, and in pixels of an image of ``shape``; the latter is exact
       if it is a whole number. Under ``align_corners`` an axis of one pixel counts as two pixels.
     """
-    sizes, outs = (np.array(each[::-1], np.float64) for each in (shape, out_shape))
+    sizes = np.array(shape[::-1], np.float64)
+    # Twice the scale is the size, or the size − 1.
+    outs = 2 * scale_and_centre(out_shape, align_corners)[0]
     if align_corners:
-        sizes, outs = sizes - 1, np.maximum(outs - 1, 1)
+        sizes, outs = sizes - 1, outs.clip(1)
     return 2 / outs, sizes / outs
 
 

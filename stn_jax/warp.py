@@ -159,6 +159,12 @@ def warp(
             f"image must have a floating dtype to be antialiased, since pixels are averaged; got "
             f'{image.dtype}. Convert it, image.astype("float32").'
         )
+    if antialias and not all(isinstance(size, int) for size in image.shape[:-1]):
+        raise ValueError(
+            "image must have sizes that are numbers where antialias is on, since the number of box "
+            f"means depends on them; got {image.shape[:-1]}. Export a program for each size, or "
+            "use antialias=False; the batch and the output may have any size."
+        )
     antialias, return_coverage = bool(antialias), bool(return_coverage)
     # ``Opened`` makes the transform's arrays arguments of the compiled function, not constants.
     opened = Opened(transform)

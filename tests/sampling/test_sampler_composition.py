@@ -9,29 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mesh_laws import MODES, told_on_eight_devices
+from sampler_options import OPTIONS, SHAPE, THETA, an_image, look, warp
 
 import stn_jax as stn
 from stn_jax.sampling.kernels import KERNELS, SPLINES
-from stn_jax.sampling.padding import PADDINGS
 
 pytestmark = pytest.mark.conformance("option")
-# What differs from the defaults.
-OPTIONS = {
-    **{f"kernel {name}": {"kernel": name} for name in KERNELS | SPLINES},
-    "kernel cubic, a traced": {"kernel": stn.cubic(a=-0.6)},
-    **{f"padding {name}": {"padding": name} for name in PADDINGS},
-    "fill_value": {"fill_value": 0.5},
-    "align_corners": {"align_corners": True},
-    "gradient linearized": {"gradient": "linearized"},
-    "deterministic": {"deterministic": True},
-    "antialias": {"antialias": True},
-    "antialias, wrap": {"antialias": True, "padding": "wrap"},
-    **{
-        f"implementation {each.name}": {"implementation": each.name}
-        for each in stn.implementations()
-        if each.available
-    },
-}
 every_option = pytest.mark.parametrize("option", OPTIONS)
 # The widest kernels take longest to compile.
 SLOW = ("kernel lanczos", "kernel bspline", "antialias, wrap")
@@ -39,30 +23,11 @@ every_compiled_option = pytest.mark.parametrize(
     "option",
     [pytest.param(o, marks=[pytest.mark.slow] * o.startswith(SLOW)) for o in OPTIONS],
 )
-SHAPE = (4, 5, 2)
-THETA = np.float32([0.9, 0.1, 0.03, -0.2, 0.8, 0.07])
 COPIES = {
     "pickle": lambda each: pickle.loads(pickle.dumps(each)),
     "cloudpickle": lambda each: cloudpickle.loads(cloudpickle.dumps(each)),
     "deepcopy": copy.deepcopy,
 }
-
-
-def warp(option, image, theta, **others):
-    return stn.warp(image, stn.affine(), theta, output_shape=(3, 2), **OPTIONS[option] | others)
-
-
-def an_image(*batch, seed=0):
-    return np.float32(np.random.default_rng(seed).normal(size=(*batch, *SHAPE)))
-
-
-def look(option, image, theta):
-    """The value, and its gradients."""
-
-    def loss(image, theta):
-        return jnp.sum(jnp.sin(warp(option, image, theta)))
-
-    return warp(option, image, theta), jax.grad(loss, (0, 1))(image, theta)
 
 
 @every_option
@@ -129,26 +94,68 @@ def test_scan_remat_and_nested_vmap_without_leaks(option):
     assert bool(jnp.isfinite(slopes).all())
 
 
-@pytest.mark.parametrize(
-    "option",
-    # B-splines, matrix products and box means are traced for one size so far.
-    [
-        o
-        for o in OPTIONS
-        if not o.startswith(("kernel bspline", "antialias", "implementation dense"))
-    ],
-)
+EXPORTED = [option for option in OPTIONS if not OPTIONS[option].get("antialias")]
+
+
+def exported(option, *shape):
+    """An export of values and gradients for batches and images of these sizes."""
+    sizes = jax.export.symbolic_shape(", ".join(shape))
+    images = jax.ShapeDtypeStruct((*sizes, 2), np.float32)
+    thetas = jax.ShapeDtypeStruct((sizes[0], 6), np.float32)
+    return jax.export.export(jax.jit(jax.vmap(functools.partial(look, option))))(images, thetas)
+
+
+@pytest.mark.parametrize("option", EXPORTED)
 def test_images_of_any_number_and_size_are_exported(option):
-    number, height, width = jax.export.symbolic_shape("b, h, w")
-    images = jax.ShapeDtypeStruct((number, height, width, 2), np.float32)
-    thetas = jax.ShapeDtypeStruct((number, 6), np.float32)
-    export = jax.export.export(jax.jit(jax.vmap(functools.partial(warp, option))))
     if OPTIONS[option].get("implementation") == "native":
         # Compiled code does not travel.
         with pytest.raises(NotImplementedError, match="exported program"):
-            export(images, thetas)
+            exported(option, "b", "h", "w")
         return
-    assert export(images, thetas).out_avals[0].shape == (number, 3, 2, 2)
+    value, d_image, d_theta = exported(option, "b", "h", "w").out_avals
+    assert (str(value.shape), str(d_theta.shape)) == ("(b, 3, 2, 2)", "(b, 6)")
+    assert str(d_image.shape) == "(b, h, w, 2)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [o for o in EXPORTED if o != "implementation native"])
+def test_an_export_gives_the_same_for_every_size(option):
+    """A program that was exported once, for a batch of small images and for one large image."""
+    run = jax.jit(exported(option, "b", "h", "w").call)
+    rng = np.random.default_rng(0)
+    for shape in ((2, 3, 4, 2), (1, 9, 7, 2)):
+        images = rng.normal(size=shape).astype(np.float32)
+        thetas = np.stack([THETA] * len(images))
+        expected = jax.jit(jax.vmap(functools.partial(look, option)))(images, thetas)
+        for one, other in zip(*map(jax.tree.leaves, (run(images, thetas), expected)), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o not in EXPORTED])
+@pytest.mark.usefixtures("no_runtime_types")  # The type of an output's sizes is int.
+def test_antialiasing_is_exported_for_images_of_one_size(option):
+    """Batch and output may have any size; the number of box means follows from the image's."""
+    with pytest.raises(ValueError, match=r"image must have sizes that are numbers.*got \(h, w\)"):
+        exported(option, "b", "h", "w")
+    height, width = jax.export.symbolic_shape("h, w")
+    value, d_image, d_theta = exported(option, "b", str(SHAPE[0]), str(SHAPE[1])).out_avals
+    assert (str(value.shape), str(d_theta.shape)) == ("(b, 3, 2, 2)", "(b, 6)")
+    assert str(d_image.shape) == f"(b, {SHAPE[0]}, {SHAPE[1]}, 2)"
+
+    def like(image, other):
+        """A crop of the other image's size."""
+        return warp(option, image, THETA, output_shape=other.shape)
+
+    shapes = (jax.ShapeDtypeStruct(each, np.float32) for each in (SHAPE, (height, width)))
+    export = jax.export.export(jax.jit(like))(*shapes)
+    found = export.call(an_image(), np.zeros((3, 2), np.float32))
+    np.testing.assert_allclose(found, warp(option, an_image(), THETA), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_as_on_one_device(mode, request):
+    told_on_eight_devices(request.node, mode, OPTIONS)
 
 
 VALUES = {

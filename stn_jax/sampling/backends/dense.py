@@ -103,12 +103,12 @@ def _in_a_row(taps: Sequence[Tap]) -> list[Tap]:
     return [jax.tree.map(lambda each: each.reshape(-1), tap) for tap in taps]
 
 
-def _sizes(image: Array) -> tuple[int, ...]:
+def _sizes(image: Array) -> tuple[Any, ...]:
     """The number of pixels along each axis, x first."""
     return image.shape[:-1][::-1]
 
 
-def _row(taps: Sequence[Tap], size: int) -> Array:
+def _row(taps: Sequence[Tap], size: Any) -> Array:
     """The weight of each pixel of an axis, 0 for those under no tap."""
     pixels = jnp.arange(size, dtype=jnp.int32)
     terms = [jnp.where(_here(tap, pixels), tap.weight, 0) for tap in taps]
@@ -151,7 +151,7 @@ def _pulled_back(
     arrived: Array,
 ) -> Array:
     """The sum at one point with other taps along one axis, times the point's cotangent."""
-    exchanged = [_row(taps, len(row)) if k == axis else row for k, row in enumerate(rows)]
+    exchanged = [_row(taps, row.shape[0]) if k == axis else row for k, row in enumerate(rows)]
     product = _contracted(pixels, exchanged) @ arrived
     if formula.filled:
         axes = [taps if k == axis else each for k, each in enumerate(point)]
