@@ -7,8 +7,8 @@ between pixels; ``map_x`` and ``map_y`` ``[h, w]``; ``grid`` ``[1, h, w, 2]``; a
 x1, y1)`` in pixels from the outer edges, and one as a ``share`` of the distance between the outer
 centres; ``points`` and their targets ``moved``, ``[4, 2]``; ``corners`` of the input and their
 places ``dragged`` in the output, ``[4, 2]``, row by row; ``voxels`` ``[2, H, W]``, ``(rows,
-columns)`` to add to each pixel. ``half`` is the translation by half a pixel; a library that counts
-from the edge uses ``inv(half) @ M @ half``.
+columns)`` to add to each pixel; ``places`` ``[5, 2]``; ``solid`` ``[5, 3]``, and two matrices of
+space, ``turn`` and ``shift``, ``[4, 4]``.
 """
 
 from typing import Any, NamedTuple
@@ -167,15 +167,15 @@ TRANSLATIONS = (
         "Image.fromarray(image[..., 0]).transform((w, h), Image.Transform.PERSPECTIVE, "
         "homography.ravel()[:8], Image.Resampling.BILINEAR)",
         "zero_outside(stn.warp(image[..., :1], stn.projective(), conversions.projective_theta("
-        "conversions.matrix_from_pixels(np.linalg.inv(half) @ homography @ half, (H, W), "
-        '(h, w))), output_shape=(h, w), padding="border", return_coverage=True))[..., 0]',
+        "conversions.matrix_from_pixels(homography, (H, W), (h, w), pixel_centers=0.5)), "
+        'output_shape=(h, w), padding="border", return_coverage=True))[..., 0]',
     ),
     Translation(
         "torchvision",
         "TF.perspective(x, corners[[0, 1, 3, 2]].tolist(), dragged[[0, 1, 3, 2]].tolist())",
         "stn.warp(image, stn.projective(), conversions.projective_theta("
-        "conversions.matrix_from_pixels(np.linalg.inv(half) @ cv2.getPerspectiveTransform(dragged, "
-        "corners) @ half, (H, W), (H, W))))",
+        "conversions.matrix_from_pixels(cv2.getPerspectiveTransform(dragged, corners), (H, W), "
+        "(H, W), pixel_centers=0.5)))",
     ),
     Translation(
         "torchvision",
@@ -203,6 +203,30 @@ TRANSLATIONS = (
         '0, -1)).ravel(), padding="border")',
     ),
     Translation(
+        "VoxelMorph",
+        'spatial_transform(x, voxels, padding_mode="border")',
+        "stn.warp(image, stn.flow((H, W)), conversions.offsets_from_voxels(jnp.moveaxis(voxels, "
+        '0, -1)).ravel(), padding="border")',
+    ),
+    Translation(
+        "NiTransforms",
+        "TransformChain([Affine(turn), Affine(shift)]).map(solid)",
+        "stn.chain(stn.affine(ndim=3), stn.affine(ndim=3)).apply(jnp.stack([turn[:3], shift[:3]])"
+        ".ravel(), solid)",
+    ),
+    Translation(
+        "SimpleITK",
+        "np.stack([sitk.CompositeTransform([sitk_affine(turn), sitk_affine(shift)])"
+        ".TransformPoint(p) for p in solid.tolist()])",
+        "stn.chain(stn.affine(ndim=3), stn.affine(ndim=3)).apply(jnp.stack([shift[:3], turn[:3]])"
+        ".ravel(), solid)",
+    ),
+    Translation(
+        "SciPy",
+        'interpolate.RBFInterpolator(points, moved, kernel="thin_plate_spline")(places)',
+        "stn.thin_plate_spline(control_points=points).apply(moved.ravel(), places)",
+    ),
+    Translation(
         "SciPy",
         'ndimage.map_coordinates(image[..., 0], [map_y, map_x], order=1, mode="nearest")',
         "stn.sample_pixels(image[..., :1], jnp.stack([map_x, map_y], axis=-1), "
@@ -217,7 +241,7 @@ IMPORTS = {
     "OpenCV": "import cv2",
     "Kornia": "import torch\nimport kornia.geometry.transform as K",
     "scikit-image": "from skimage import transform",
-    "SciPy": "from scipy import ndimage",
+    "SciPy": "from scipy import interpolate, ndimage",
     "JAX": "from jax.scipy.ndimage import map_coordinates",
     "Keras": "import os\nos.environ.setdefault('KERAS_BACKEND', 'jax')\nfrom keras import ops",
     "Pillow": "from PIL import Image",
@@ -241,8 +265,16 @@ def run(operator, *inputs, **attributes):
     session = onnxruntime.InferenceSession(model.SerializeToString())
     return session.run(None, dict(zip(names, inputs)))[0]
 """,
-    "SimpleITK": "import SimpleITK as sitk",
+    "SimpleITK": """
+import SimpleITK as sitk
+
+def sitk_affine(matrix):
+    return sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
+""",
     "MONAI": "import torch\nfrom monai.networks.blocks import Warp",
+    "VoxelMorph": "import torch\nfrom voxelmorph.nn.functional import spatial_transform",
+    "NiTransforms": "from nitransforms.linear import Affine\n"
+    "from nitransforms.manip import TransformChain",
 }
 
 

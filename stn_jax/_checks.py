@@ -96,6 +96,16 @@ def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
     return array
 
 
+def pixel_centers(value: Any) -> float:
+    """Checks the pixel coordinate of the first pixel's centre."""
+    if value not in (0, 0.5):
+        raise ValueError(
+            "pixel_centers must be 0, where the centre of the first pixel has the coordinate 0, or "
+            f"0.5, where its edge has; got {value!r}."
+        )
+    return float(value)
+
+
 def matrix(array: Any, ndim: int) -> Array:
     """An affine or homogeneous matrix for ``ndim`` spatial axes, in float32 or wider."""
     array = floating("matrix", array)

@@ -13,10 +13,11 @@ inverse, :func:`matrix_from_pixels`:
 * Displacement fields in voxels: :func:`offsets_from_voxels` and :func:`voxels_from_offsets`.
 
 A matrix is affine, ``[n, n + 1]``, or homogeneous, ``[n + 1, n + 1]``; the result has the shape of
-the argument. It acts on ``(x, y)`` or ``(x, y, z)``, and pixel centres are whole numbers. Batch
-with ``jax.vmap``. The ``theta`` of :func:`stn_jax.affine` is ``matrix[:n].ravel()``, that of
-:func:`stn_jax.projective` is :func:`projective_theta`. Here a homography's points with ``w ≤ 0``
-lie outside the image; other libraries divide by ``w`` whatever its sign.
+the argument. It acts on ``(x, y)`` or ``(x, y, z)``. Pixel centres are whole numbers; for a library
+that measures from the image's edge give ``pixel_centers=0.5``. Batch with ``jax.vmap``. The
+``theta`` of :func:`stn_jax.affine` is ``matrix[:n].ravel()``, that of :func:`stn_jax.projective` is
+:func:`projective_theta`. Here a homography's points with ``w ≤ 0`` lie outside the image; other
+libraries divide by ``w`` whatever its sign.
 """
 
 from collections.abc import Sequence
@@ -61,8 +62,9 @@ def pixel_matrix(
     output_shape: Sequence[int],
     *,
     align_corners: bool = False,
+    pixel_centers: float = 0.0,
 ) -> Float[Array, "rows columns"]:
-    """The matrix between pixel coordinates: output pixel to input pixel, centres at integers.
+    """The matrix between pixel coordinates: output pixel to input pixel.
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, target to source, normalised coordinates.
@@ -70,6 +72,8 @@ def pixel_matrix(
       output_shape: Spatial shape of the output.
       align_corners: Alignment of the normalised coordinates of ``matrix``, as in
         :func:`stn_jax.regular_grid`.
+      pixel_centers: Pixel coordinate of the first pixel's centre: 0 as in OpenCV, scikit-image and
+        SciPy; 0.5 for libraries that measure from the image's edge, such as Pillow.
 
     Returns:
       Matrix of the shape of ``matrix`` that acts on ``(x, y, 1)`` or ``(x, y, z, 1)``, in float32
@@ -77,7 +81,7 @@ def pixel_matrix(
 
     Raises:
       ValueError: If ``matrix`` and the shapes do not fit each other, or an axis has one pixel and
-        thus no extent under ``align_corners=True``.
+        thus no extent under ``align_corners=True``, or ``pixel_centers`` is neither 0 nor 0.5.
       TypeError: If ``matrix`` is not of a floating dtype.
 
     Example:
@@ -90,7 +94,9 @@ def pixel_matrix(
     Reference:
       Hartley and Zisserman, Multiple View Geometry in Computer Vision, algorithm 4.2.
     """
-    matrix, source, target = _operands(matrix, image_shape, output_shape, align_corners)
+    matrix, source, target = _operands(
+        matrix, image_shape, output_shape, align_corners, pixel_centers
+    )
     return _change_coordinates(matrix, source, target)
 
 
@@ -101,6 +107,7 @@ def matrix_from_pixels(
     output_shape: Sequence[int],
     *,
     align_corners: bool = False,
+    pixel_centers: float = 0.0,
 ) -> Float[Array, "rows columns"]:
     """The matrix in normalised coordinates of a map from output pixel to input pixel.
 
@@ -110,6 +117,7 @@ def matrix_from_pixels(
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, output pixel to input pixel, as ``(x, y)``.
       image_shape, output_shape: As in :func:`pixel_matrix`.
       align_corners: Alignment of the normalised coordinates of the result.
+      pixel_centers: As in :func:`pixel_matrix`.
 
     Returns:
       Matrix of the shape of ``matrix``, target to source, normalised coordinates.
@@ -124,7 +132,9 @@ def matrix_from_pixels(
       >>> conversions.matrix_from_pixels(matrix, (30, 40), (30, 40)).tolist()
       [[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]
     """
-    matrix, source, target = _operands(matrix, image_shape, output_shape, align_corners)
+    matrix, source, target = _operands(
+        matrix, image_shape, output_shape, align_corners, pixel_centers
+    )
     return _change_coordinates(matrix, _undone(source), _undone(target))
 
 
@@ -287,7 +297,11 @@ def projective_theta(matrix: Matrix, *, full_matrix: bool = False) -> Float[Arra
 
 
 def _operands(
-    matrix: AnyArray, image_shape: Sequence[int], output_shape: Sequence[int], align_corners: bool
+    matrix: AnyArray,
+    image_shape: Sequence[int],
+    output_shape: Sequence[int],
+    align_corners: bool,
+    pixel_centers: float,
 ) -> tuple[Array, ScaleAndOffset, ScaleAndOffset]:
     """Checks the matrix; returns it, and the changes to pixels of the input and of the output."""
     ndim = len(_checks.spatial_shape("image_shape", image_shape))
@@ -296,12 +310,15 @@ def _operands(
             f"image_shape must hold the spatial sizes alone, without channels; got {image_shape}. "
             f"Give {tuple(image_shape[:-1])}."
         )
-    source = _pixels("image_shape", image_shape, ndim, align_corners)
-    target = _pixels("output_shape", output_shape, ndim, align_corners)
+    first = _checks.pixel_centers(pixel_centers)
+    source = _pixels("image_shape", image_shape, ndim, align_corners, first)
+    target = _pixels("output_shape", output_shape, ndim, align_corners, first)
     return _checks.matrix(matrix, ndim), source, target
 
 
-def _pixels(name: str, shape: Sequence[int], ndim: int, align_corners: bool) -> ScaleAndOffset:
+def _pixels(
+    name: str, shape: Sequence[int], ndim: int, align_corners: bool, first: float
+) -> ScaleAndOffset:
     """Scale and offset of ``pixel = scale · point + offset``; raises if a scale is 0."""
     sizes = _checks.spatial_shape(name, shape, ndim)
     if align_corners and 1 in sizes:
@@ -310,7 +327,7 @@ def _pixels(name: str, shape: Sequence[int], ndim: int, align_corners: bool) -> 
             f"pixel has no extent; got {sizes}. Use align_corners=False."
         )
     scale, centre = scale_and_centre(sizes, align_corners)
-    return np.append(scale, 1.0), np.append(centre, 0.0)
+    return np.append(scale, 1.0), np.append(centre + first, 0.0)
 
 
 def _undone(change: ScaleAndOffset) -> ScaleAndOffset:

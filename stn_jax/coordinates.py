@@ -7,6 +7,9 @@
 * ``align_corners=True``: −1 and 1 are the centres of the first and last pixel, so pixel ``i``
   lies at ``2 i / (n − 1) − 1`` and a unit of length is ``(n − 1) / 2`` pixels.
 
+A pixel's centre is a whole number in pixel coordinates; :func:`pixels_from_normalized` and
+:func:`normalized_from_pixels` take ``pixel_centers=0.5`` for libraries that count from the edge.
+
 Points carry ``(x, y)`` or ``(x, y, z)`` on their last axis, whereas arrays are indexed
 ``[y, x]`` or ``[z, y, x]``: coordinate ``k`` runs along spatial array axis ``ndim − 1 − k``.
 """
@@ -65,7 +68,11 @@ def regular_grid(
 
 
 def pixels_from_normalized(
-    points: Float[AnyArray, "*batch n"], shape: Sequence[int], *, align_corners: bool = False
+    points: Float[AnyArray, "*batch n"],
+    shape: Sequence[int],
+    *,
+    align_corners: bool = False,
+    pixel_centers: float = 0.0,
 ) -> Float[Array, "*batch n"]:
     """Converts normalised points to pixel coordinates of an image.
 
@@ -73,27 +80,39 @@ def pixels_from_normalized(
       points: Normalised points, ``(x, y)`` or ``(x, y, z)`` on the last axis.
       shape: Spatial shape of the image, ``(height, width)`` or ``(depth, height, width)``.
       align_corners: As in :func:`regular_grid`.
+      pixel_centers: Pixel coordinate of the first pixel's centre: 0 if centres are whole numbers,
+        0.5 if coordinates are distances from the image's edge, as in Pillow.
 
     Returns:
-      Pixel coordinates in the same order; the centre of the first pixel is 0.
+      Pixel coordinates in the same order.
 
     Raises:
-      ValueError: If the last axis of ``points`` differs from the length of ``shape``.
+      ValueError: If the last axis of ``points`` differs from the length of ``shape``, or
+        ``pixel_centers`` is neither 0 nor 0.5.
 
     Example:
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
-      >>> stn.pixels_from_normalized(jnp.array([-1.0, 0.0]), (10, 20)).tolist()
-      [-0.5, 4.5]
+      >>> corner = jnp.array([-1.0, -1.0])
+      >>> stn.pixels_from_normalized(corner, (10, 20)).tolist()
+      [-0.5, -0.5]
+      >>> stn.pixels_from_normalized(corner, (10, 20), pixel_centers=0.5).tolist()
+      [0.0, 0.0]
     """
     shape = _checks.spatial_shape("shape", shape)
     points = _checks.points("points", points, len(shape))
+    first = _checks.pixel_centers(pixel_centers)
     pixels = jnp.stack(pixels_from_grid(points, shape, align_corners=align_corners), axis=-1)
+    pixels = pixels + first
     return jnp.where(jnp.isinf(points), points, pixels)
 
 
 def normalized_from_pixels(
-    pixels: Float[AnyArray, "*batch n"], shape: Sequence[int], *, align_corners: bool = False
+    pixels: Float[AnyArray, "*batch n"],
+    shape: Sequence[int],
+    *,
+    align_corners: bool = False,
+    pixel_centers: float = 0.0,
 ) -> Float[Array, "*batch n"]:
     """Converts pixel coordinates of an image to normalised points.
 
@@ -104,12 +123,14 @@ def normalized_from_pixels(
       pixels: Pixel coordinates, ``(x, y)`` or ``(x, y, z)`` on the last axis.
       shape: Spatial shape of the image.
       align_corners: As in :func:`regular_grid`.
+      pixel_centers: As in :func:`pixels_from_normalized`.
 
     Returns:
       Normalised points in the same order.
 
     Raises:
-      ValueError: If the last axis of ``pixels`` differs from the length of ``shape``.
+      ValueError: If the last axis of ``pixels`` differs from the length of ``shape``, or
+        ``pixel_centers`` is neither 0 nor 0.5.
 
     Example:
       >>> import jax.numpy as jnp
@@ -119,6 +140,7 @@ def normalized_from_pixels(
     """
     shape = _checks.spatial_shape("shape", shape)
     pixels = _checks.points("pixels", pixels, len(shape))
+    pixels = pixels - _checks.pixel_centers(pixel_centers)
     scale, centre = scale_and_centre(shape, align_corners)
     inverse_scale = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale != 0)
     return (pixels - centre.astype(pixels.dtype)) * inverse_scale.astype(pixels.dtype)

@@ -103,7 +103,8 @@ def warp(
         covered area is computed from the derivative of the map, separately for each output pixel.
         An axis of the input that the map does not shrink is not averaged along; where it shrinks
         neither, the result is the same bit for bit. Means are read linearly, whatever the kernel.
-        The image must be floating, and takes 9 times its memory in float32, a volume 27 times.
+        The image must be floating, and takes 9 times its memory in float32, a volume 27 times. In
+        ``jax.export`` its sizes must be numbers, not symbols.
       gradient: As in :func:`grid_sample`.
       deterministic: As in :func:`grid_sample`.
       implementation: As in :func:`grid_sample`.
@@ -229,6 +230,7 @@ def warp_points(
     image_shape: Sequence[int] | None = None,
     output_shape: Sequence[int] | None = None,
     align_corners: bool = False,
+    pixel_centers: float = 0.0,
 ) -> Float[Array, "*batch n"]:
     """Moves points of an image as :func:`warp` moves the pixels under them.
 
@@ -240,13 +242,16 @@ def warp_points(
       image_shape: Spatial shape of the input image.
       output_shape: Spatial shape of the output; ``None`` takes that of the input.
       align_corners: As in :func:`warp`.
+      pixel_centers: Pixel coordinate of the first pixel's centre, 0, or 0.5 for points that are
+        distances from the image's edge.
 
     Returns:
       Points of the output image, in the same kind of coordinates; NaN where the inverse is found by
       iteration and does not exist.
 
     Raises:
-      ValueError: If shapes do not fit, or ``output_shape`` is given without ``image_shape``.
+      ValueError: If shapes do not fit, ``pixel_centers`` is neither 0 nor 0.5, or
+        ``output_shape`` or ``pixel_centers`` is given without ``image_shape``.
       TypeError: If ``points`` or ``theta`` is not floating.
 
     Example:
@@ -261,16 +266,18 @@ def warp_points(
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 1, inverted.
     """
     if image_shape is None:
-        if output_shape is not None:
+        if output_shape is not None or pixel_centers:
+            given = "pixel_centers" if output_shape is None else "output_shape"
             raise ValueError(
-                "output_shape is for pixel coordinates and needs image_shape, the shape of the "
-                "input image; got output_shape alone."
+                f"{given} is for pixel coordinates and needs image_shape, the shape of the input "
+                f"image; got {given} alone."
             )
         return transform.invert(theta, points)
     image_shape = _checks.spatial_shape("image_shape", image_shape, transform.ndim)
-    points = normalized_from_pixels(points, image_shape, align_corners=align_corners)
+    pixels: dict[str, Any] = {"align_corners": align_corners, "pixel_centers": pixel_centers}
+    points = normalized_from_pixels(points, image_shape, **pixels)
     moved = transform.invert(theta, points)
-    return pixels_from_normalized(moved, output_shape or image_shape, align_corners=align_corners)
+    return pixels_from_normalized(moved, output_shape or image_shape, **pixels)
 
 
 @renamed_argument("shape", "image_shape")
@@ -282,6 +289,7 @@ def warp_boxes(
     image_shape: Sequence[int] | None = None,
     output_shape: Sequence[int] | None = None,
     align_corners: bool = False,
+    pixel_centers: float = 0.0,
     points_per_side: int = 2,
 ) -> Float[Array, "*batch corners"]:
     """Moves boxes of an image as :func:`warp` moves the pixels in them.
@@ -293,6 +301,8 @@ def warp_boxes(
       image_shape: As in :func:`warp_points`.
       output_shape: As in :func:`warp_points`.
       align_corners: As in :func:`warp`.
+      pixel_centers: As in :func:`warp_points`; 0.5 for boxes whose corners are edges of pixels, as
+        those of slices and of most data sets.
       points_per_side: Number of points on each side that are moved. The two corners suffice for
         maps that keep lines straight; use more for a spline.
 
@@ -300,7 +310,7 @@ def warp_boxes(
       The smallest axis-aligned boxes ``[..., 4]`` that contain the moved outlines.
 
     Raises:
-      ValueError: If shapes do not fit.
+      ValueError: If shapes do not fit, or ``pixel_centers`` is not as in :func:`warp_points`.
       TypeError: If ``boxes`` or ``theta`` is not floating.
 
     Example:
@@ -334,5 +344,6 @@ def warp_boxes(
         image_shape=image_shape,
         output_shape=output_shape,
         align_corners=align_corners,
+        pixel_centers=pixel_centers,
     )
     return jnp.concatenate([moved.min(axis=-2), moved.max(axis=-2)], axis=-1)

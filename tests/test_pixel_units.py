@@ -98,17 +98,42 @@ def test_a_blob_its_point_and_its_box_stay_together(name):
     y, x = np.indices(output_shape)
     centre = np.array([(x * moved).sum(), (y * moved).sum()]) / moved.sum()
 
-    def pixels(points, pixel_centre):
-        """Where points of the input come to lie, counted as they were."""
-        found = stn.warp_points(jnp.asarray(points - pixel_centre), stn.affine(), theta, **shapes)
-        return np.asarray(found) + pixel_centre
-
-    np.testing.assert_allclose(pixels(point.astype(np.float32), 0.0), centre, atol=0.02)
+    moved_point = stn.warp_points(jnp.asarray(point, jnp.float32), stn.affine(), theta, **shapes)
+    np.testing.assert_allclose(moved_point, centre, atol=0.02)
     # Edges have the first pixel's centre at one half.
-    corners = np.sort(pixels(box, 0.5), axis=0)
+    moved_box = stn.warp_boxes(
+        jnp.asarray(box.ravel()), stn.affine(), theta, pixel_centers=0.5, **shapes
+    )
+    corners = np.reshape(moved_box, (2, 2))
     np.testing.assert_allclose(corners.mean(axis=0) - 0.5, centre, atol=0.02)
     areas = np.prod(output_shape) / np.prod(SHAPE)
     np.testing.assert_allclose(np.prod(corners[1] - corners[0]), 81 * areas, rtol=1e-4)
+
+
+@both_alignments
+def test_coordinates_from_the_edge_are_half_a_pixel_more(align_corners, rng, x64):
+    """Points, and the matrix of Pillow, which maps an output's distances from its edge."""
+    aligned = {"align_corners": align_corners}
+    points = jnp.asarray(rng.uniform(-1, 1, (5, 2)))
+    from_centre = stn.pixels_from_normalized(points, SHAPE, **aligned)
+    from_edge = stn.pixels_from_normalized(points, SHAPE, pixel_centers=0.5, **aligned)
+    np.testing.assert_allclose(from_edge, from_centre + 0.5, atol=1e-12)
+    back = stn.normalized_from_pixels(from_edge, SHAPE, pixel_centers=0.5, **aligned)
+    np.testing.assert_allclose(back, points, atol=1e-12)
+    matrix = np.array([[0.9, 0.2, 1.3], [-0.1, 1.1, -0.7], [0.001, 0.002, 1.0]])
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    shapes = SHAPE, (20, 26)
+    found = conversions.matrix_from_pixels(
+        jnp.asarray(matrix), *shapes, pixel_centers=0.5, **aligned
+    )
+    expected = conversions.matrix_from_pixels(
+        jnp.asarray(np.linalg.inv(half) @ matrix @ half), *shapes, **aligned
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    again = conversions.pixel_matrix(found, *shapes, pixel_centers=0.5, **aligned)
+    np.testing.assert_allclose(again, matrix, atol=1e-12)
+    identity = conversions.pixel_matrix(jnp.eye(3), SHAPE, SHAPE, pixel_centers=0.5, **aligned)
+    assert identity.tolist() == np.eye(3).tolist()
 
 
 def test_two_flips_are_a_half_turn():
@@ -143,6 +168,12 @@ def test_bad_input():
         conversions.box_from_matrix(jnp.ones((3, 3)), (8, 8))
     with pytest.raises(ValueError, match=r"displacement must be .* Move the components"):
         conversions.offsets_from_voxels(jnp.ones((2, 8, 8)))
+    with pytest.raises(ValueError, match=r"pixel_centers must be 0.*or 0.5.*got 1"):
+        stn.pixels_from_normalized(jnp.zeros(2), (8, 8), pixel_centers=1)
+    with pytest.raises(ValueError, match="pixel_centers must be 0"):
+        conversions.pixel_matrix(jnp.eye(3), (8, 8), (8, 8), pixel_centers=-0.5)
+    with pytest.raises(ValueError, match="pixel_centers is for pixel coordinates"):
+        stn.warp_points(jnp.zeros(2), stn.affine(), jnp.zeros(6), pixel_centers=0.5)
     with pytest.raises(ValueError, match="Use align_corners=False"):
         conversions.voxels_from_offsets(jnp.ones((1, 8, 2)), align_corners=True)
     with pytest.raises(TypeError, match="displacement"):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.interpolate
 import scipy.ndimage
 from jax.ops import segment_sum
 from PIL import Image
@@ -251,3 +252,42 @@ def test_points_and_boxes_of_torchvision():
     moved = stn.warp_points(edges, stn.affine(), jnp.asarray(theta.ravel(), jnp.float32))
     found = stn.pixels_from_normalized(moved, size) + 0.5
     np.testing.assert_allclose(np.sort(found, axis=0), [[22, 4], [27, 9]], atol=1e-4)
+
+
+def bending_energy(apply, steps=60):
+    """The integral of the squared second derivatives over a square, by differences."""
+    axis = np.linspace(-2, 2, steps)
+    values = apply(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2))
+    values, step = values.reshape(steps, steps, 2), axis[1] - axis[0]
+    xx, yy = (
+        np.diff(values, 2, axis=a)[inner] for a, inner in ((1, np.s_[1:-1]), (0, np.s_[:, 1:-1]))
+    )
+    xy = (values[2:, 2:] - values[2:, :-2] - values[:-2, 2:] + values[:-2, :-2]) / 4
+    return float((xx**2 + yy**2 + 2 * xy**2).sum() / step**2)
+
+
+def test_thin_plate_spline_of_kornia(rng, x64):
+    """Its spline passes through the points and bends more than needed; ours is SciPy's."""
+    kornia = pytest.importorskip("kornia", reason="Kornia is not installed")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    source = rng.uniform(-1, 1, (8, 2))
+    target = source + rng.uniform(-0.3, 0.3, source.shape)
+    own = stn.thin_plate_spline(control_points=source)
+    centres = torch.tensor(target)[None]
+    weights = kornia.geometry.transform.get_tps_transform(torch.tensor(source)[None], centres)
+
+    def ours(points):
+        return np.asarray(own.apply(jnp.asarray(target.ravel()), jnp.asarray(points)))
+
+    def theirs(points):
+        moved = kornia.geometry.transform.warp_points_tps(
+            torch.tensor(points)[None], centres, *weights
+        )
+        return moved[0].numpy()
+
+    smoothest = scipy.interpolate.RBFInterpolator(source, target, kernel="thin_plate_spline")
+    points = rng.uniform(-1, 1, (99, 2))
+    np.testing.assert_allclose(theirs(source), target, atol=1e-3)
+    np.testing.assert_allclose(ours(points), smoothest(points), atol=1e-9)
+    assert np.abs(theirs(points) - smoothest(points)).max() > 0.05
+    assert bending_energy(theirs) > 1.2 * bending_energy(ours)

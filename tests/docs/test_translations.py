@@ -23,6 +23,8 @@ PACKAGES = {
     "ONNX Runtime": "onnxruntime",
     "SimpleITK": "SimpleITK",
     "MONAI": "monai",
+    "VoxelMorph": "voxelmorph",
+    "NiTransforms": "nitransforms",
 }
 
 
@@ -42,7 +44,9 @@ def operands():
     corners = np.array([[0, 0], [W - 1, 0], [0, H - 1], [W - 1, H - 1]], np.float32)
     dragged = np.array([[0.5, 0.2], [W - 1, 1], [0, H - 2], [W - 2, H - 1.5]], np.float32)
     voxels = rng.normal(size=(2, H, W)).astype(np.float32)
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], np.float32)
+    places, solid = (rng.uniform(0, 8, (5, ndim)).astype(np.float32) for ndim in (2, 3))
+    turn, shift = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
+    turn[:2, :2], shift[:3, 3] = [[0.6, -0.8], [0.8, 0.6]], [1.0, -2.0, 0.5]
     local = dict(locals())
     del local["rng"]
     return local | {"images": image[None], "H": H, "W": W, "h": h, "w": w}
