@@ -78,7 +78,9 @@ def made(module):
         return value + jnp.asarray(0.02 * noise, value.dtype)
 
     if isinstance(model, linen.Module):
-        return model, jax.tree.map(filled, model.init(jax.random.key(0), an_input(module, 1)))
+        return model, jax.tree.map(
+            filled, model.init(jax.random.key(0), jnp.asarray(an_input(module, 1)))
+        )
     state = nnx.state(model, nnx.Param)
     nnx.update(model, jax.tree.map(filled, state))
     model.eval()  # A Gaussian head gives its mean.
