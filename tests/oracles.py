@@ -153,8 +153,7 @@ def cpab_oracle(shape):
     def apply(theta, points):
         field = theta.reshape(*shape, len(shape))
         rate = lambda _, p: velocity(field, p.reshape(points.shape)).ravel()  # noqa: E731
-        # The estimate of the error may miss a kink that a long step passes over.
-        options = {"method": "DOP853", "rtol": 1e-11, "atol": 1e-12, "max_step": 0.02}
+        options = {"method": "DOP853", "rtol": 1e-11, "atol": 1e-12}
         end = integrate.solve_ivp(rate, (0, 1), points.ravel(), **options).y[:, -1]
         return end.reshape(points.shape)
 
