@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +144,7 @@ def _joined(axis: int, *parts: Array) -> Array:
     return jnp.concatenate(parts, axis)
 
 
-def _filtered(wide: Array, response: Sequence[float], axis: int, size: int) -> Array:
+def _filtered(wide: Array, response: Sequence[float], axis: int, size: Any) -> Array:
     """Filters ``size`` entries along an axis; ``wide`` holds the filter's reach on each side."""
     reach = len(response) - 1
 
