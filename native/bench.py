@@ -60,11 +60,20 @@ def pixel_coordinates(theta, space):
 def handler(name, results, *operands, **attributes):
     """A call of one handler."""
     types = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
-    attributes = {key: np.int64(value) for key, value in attributes.items()}
+    attributes = {
+        key: value if isinstance(value, np.ndarray) else np.int64(value)
+        for key, value in attributes.items()
+    }
     return jax.ffi.ffi_call(name, types)(*operands, **attributes)
 
 
-LINEAR = {"num_batch_dims": 1, "kernel": 1, "padding": 0, "align_corners": 0}
+LINEAR = {
+    "num_batch_dims": 1,
+    "taps": 2,
+    "coefficients": np.array([1.0, -1.0, 0.0, 1.0]),
+    "padding": 0,
+    "align_corners": 0,
+}
 
 
 def sampling(shape, dtype):

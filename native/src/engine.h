@@ -11,6 +11,9 @@ namespace stn {
 
 constexpr int kMaxNdim = 3;
 
+// A kernel has at most this many taps along an axis, and as many coefficients for each.
+constexpr int kMaxTaps = 8;
+
 // Points per block, counted from the first point of a batch item. Work is divided among tasks only
 // between blocks, so the division does not change the numbers.
 constexpr int kBlock = 64;
@@ -18,7 +21,7 @@ constexpr int kBlock = 64;
 enum class DType { kF32, kF64, kBF16, kF16 };
 constexpr int kNumDTypes = 4;
 
-enum class Kernel { kNearest = 0, kLinear = 1 };
+enum class Kernel { kNearest, kLinear, kPolynomial };
 enum class Padding { kConstant = 0, kBorder = 1, kReflection = 2, kWrap = 3 };
 
 // Half-open: `first` belongs to it, `last` does not.
@@ -37,6 +40,11 @@ struct Geometry {
   // Whether pixels and weights are computed from coordinates; otherwise they are given.
   bool from_coordinates;
   Kernel kernel;
+  // Of a polynomial kernel: its taps along an axis, and the polynomial of each in the fraction by
+  // which a coordinate lies into its cell, the constant first.
+  int kernel_taps;
+  int powers;
+  double coefficients[kMaxTaps][kMaxTaps];
   Padding padding;
   bool align_corners;
   int64_t taps[kMaxNdim];  // Pixels read along each axis, in array order.

@@ -9,6 +9,8 @@ namespace {
 
 namespace ffi = xla::ffi;
 
+using Coefficients = ffi::Span<const double>;
+
 ffi::Error Run(ffi::ThreadPool pool, const Request& request, ffi::RemainingArgs args,
                ffi::RemainingRets rets) {
   try {
@@ -23,41 +25,45 @@ ffi::Error Run(ffi::ThreadPool pool, const Request& request, ffi::RemainingArgs 
 }
 
 ffi::Error Sample(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                  int64_t num_batch_dims, int64_t ndim, int64_t kernel, int64_t padding,
-                  int64_t align_corners) {
+                  int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
+                  int64_t padding, int64_t align_corners) {
   Request request = {};
   request.from_coordinates = true;
   request.num_batch_dims = num_batch_dims;
   request.ndim = ndim;
-  request.kernel = kernel;
+  request.kernel_taps = taps;
+  request.coefficients = coefficients;
   request.padding = padding;
   request.align_corners = align_corners;
   return Run(pool, request, args, rets);
 }
 
 ffi::Error SampleBytes(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                       int64_t num_batch_dims, int64_t ndim, int64_t kernel, int64_t padding,
-                       int64_t align_corners) {
+                       int64_t num_batch_dims, int64_t ndim, int64_t taps,
+                       Coefficients coefficients, int64_t padding, int64_t align_corners) {
   Request request = {};
   request.from_coordinates = true;
   request.bytes = true;
   request.num_batch_dims = num_batch_dims;
   request.ndim = ndim;
-  request.kernel = kernel;
+  request.kernel_taps = taps;
+  request.coefficients = coefficients;
   request.padding = padding;
   request.align_corners = align_corners;
   return Run(pool, request, args, rets);
 }
 
 ffi::Error SamplePull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                      int64_t num_batch_dims, int64_t ndim, int64_t kernel, int64_t padding,
-                      int64_t align_corners, int64_t wrt_image, int64_t wrt_coordinates) {
+                      int64_t num_batch_dims, int64_t ndim, int64_t taps,
+                      Coefficients coefficients, int64_t padding, int64_t align_corners,
+                      int64_t wrt_image, int64_t wrt_coordinates) {
   Request request = {};
   request.from_coordinates = true;
   request.backward = true;
   request.num_batch_dims = num_batch_dims;
   request.ndim = ndim;
-  request.kernel = kernel;
+  request.kernel_taps = taps;
+  request.coefficients = coefficients;
   request.padding = padding;
   request.align_corners = align_corners;
   request.wrt_image = wrt_image != 0;
@@ -98,7 +104,11 @@ auto Bind() {
 }
 
 auto BindSample() {
-  return Bind().Attr<int64_t>("kernel").Attr<int64_t>("padding").Attr<int64_t>("align_corners");
+  return Bind()
+      .Attr<int64_t>("taps")
+      .Attr<Coefficients>("coefficients")
+      .Attr<int64_t>("padding")
+      .Attr<int64_t>("align_corners");
 }
 
 }  // namespace

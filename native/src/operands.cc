@@ -78,16 +78,40 @@ class Builder {
     geometry.from_coordinates = request_.from_coordinates;
     Require(request_.wrt_sources >> request_.ndim == 0, "wrt_weights has bits beyond ndim.");
     if (!request_.from_coordinates) return;
-    Require(request_.kernel == 0 || request_.kernel == 1,
-            "kernel must be 0 (nearest) or 1 (linear).");
-    Require(!request_.bytes || request_.kernel == 0, "Bytes are sampled by kernel 0 (nearest).");
+    TakeKernel();
+    Require(!request_.bytes || geometry.kernel == Kernel::kNearest,
+            "Bytes are sampled by the nearest kernel, with one tap.");
     Require(request_.padding >= 0 && request_.padding <= 3,
             "padding must be 0 (constant), 1 (border), 2 (reflection) or 3 (wrap).");
     Require(request_.align_corners == 0 || request_.align_corners == 1,
             "align_corners must be 0 or 1.");
-    geometry.kernel = static_cast<Kernel>(request_.kernel);
     geometry.padding = static_cast<Padding>(request_.padding);
     geometry.align_corners = request_.align_corners == 1;
+  }
+
+  void TakeKernel() {
+    Geometry& geometry = job_.geometry;
+    const int64_t taps = request_.kernel_taps;
+    const auto numbers = static_cast<int64_t>(request_.coefficients.size());
+    Require(taps >= 1 && taps <= kMaxTaps,
+            "taps must be 1 to " + std::to_string(kMaxTaps) + "; it is " + std::to_string(taps) +
+                ".");
+    Require(numbers % taps == 0 && numbers >= taps && numbers <= taps * kMaxTaps,
+            "coefficients must have 1 to " + std::to_string(kMaxTaps) + " numbers for each of the " +
+                std::to_string(taps) + " taps; there are " + std::to_string(numbers) + ".");
+    geometry.kernel_taps = static_cast<int>(taps);
+    geometry.powers = static_cast<int>(numbers / taps);
+    for (int64_t k = 0; k < numbers; ++k) {
+      geometry.coefficients[k / geometry.powers][k % geometry.powers] =
+          request_.coefficients.begin()[k];
+    }
+    const double(*c)[kMaxTaps] = geometry.coefficients;
+    geometry.kernel = Kernel::kPolynomial;
+    if (taps == 1 && numbers == 1 && c[0][0] == 1) geometry.kernel = Kernel::kNearest;
+    if (taps == 2 && numbers == 4 && c[0][0] == 1 && c[0][1] == -1 && c[1][0] == 0 &&
+        c[1][1] == 1) {
+      geometry.kernel = Kernel::kLinear;
+    }
   }
 
   // The batch's sizes are those of the result or the cotangent.
@@ -142,7 +166,7 @@ class Builder {
       const size_t axis = AxisOf(j);
       source_dims_[axis] = out_;
       job_.source[axis] = OperandOf(array, out_, job_.source_size);
-      job_.geometry.taps[axis] = job_.geometry.kernel == Kernel::kLinear ? 2 : 1;
+      job_.geometry.taps[axis] = job_.geometry.kernel_taps;
     }
   }
 

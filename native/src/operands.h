@@ -60,7 +60,10 @@ struct Request {
   bool backward;
   int64_t num_batch_dims;
   int64_t ndim;
-  int64_t kernel, padding, align_corners;  // From coordinates.
+  // From coordinates.
+  int64_t kernel_taps;
+  xla::ffi::Span<const double> coefficients;  // [kernel_taps][powers]
+  int64_t padding, align_corners;
   bool wrt_image;
   int64_t wrt_sources;  // A bit for each axis, in the order of operands.
 };

@@ -30,12 +30,21 @@ def register():
         jax.ffi.register_ffi_target(name, capsule, platform="cpu")
 
 
+def kernel(name):
+    """Attributes of a call with a kernel of the oracle."""
+    coefficients = np.array(oracle.KERNELS[name], np.float64)
+    return {"taps": len(coefficients), "coefficients": coefficients.ravel()}
+
+
 def call(name, results, *operands, **attributes):
     """Results as NumPy arrays; ``results`` are pairs of a shape and a dtype."""
     register()
     types = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
     fn = jax.ffi.ffi_call(name, types)
-    attributes = {key: np.int64(value) for key, value in attributes.items()}
+    attributes = {
+        key: value if isinstance(value, np.ndarray) else np.int64(value)
+        for key, value in attributes.items()
+    }
     return [np.asarray(r) for r in jax.jit(lambda *a: fn(*a, **attributes))(*operands)]
 
 

@@ -25,7 +25,7 @@ def sampling(dtype, channels, d_image, d_coordinates):
         for n in SPACE[::-1]
     ]
     cotangent = rng.normal(size=(BATCH, 11_003, channels)).astype(dtype)
-    modes = {"kernel": 1, "padding": 0, "align_corners": 0, "num_batch_dims": 1}
+    modes = calls.kernel("linear") | {"padding": 0, "align_corners": 0, "num_batch_dims": 1}
     batches = (d_image, [d_coordinates] * 2)
     value = calls.sample(image, fill, cs, **modes)
     pull = calls.sample_pull(image, fill, cs, cotangent, batches, **modes)

@@ -7,13 +7,37 @@ import itertools
 
 import numpy as np
 
-KERNELS = {"nearest": 0, "linear": 1}
+# The coefficients that the handlers are given, for each tap: of powers of the fraction.
+KERNELS = {
+    "nearest": [[1]],
+    "linear": [[1, -1], [0, 1]],
+    "quadratic": [[0.5, -1, 0.5], [0.5, 1, -1], [0, 0, 0.5]],
+    "keys": [[0, -0.5, 1, -0.5], [1, 0, -2.5, 1.5], [0, 0.5, 2, -1.5], [0, 0, -0.5, 0.5]],
+}
 PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
 
 
+def weight_and_slope(kernel, t):
+    """The weight at a distance, and its derivative, by the textbook formulas."""
+    d, sign = abs(t), -1 if t < 0 else 1
+    if kernel == "nearest":
+        return 1.0, 0.0
+    if kernel == "linear":
+        return 1 - d, -sign
+    if kernel == "quadratic":
+        if d < 0.5:
+            return 0.75 - d * d, -2 * t
+        return (1.5 - d) ** 2 / 2, -sign * (1.5 - d)
+    if d < 1:
+        return 1.5 * d**3 - 2.5 * d**2 + 1, sign * (4.5 * d**2 - 5 * d)
+    return -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, sign * (-1.5 * d**2 + 5 * d - 4)
+
+
 def axis_taps(coordinates, n, kernel, padding, align_corners):
-    """Index and weight ``[taps, points]`` along one axis of ``n`` pixels."""
-    indices, weights = [], []
+    """Index, weight and slope ``[taps, points]`` along one axis of ``n`` pixels."""
+    indices, weights, slopes = [], [], []
+    count = len(KERNELS[kernel])
+    margin = (count + 1) // 2 + 1
     for p in np.asarray(coordinates, np.float64).tolist():
         period = {"reflection": max(2 * n - 2, 1) if align_corners else 2 * n, "wrap": n}.get(
             padding
@@ -21,20 +45,18 @@ def axis_taps(coordinates, n, kernel, padding, align_corners):
         near = 0.0 if np.isnan(p) else p
         if period is not None:
             near = 0.0 if np.isinf(near) else near - period * np.floor(near / period)
-        near = min(max(near, -2.0), (period or n) - 1 + 2.0)
-        if kernel == "linear":
-            first = int(np.floor(near))
-            taps = {0: first, 1: first + 1}
-            weight = [1 - (near - first), near - first]
-        else:
-            taps = {0: int(np.floor(near + 0.5))}
-            weight = [1.0]
-        indices.append([_map(i, n, padding, period, align_corners) for i in taps.values()])
-        weights.append([np.nan if np.isnan(p) else w for w in weight])
-    count = 2 if kernel == "linear" else 1
-    return (
-        np.array(indices, np.int64).reshape(-1, count).T,
-        np.array(weights, np.float64).reshape(-1, count).T,
+        near = min(max(near, float(-margin)), (period or n) - 1.0 + margin)
+        first = int(np.floor(near + 1 - count / 2))
+        taps = range(first, first + count)
+        # The linear kernel's right pixel is at distance −1 or less: the piece on the left of 0.
+        both = [weight_and_slope(kernel, near - i if i <= near else -(i - near)) for i in taps]
+        indices.append([_map(i, n, padding, period, align_corners) for i in taps])
+        weights.append([np.nan if np.isnan(p) else w for w, _ in both])
+        far = np.isnan(p) or abs(p) >= 2**23
+        slopes.append([0.0 if far else s for _, s in both])
+    return tuple(
+        np.array(each, dtype).reshape(-1, count).T
+        for each, dtype in ((indices, np.int64), (weights, np.float64), (slopes, np.float64))
     )
 
 
@@ -92,7 +114,8 @@ def sample(image, fill, coordinates, kernel, padding, align_corners):
         axis_taps(c, n, kernel, padding, align_corners)
         for c, n in zip(coordinates, image.shape, strict=False)
     ]
-    return contract(image, fill, *zip(*taps, strict=True))
+    indices, weights, _ = zip(*taps, strict=True)
+    return contract(image, fill, indices, weights)
 
 
 def sample_pull(image, fill, coordinates, kernel, padding, align_corners, cotangent):
@@ -101,11 +124,7 @@ def sample_pull(image, fill, coordinates, kernel, padding, align_corners, cotang
         axis_taps(c, n, kernel, padding, align_corners)
         for c, n in zip(coordinates, image.shape, strict=False)
     ]
-    d_image, d_weights = contract_pull(image, fill, *zip(*taps, strict=True), cotangent)
-    if kernel == "nearest":
-        return d_image, [np.zeros(len(c)) for c in coordinates]
-    slopes = []
-    for c, d in zip(coordinates, d_weights, strict=True):
-        steady = np.isnan(c) | (np.abs(c) >= 2**23)
-        slopes.append(np.where(steady, 0, d[1] - d[0]))
-    return d_image, slopes
+    indices, weights, slopes = zip(*taps, strict=True)
+    d_image, d_weights = contract_pull(image, fill, indices, weights, cotangent)
+    terms = [np.where(s != 0, s * d, 0) for s, d in zip(slopes, d_weights, strict=True)]
+    return d_image, [each.sum(axis=0) for each in terms]

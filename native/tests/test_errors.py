@@ -12,7 +12,12 @@ import pytest
 IMAGE = np.zeros((2, 4, 5, 3), np.float32)
 FILL = np.zeros((2, 3), np.float32)
 POINTS = np.zeros((2, 7), np.float32)
-SAMPLE = {"num_batch_dims": 1, "ndim": 2, "kernel": 1, "padding": 0, "align_corners": 0}
+SAMPLE = calls.kernel("linear") | {
+    "num_batch_dims": 1,
+    "ndim": 2,
+    "padding": 0,
+    "align_corners": 0,
+}
 
 
 def sample(*operands, shape=(2, 7, 3), dtype=np.float32, name="stn_jax_sample", **attributes):
@@ -30,7 +35,13 @@ def test_the_right_call_is_taken():
         ((IMAGE, FILL, POINTS, POINTS), {"ndim": 4}, "ndim must be 1, 2 or 3"),
         ((IMAGE, FILL, POINTS, POINTS), {"num_batch_dims": -1}, "must not be negative"),
         ((IMAGE, FILL, POINTS, POINTS), {"num_batch_dims": 0}, "image must have batch axes"),
-        ((IMAGE, FILL, POINTS, POINTS), {"kernel": 2}, "kernel must be"),
+        ((IMAGE, FILL, POINTS, POINTS), {"taps": 0}, "taps must be 1 to 8; it is 0"),
+        ((IMAGE, FILL, POINTS, POINTS), {"taps": 9}, "taps must be 1 to 8; it is 9"),
+        (
+            (IMAGE, FILL, POINTS, POINTS),
+            {"coefficients": np.ones(3)},
+            "1 to 8 numbers for each of the 2 taps; there are 3",
+        ),
         ((IMAGE, FILL, POINTS, POINTS), {"padding": 4}, "padding must be"),
         ((IMAGE, FILL, POINTS, POINTS), {"align_corners": 2}, "align_corners must be"),
         ((IMAGE, FILL, POINTS), {}, "no operand for the coordinate 1"),
@@ -45,7 +56,7 @@ def test_the_right_call_is_taken():
         (
             (IMAGE, FILL, POINTS, POINTS),
             {"name": "stn_jax_sample_bytes"},
-            "sampled by kernel 0",
+            "sampled by the nearest kernel",
         ),
     ],
 )

@@ -24,7 +24,7 @@ def coordinates(rng, space, shape, dtype):
 def modes(kernel, padding, align_corners):
     """Attributes of a call."""
     return {
-        "kernel": oracle.KERNELS[kernel],
+        **calls.kernel(kernel),
         "padding": oracle.PADDINGS[padding],
         "align_corners": align_corners,
     }
@@ -181,7 +181,7 @@ def test_coordinates_beyond_sense(kernel, padding, dtype, channels):
 
 
 @pytest.mark.parametrize("padding", ["reflection", "wrap"])
-@pytest.mark.parametrize("kernel", oracle.KERNELS)
+@pytest.mark.parametrize("kernel", ["nearest", "linear"])
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_huge_coordinates_of_periodic_paddings(kernel, padding, n):
     """Rounding decides which pixel is seen; but it is one of the image's."""

@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from stn_jax import _checks
 from stn_jax.sampling.interpolate import sample_pixels
+from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.pyramid import Pyramid
 
@@ -86,7 +87,7 @@ def sample_footprints(
         )
     # All boxes are points of one sample: [boxes, *out].
     mean = pyramid.sample(levels, places).mean(axis=0)
-    if options.fused != "linear":
+    if options.polynomial != KERNELS["linear"]:
         longest = functools.reduce(jnp.maximum, widths)[..., None].astype(wide)
         share = (longest - 1) / (_BLENDED - 1)
         mean = jnp.where(share < 1, plain + share * (mean - plain), mean)

@@ -57,10 +57,12 @@ def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Ar
         "deterministic": options.deterministic,
         "implementation": options.implementation,
     }
-    name = options.fused
-    if name is not None:
+    if options.polynomial is not None:
         formula = Points(
-            kernel=name, padding=options.padding, align_corners=options.align_corners, **shared
+            kernel=options.polynomial,
+            padding=options.padding,
+            align_corners=options.align_corners,
+            **shared,
         )
         return derivatives.evaluate(formula, image, value, *pixels)
     along = [

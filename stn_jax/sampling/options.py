@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +15,33 @@ from stn_jax.sampling.backends import registry
 from stn_jax.sampling.backends.base import ImplementationName
 from stn_jax.sampling.kernels import KERNELS, Kernel
 from stn_jax.sampling.padding import PADDINGS
+from stn_jax.sampling.polynomials import polynomial
 from stn_jax.sampling.surrogate import Linearized
-
-# Kernels that engines implement themselves. JAX computes the weights of all others.
-_FUSED: tuple[Literal["nearest", "linear"], ...] = ("nearest", "linear")
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["kernel", "gradient"],
-    meta_fields=["padding", "align_corners", "deterministic", "implementation", "gradient_reach"],
+    meta_fields=[
+        "polynomial",
+        "padding",
+        "align_corners",
+        "deterministic",
+        "implementation",
+        "gradient_reach",
+    ],
 )
 @dataclasses.dataclass(frozen=True)
 class SampleOptions:
     """The options of a sampling function; a pytree of the kernel's and the gradient's parameters.
 
-    ``gradient_reach`` is the largest distance in pixels from a coordinate at which the gradient
-    reads the image; ``None`` if it is traced.
+    ``polynomial`` is the kernel, if engines compute its weights themselves; ``None`` if JAX does.
+    It is static, while ``kernel`` may hold tracers. ``gradient_reach`` is the largest distance in
+    pixels from a coordinate at which the gradient reads the image; ``None`` if it is traced.
     """
 
     kernel: Kernel
+    polynomial: Kernel | None
     gradient: Linearized | None
     padding: str
     align_corners: bool
@@ -55,8 +62,10 @@ class SampleOptions:
         """Checks the options of a sampling function and returns their record."""
         _checks.option("padding", padding, PADDINGS)
         gradient = surrogate.resolve(gradient)
+        kernel = kernels.resolve(kernel)
         return cls(
-            kernels.resolve(kernel),
+            kernel,
+            polynomial(kernel),
             gradient,
             padding,
             bool(align_corners),
@@ -65,19 +74,15 @@ class SampleOptions:
             0 if gradient is None else gradient.reach,
         )
 
-    @property
-    def fused(self) -> Literal["nearest", "linear"] | None:
-        """The name of the kernel, if engines implement it; else ``None``."""
-        weight = self.kernel.weight
-        return next((name for name in _FUSED if KERNELS[name].weight is weight), None)
-
     def replaced(self, **changes: Any) -> "SampleOptions":
         """These options with some of them changed."""
+        if "kernel" in changes:
+            changes["polynomial"] = polynomial(changes["kernel"])
         return dataclasses.replace(self, **changes)
 
     def check_image(self, image: Any, ndim: int) -> Array:
         """Checks that these options can sample ``image``; returns it as an array."""
-        return _checks.image(image, ndim, integers_allowed=self.fused == "nearest")
+        return _checks.image(image, ndim, integers_allowed=self.polynomial == KERNELS["nearest"])
 
     def check_fill_value(self, fill_value: ArrayLike, image: Array) -> Array | None:
         """``fill_value`` as an array that broadcasts against the channels; ``None`` for a plain 0.

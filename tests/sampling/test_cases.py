@@ -171,3 +171,15 @@ def test_the_native_engine_refuses_what_runs_elsewhere():
         export.export(warp)(jnp.ones((4, 4, 1)))
     with pytest.raises(NotImplementedError, match="compiled for 'cuda'"):
         warp.trace(jnp.ones((4, 4, 1))).lower(lowering_platforms=("cuda",))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kernel", ["linear", "cubic", "lanczos3"])
+def test_the_gradient_at_a_nan_coordinate_is_0_along_every_axis(engine, kernel):
+    image = jnp.asarray(np.arange(20.0).reshape(4, 5, 1) ** 2, jnp.float32)
+
+    def total(pixels):
+        return stn.sample_pixels(image, pixels, kernel=kernel, implementation=engine).sum()
+
+    pixels = jnp.array([[jnp.nan, 1.3], [1.3, jnp.nan], [jnp.nan, jnp.nan]])
+    np.testing.assert_array_equal(jax.grad(total)(pixels), 0)

@@ -14,6 +14,7 @@ import stn_jax as stn
 from stn_jax.sampling.backends import xla
 from stn_jax.sampling.backends.base import Points
 from stn_jax.sampling.backends.cpu_loops import CPU, PLAIN, isolate_loop
+from stn_jax.sampling.kernels import KERNELS
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu",
@@ -21,9 +22,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+LINEAR = Points(
+    ndim=2, filled=False, kernel=KERNELS["linear"], padding="constant", align_corners=False
+)
+
+
 def program(loops, channels=3):
     """The lines of the compiled value and coordinates' gradient, from numbers called ``raw``."""
-    formula = Points(ndim=2, filled=False, kernel="linear", padding="constant", align_corners=False)
+    formula = Points(
+        ndim=2, filled=False, kernel=KERNELS["linear"], padding="constant", align_corners=False
+    )
 
     def both(image, raw, cotangent):
         pixels = [1.5 * raw[0] + 0.25, 0.75 * raw[1] - 0.5]
@@ -99,7 +107,9 @@ def test_an_isolated_loop_has_its_derivatives_and_runs_in_shard_map():
 
 
 def test_windows_are_scattered():
-    formula = Points(ndim=2, filled=False, kernel="linear", padding="constant", align_corners=False)
+    formula = Points(
+        ndim=2, filled=False, kernel=KERNELS["linear"], padding="constant", align_corners=False
+    )
     rng = np.random.default_rng(0)
     x, y = rng.uniform(-3, 27, (2, 20, 30)).astype(np.float32)
     operands = (np.ones((24, 25, 3), np.float32), np.zeros(3, np.float32), x, y)

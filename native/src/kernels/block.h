@@ -73,6 +73,7 @@ struct Block {
   // first to the tap's, or kFill.
   int32_t* index[kMaxNdim];
   U* axis_weight[kMaxNdim];
+  U* axis_slope[kMaxNdim];  // The weights' derivatives to the coordinate, of a polynomial kernel.
   U* moves[kMaxNdim];  // [kBlock]: 1, or 0 where a coordinate's gradient is 0.
 
   // Of each combination of taps, the last axis fastest, [taps][kBlock].
@@ -88,6 +89,7 @@ struct Block {
     for (int axis = 0; axis < geometry.ndim; ++axis) {
       index[axis] = memory_.take<int32_t>(geometry.taps[axis] * kBlock);
       axis_weight[axis] = memory_.take<U>(geometry.taps[axis] * kBlock);
+      axis_slope[axis] = memory_.take<U>(geometry.taps[axis] * kBlock);
       moves[axis] = memory_.take<U>(kBlock);
     }
   }
@@ -116,7 +118,7 @@ struct Block {
       all *= geometry.taps[axis];
       along += geometry.taps[axis] + 1;
     }
-    return (all * 3 + along * 2) * kBlock * static_cast<int64_t>(sizeof(U));
+    return (all * 3 + along * 3) * kBlock * static_cast<int64_t>(sizeof(U));
   }
 
   Memory memory_;

@@ -103,7 +103,11 @@ void Multiply(const Geometry& geometry, Block<U>& block, Span span, const Pixels
 template <class T, class U>
 void SlopesOfBlock(const Geometry& geometry, Block<U>& block, const Pixels<T>& pixels,
                    const T* cotangent, U* slopes) {
-  if (geometry.kernel != Kernel::kLinear) {
+  if (geometry.kernel == Kernel::kPolynomial) {
+    Multiply(geometry, block, {0, block.filled}, pixels, cotangent);
+    return PolynomialSlopes(geometry, block, slopes);
+  }
+  if (geometry.kernel == Kernel::kNearest) {
     std::memset(slopes, 0, static_cast<size_t>(geometry.ndim * kBlock) * sizeof(U));
     return;
   }

@@ -34,15 +34,16 @@ struct Axis {
   int32_t mirror;  // Pixels i and mirror − i are the same under reflection.
   U low, high;     // Coordinates are clipped to these: beyond them the sample does not change.
 
-  Axis(int64_t pixels, int32_t stride, Padding padding, bool align_corners)
+  Axis(int64_t pixels, int32_t stride, Padding padding, bool align_corners, int taps)
       : size(static_cast<int32_t>(pixels)), stride(stride), period(size), mirror(0) {
     if (padding == Padding::kReflection) {
       period = align_corners ? 2 * size - 2 : 2 * size;
       if (period < 1) period = 1;
       mirror = align_corners ? period : period - 1;
     }
-    low = -2;
-    high = static_cast<U>(period - 1) + 2;
+    const int margin = (taps + 1) / 2 + 1;
+    low = static_cast<U>(-margin);
+    high = static_cast<U>(period - 1 + margin);
   }
 };
 
@@ -68,21 +69,37 @@ STN_INLINE int32_t PlaceOf(int32_t i, const Axis<U>& axis) {
   }
 }
 
+// A coordinate moved near the image, where the sample is the same; 0 for NaN.
+template <Padding padding, class U>
+STN_INLINE U Near(U coordinate, const Axis<U>& axis) {
+  U near = coordinate;
+  if constexpr (padding == Padding::kReflection || padding == Padding::kWrap) {
+    const U period = static_cast<U>(axis.period);
+    near = near - period * Floor(near / period);
+  }
+  near = near == near ? near : 0;  // NaN; and infinities, if periodic.
+  near = near > axis.low ? near : axis.low;
+  return near < axis.high ? near : axis.high;
+}
+
+// NaN at a NaN coordinate, else 0.
+template <class U>
+STN_INLINE U Spoil(U coordinate) {
+  return coordinate == coordinate ? 0 : static_cast<U>(__builtin_nanf(""));
+}
+
+// Whether a coordinate has a fraction.
+template <class U>
+STN_INLINE bool HasFraction(U coordinate) {
+  return (coordinate < 0 ? -coordinate : coordinate) < static_cast<U>(kNoFractions);
+}
+
 template <Kernel kernel, Padding padding, int rounds, class U>
 void LocateAlong(const Axis<U> axis, const U* __restrict coordinates, int filled,
                  int32_t* __restrict index, U* __restrict weight, U* __restrict moves) {
-  constexpr bool periodic = padding == Padding::kReflection || padding == Padding::kWrap;
-  const U nan = static_cast<U>(__builtin_nanf(""));
-  const U period = static_cast<U>(axis.period);
   ForPoints({0, filled}, [&](int i) STN_INLINE_LAMBDA {
-    const U coordinate = coordinates[i];
-    U near = coordinate;
-    if constexpr (periodic) near = near - period * Floor(near / period);
-    near = near == near ? near : 0;  // NaN; and infinities, if periodic.
-    near = near > axis.low ? near : axis.low;
-    near = near < axis.high ? near : axis.high;
-    // Adding NaN makes the weight NaN at a NaN coordinate.
-    const U spoil = coordinate == coordinate ? 0 : nan;
+    const U coordinate = coordinates[i], near = Near<padding>(coordinate, axis);
+    const U spoil = Spoil(coordinate);
     if constexpr (kernel == Kernel::kLinear) {
       const int32_t first = FloorToInt(near);
       const U fraction = near - static_cast<U>(first) + spoil;
@@ -95,29 +112,78 @@ void LocateAlong(const Axis<U> axis, const U* __restrict coordinates, int filled
       index[i] = PlaceOf<padding, rounds>(first, axis);
       weight[i] = 1 + spoil;
     }
-    const U distance = coordinate < 0 ? -coordinate : coordinate;
-    moves[i] = distance < static_cast<U>(kNoFractions) ? 1 : 0;
+    moves[i] = HasFraction(coordinate) ? 1 : 0;
   });
 }
 
-template <Kernel kernel, class U>
-void LocateAlong(const Axis<U>& axis, Padding padding, const U* coordinates, int filled,
-                 int32_t* index, U* weight, U* moves) {
-#define STN_LOCATE(PADDING, ROUNDS) \
-  LocateAlong<kernel, Padding::PADDING, ROUNDS>(axis, coordinates, filled, index, weight, moves)
-  // Clipped coordinates lie within three pixels of the period.
-  const bool once = axis.period >= 4;
+// Evaluates a polynomial at the fractions of a block; `factor(p)` is the coefficient of power p.
+template <class U, class Factor>
+STN_INLINE void Horner(int powers, const Factor& factor, const U* __restrict fraction, Span span,
+                       U* __restrict values) {
+  const U leading = powers > 0 ? static_cast<U>(factor(powers - 1)) : 0;
+  ForPoints(span, [&](int i) STN_INLINE_LAMBDA { values[i] = leading; });
+  for (int power = powers - 2; power >= 0; --power) {
+    const U term = static_cast<U>(factor(power));
+    ForPoints(span, [&](int i) STN_INLINE_LAMBDA { values[i] = values[i] * fraction[i] + term; });
+  }
+}
+
+// The same for a kernel that is one polynomial for each tap; also the weights' slopes.
+template <Padding padding, int rounds, class U>
+void LocatePolynomial(const Geometry& geometry, const Axis<U> axis, const U* __restrict coordinates,
+                      int filled, int32_t* __restrict index, U* weight, U* slope,
+                      U* __restrict moves) {
+  const Span span = {0, filled};
+  const int taps = geometry.kernel_taps, powers = geometry.powers;
+  // With an odd number of taps the cells begin half way between pixels.
+  const U half = taps % 2 == 0 ? 0 : static_cast<U>(0.5);
+  const int32_t before = (taps - 1) / 2;
+  constexpr bool clips = padding == Padding::kConstant || padding == Padding::kBorder;
+  U fraction[kBlock];
+  int32_t first[kBlock];
+  ForPoints(span, [&](int i) STN_INLINE_LAMBDA {
+    const U coordinate = coordinates[i], near = Near<padding>(coordinate, axis);
+    const int32_t whole = FloorToInt(near + half);
+    first[i] = whole - before;
+    fraction[i] = near - static_cast<U>(whole) + half + Spoil(coordinate);
+    bool moving = HasFraction(coordinate);
+    // Beyond the limits the sample does not change.
+    if constexpr (clips) moving = moving && coordinate > axis.low && coordinate < axis.high;
+    moves[i] = moving ? 1 : 0;
+  });
+  for (int tap = 0; tap < taps; ++tap) {
+    const double* c = geometry.coefficients[tap];
+    Horner(powers, [&](int p) { return c[p]; }, fraction, span, weight + tap * kBlock);
+    Horner(powers - 1, [&](int p) { return (p + 1) * c[p + 1]; }, fraction, span,
+           slope + tap * kBlock);
+    ForPoints(span, [&](int i) STN_INLINE_LAMBDA {
+      index[tap * kBlock + i] = PlaceOf<padding, rounds>(first[i] + tap, axis);
+    });
+  }
+}
+
+// Calls `body(padding, rounds)` with both as compile-time constants.
+template <class U, class Body>
+STN_INLINE void WithPadding(const Axis<U>& axis, Padding padding, const Body& body) {
+  // After clipping, pixels lie within four of the period.
+  constexpr std::integral_constant<int, 0> none;
+  constexpr std::integral_constant<int, 1> one;
+  constexpr std::integral_constant<int, 5> many;
+  const bool once = axis.period >= 5;
   switch (padding) {
     case Padding::kConstant:
-      return STN_LOCATE(kConstant, 0);
+      return body(std::integral_constant<Padding, Padding::kConstant>(), none);
     case Padding::kBorder:
-      return STN_LOCATE(kBorder, 0);
-    case Padding::kReflection:
-      return once ? STN_LOCATE(kReflection, 1) : STN_LOCATE(kReflection, 3);
-    case Padding::kWrap:
-      return once ? STN_LOCATE(kWrap, 1) : STN_LOCATE(kWrap, 3);
+      return body(std::integral_constant<Padding, Padding::kBorder>(), none);
+    case Padding::kReflection: {
+      constexpr std::integral_constant<Padding, Padding::kReflection> reflection;
+      return once ? body(reflection, one) : body(reflection, many);
+    }
+    case Padding::kWrap: {
+      constexpr std::integral_constant<Padding, Padding::kWrap> wrap;
+      return once ? body(wrap, one) : body(wrap, many);
+    }
   }
-#undef STN_LOCATE
 }
 
 // Copies the numbers of a block from an array; the first number fills the padding of the block.
@@ -137,12 +203,26 @@ void LocateCoordinates(const Geometry& geometry, const Item& item, int64_t first
     CopyFilled(coordinates, block.count - span.first, span.last - span.first, copy);
     coordinates = copy;
   }
-  Axis<U> rule(geometry.size[axis], stride, geometry.padding, geometry.align_corners);
-  auto locate = geometry.kernel == Kernel::kLinear ? LocateAlong<Kernel::kLinear, U>
-                                                   : LocateAlong<Kernel::kNearest, U>;
-  locate(rule, geometry.padding, coordinates, span.last - span.first,
-         block.index[axis] + span.first, block.axis_weight[axis] + span.first,
-         block.moves[axis] + span.first);
+  const Axis<U> rule(geometry.size[axis], stride, geometry.padding, geometry.align_corners,
+                     geometry.kernel_taps);
+  const int filled = span.last - span.first;
+  int32_t* index = block.index[axis] + span.first;
+  U* weight = block.axis_weight[axis] + span.first;
+  U* slope = block.axis_slope[axis] + span.first;
+  U* moves = block.moves[axis] + span.first;
+  WithPadding(rule, geometry.padding, [&](auto padding, auto rounds) {
+    switch (geometry.kernel) {
+      case Kernel::kNearest:
+        return LocateAlong<Kernel::kNearest, padding, rounds>(rule, coordinates, filled, index,
+                                                              weight, moves);
+      case Kernel::kLinear:
+        return LocateAlong<Kernel::kLinear, padding, rounds>(rule, coordinates, filled, index,
+                                                             weight, moves);
+      case Kernel::kPolynomial:
+        return LocatePolynomial<padding, rounds>(geometry, rule, coordinates, filled, index,
+                                                 weight, slope, moves);
+    }
+  });
 }
 
 // Fills a block's axes from given indices and weights. Indices outside count as the fill.

@@ -181,6 +181,27 @@ void WeightGradient(const Geometry& geometry, const Block<U>& block, int axis, U
   }
 }
 
+// The gradients to the coordinates under a polynomial kernel, [axes][kBlock]: the gradient to each
+// weight times the weight's slope.
+template <class U>
+void PolynomialSlopes(const Geometry& geometry, const Block<U>& block, U* slopes) {
+  U sums[kMaxTaps * kBlock];
+  for (int axis = 0; axis < geometry.ndim; ++axis) {
+    U* __restrict to = slopes + axis * kBlock;
+    WeightGradient(geometry, block, axis, sums);
+    for (int i = 0; i < block.filled; ++i) to[i] = 0;
+    for (int64_t tap = 0; tap < geometry.taps[axis]; ++tap) {
+      const U* __restrict from = sums + tap * kBlock;
+      const U* __restrict slope = block.axis_slope[axis] + tap * kBlock;
+      const U* __restrict moves = block.moves[axis];
+      for (int i = 0; i < block.filled; ++i) {
+        const U term = slope[i] * from[i];
+        to[i] += moves[i] != 0 && Counts(slope[i]) ? term : 0;
+      }
+    }
+  }
+}
+
 // The gradient to one axis's coordinates under the linear kernel: the products at the upper taps
 // minus those at the lower, weighted by the other axes. Products of weight 0 or NaN are left out.
 template <int axis, int ndim, class U>

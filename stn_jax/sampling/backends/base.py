@@ -3,8 +3,8 @@
 Sampling is one sum, the paper's equation 3. An engine evaluates it (``sample``) and pulls a
 cotangent of its value back to the operands (``pull``). The sum has two formulas:
 
-* :class:`Points` starts from pixel coordinates, for the linear and the nearest kernel. An engine
-  can compute coordinates, weights and sum in one loop.
+* :class:`Points` starts from pixel coordinates, for kernels that are polynomials between pixels.
+  An engine can compute weights and sum in one loop.
 * :class:`Taps` starts from the indices and weights of the pixels under any kernel. It serves all
   other kernels, and derivatives of higher order. It is linear in the image and in the weights of
   each axis.
@@ -21,7 +21,7 @@ from jax.interpreters import mlir
 from jaxtyping import Array
 
 from stn_jax.coordinates import Size
-from stn_jax.sampling.kernels import KERNELS
+from stn_jax.sampling.kernels import Kernel
 from stn_jax.sampling.taps import Tap, taps_along
 
 Lowering = Callable[..., Any]
@@ -87,12 +87,12 @@ class Points(Formula):
     """The sum from pixel coordinates: operands image, fill, then the coordinates along each axis.
 
     Attributes:
-      kernel: Name of the kernel.
+      kernel: The kernel; one of :data:`stn_jax.sampling.polynomials.POLYNOMIALS`.
       padding: Name of the padding.
       align_corners: As in :func:`stn_jax.grid_sample`.
     """
 
-    kernel: Literal["nearest", "linear"]
+    kernel: Kernel
     padding: str
     align_corners: bool
 
@@ -120,7 +120,7 @@ class Points(Formula):
 
     def taps_of(self, pixel: Array, size: Size) -> list[Tap]:
         """The taps along an axis of ``size`` pixels."""
-        return taps_along(pixel, size, KERNELS[self.kernel], self.padding, self.align_corners)
+        return taps_along(pixel, size, self.kernel, self.padding, self.align_corners)
 
     def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
         """As in :class:`Formula`."""

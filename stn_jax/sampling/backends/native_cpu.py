@@ -20,13 +20,15 @@ from stn_jax.sampling import meshes
 from stn_jax.sampling.backends import xla
 from stn_jax.sampling.backends.base import FILL, IMAGE, Call, Engine, Formula, Points
 from stn_jax.sampling.backends.batching import batched_pull, full_sizes
+from stn_jax.sampling.polynomials import POLYNOMIALS
 
-_KERNELS = {"nearest": 0, "linear": 1}
 _PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
 # For each dtype of images, the dtype of their coordinates and weights.
 _DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float32", "float64": "float64"}
 # The handlers' limits on pixels along an axis, and on pixels of an image.
 _LONGEST_AXIS, _MOST_PIXELS = 2**29, 2**31 - 1
+# The version of the handlers' attributes that this file passes; as in the package's ``interface``.
+_INTERFACE = 2
 # Letters that name axes in a rule for XLA's partitioner.
 _FACTORS = "ijklmnopqrstuvwxyz"
 
@@ -41,6 +43,13 @@ def _missing() -> str | None:
         native = importlib.import_module("stn_jax_native")
     except ImportError as error:
         return f"the package stn-jax-native cannot be imported ({error}). {_REMEDY}"
+    interface = getattr(native, "INTERFACE", 1)
+    if interface != _INTERFACE:
+        return (
+            f"stn-jax-native {native.__version__} has interface {interface}; this version of "
+            f"stn_jax needs interface {_INTERFACE}. Build it again: `make setup`, or `pip install "
+            "./native` in the sources."
+        )
     try:
         jax.local_devices(backend="cpu")
         for name, handler in native.handlers().items():
@@ -178,9 +187,11 @@ def _repeat_fill(primitive: Any, *operands: Any, **parameters: Any) -> Any:
     return primitive.bind(*given, **parameters)
 
 
-def _options(formula: Points) -> dict[str, int]:
+def _options(formula: Points) -> dict[str, Any]:
+    coefficients = POLYNOMIALS[formula.kernel]
     return {
-        "kernel": _KERNELS[formula.kernel],
+        "taps": len(coefficients),
+        "coefficients": np.ravel(coefficients).astype(np.float64),
         "padding": _PADDINGS[formula.padding],
         "align_corners": formula.align_corners,
     }
@@ -203,7 +214,10 @@ def _custom_call(
             "sdy.sharding_rule": mlir.ir.Attribute.parse(_sharding_rule(call, order)),
         }
     attributes |= {"num_batch_dims": batch, "ndim": call.formula.ndim}
-    numbers = {name: np.int64(value) for name, value in attributes.items()}
+    numbers = {
+        name: value if isinstance(value, np.ndarray) else np.int64(value)
+        for name, value in attributes.items()
+    }
     return jax.ffi.ffi_lowering(target, extra_attributes=extra)(ctx, *operands, **numbers)
 
 

@@ -71,8 +71,15 @@ def pull(
                 _product(formula, image, fill, axes, axis, taps, cotangent, loops)
                 for taps in directions
             ]
+            # A point with a NaN coordinate moves nothing along its other axes either.
+            products = [jnp.where(_is_nan(axes), 0, product) for product in products]
             results[source] = jnp.stack(products) if isinstance(formula, Taps) else products[0]
     return [results[operand] for operand in wrt]
+
+
+def _is_nan(axes: Sequence[Sequence[Tap]]) -> Array:
+    """Whether a point has a NaN coordinate, and so NaN weights."""
+    return functools.reduce(jnp.logical_or, [jnp.isnan(axis[0].weight) for axis in axes])
 
 
 def _contract(
@@ -185,8 +192,7 @@ def _scatter(
     if not formula.deterministic and _are_few(image.shape[:-1], cotangent[..., 0].size):
         return _scatter_by_products(axes, cotangent, image)
     # Windows need taps side by side. Those of ``Points`` are; those of ``Taps`` may lie anywhere.
-    linear = isinstance(formula, Points)
-    starts = loops.window_starts(axes, image.shape[-1]) if linear else None
+    starts = loops.window_starts(axes, image.shape[-1]) if isinstance(formula, Points) else None
     if starts is not None and not formula.deterministic:
         return _scatter_windows(axes, starts, cotangent, image)
 
@@ -250,7 +256,7 @@ def _are_few(space: Sequence[Any], points: Any) -> bool:
 def _scatter_by_products(axes: Sequence[Sequence[Tap]], cotangent: Array, image: Array) -> Array:
     """The image's cotangent by matrix products, for few pixels such as the lattice of a spline."""
     sizes = image.shape[:-1][::-1]
-    nan = functools.reduce(jnp.logical_or, [jnp.isnan(axis[0].weight) for axis in axes])[..., None]
+    nan = _is_nan(axes)[..., None]
     lost = ~jnp.isfinite(cotangent) & ~nan
     rows = []
     for axis, size in zip(axes, sizes, strict=True):
