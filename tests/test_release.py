@@ -60,3 +60,18 @@ def test_workflows_call_what_there_is():
             assert target in targets
         for script in re.findall(r"python (\S+\.py)", text):
             assert (ROOT / script).is_file()
+
+
+def test_the_page_of_versions_names_the_lower_bounds():
+    rows = dict(
+        re.findall(r"^\| (\w+) \| ([\d.]+) \|$", (ROOT / "docs/versions.md").read_text(), re.M)
+    )
+    bounds = lower_bounds()
+    expected = {name: bounds[name.lower()] for name in ("JAX", "Flax", "NumPy")}
+    assert rows == expected | {"Python": PROJECT["project"]["requires-python"].removeprefix(">=")}
+
+
+def test_forms_for_issues_ask_for_what_a_report_needs():
+    bug = (ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text()
+    (command,) = re.findall(r'python -c "(.*?)"', " ".join(bug.split()))
+    exec(command.replace("jax.print_environment_info();", ""), {})
