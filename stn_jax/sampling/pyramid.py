@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from stn_jax.sampling.backends.cpu_loops import isolate_loop
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.options import SampleOptions
@@ -46,7 +47,8 @@ class Pyramid:
         # Last index of every level, counted from its start.
         self.lasts: list[np.ndarray] = []
         self.levels = image
-        for axis in range(len(self.shape)):
+        # The last axis first: it is the slowest to copy along, and the array is still small.
+        for axis in reversed(range(len(self.shape))):
             self._append_levels(axis, fill)
 
     def level(self, coordinate: int, width: Array) -> Array:
@@ -110,9 +112,9 @@ class Pyramid:
             blocks.append(block)
             lasts.append(last)
         lengths = [block.shape[axis] for block in blocks]
-        self.starts.append(np.cumsum([0, *lengths[:-1]]) + self.margin)
-        self.lasts.append(np.array(lasts))
-        self.levels = jnp.concatenate(blocks, axis)
+        self.starts.insert(0, np.cumsum([0, *lengths[:-1]]) + self.margin)
+        self.lasts.insert(0, np.array(lasts))
+        self.levels = isolate_loop(functools.partial(_joined, axis), *blocks)
 
     def _sides(self, axis: int, fill: Array | None) -> list[Array]:
         """What lies before the first and after the last pixel along an axis, as far as a margin."""
@@ -133,3 +135,7 @@ def _entry(table: np.ndarray, level: Array) -> Array:
     """The entries of a short table of whole numbers at some levels, without a gather."""
     entries = [jnp.where(level == k, int(entry), 0) for k, entry in enumerate(table)]
     return functools.reduce(jnp.add, entries)
+
+
+def _joined(axis: int, *blocks: Array) -> Array:
+    return jnp.concatenate(blocks, axis)
