@@ -44,8 +44,8 @@ def evaluate(formula: Formula, *operands: Array) -> Array:
 def _push_by_parts(*both: Array, formula: Formula, batch: int, wrt: tuple[int, ...]) -> Array:
     """The derivative along tangents, as a sum of samples with operands replaced by tangents."""
     operands, tangents = both[: -len(wrt)], both[-len(wrt) :]
+    given = dict(zip(wrt, tangents, strict=True))
     if isinstance(formula, Points):
-        given = dict(zip(wrt, tangents, strict=True))
         terms = []
         linear = [operand for operand in wrt if operand <= FILL]
         if linear:
@@ -59,17 +59,24 @@ def _push_by_parts(*both: Array, formula: Formula, batch: int, wrt: tuple[int, .
                     [given[k] for k in along],
                 )
             )
-        return functools.reduce(jnp.add, terms)
-    return functools.reduce(
-        jnp.add,
-        [
-            primitives.sample(
-                formula, batch, _exchanged(operands, dict(zip(wrt, tangents, strict=True)), s)
-            )
-            for s in _slots(formula)
-            if any(operand in wrt for operand in s)
-        ],
-    )
+    else:
+        terms = [
+            primitives.sample(formula, batch, _exchanged(operands, given, slot))
+            for slot in _slots(formula)
+            if any(operand in wrt for operand in slot)
+        ]
+    total = functools.reduce(jnp.add, terms)
+    return _of_full_size(batch, both, total)
+
+
+def _of_full_size(batch: int, every: Sequence[Array], result: Array) -> Array:
+    """The result with full batch axes.
+
+    Where a tangent without a batch axis has replaced the only operand that had it, the result has
+    size 1 along that axis.
+    """
+    shape = (*full_sizes(batch, every), *result.shape[batch:])
+    return result if result.shape == shape else jnp.broadcast_to(result, shape)
 
 
 def _slots(formula: Formula) -> list[tuple[int, ...]]:
@@ -163,7 +170,7 @@ def _push_jvp(
                 terms.append(primitives.push(formula, batch, exchanged, rest, directions))
     if not terms:
         return value, _no_tangent(value)
-    return value, functools.reduce(jnp.add, terms)
+    return value, jnp.broadcast_to(functools.reduce(jnp.add, terms), value.shape)
 
 
 def _push_transpose(
@@ -244,7 +251,7 @@ def _pull_jvp(
                     ),
                 )
     tangents_out = [
-        _no_tangent(value) if total is None else total
+        _no_tangent(value) if total is None else jnp.broadcast_to(total, value.shape)
         for value, total in zip(values, totals, strict=True)
     ]
     return values, tangents_out
@@ -290,7 +297,8 @@ def _pull_transpose(
     *operands, cotangent = known
     last = len(operands)
     if unknown == [last]:
-        results[last] = primitives.push(formula, batch, operands, list(given), list(given.values()))
+        result = primitives.push(formula, batch, operands, list(given), list(given.values()))
+        results[last] = jnp.broadcast_to(result, avals[last].shape)
         return results
     # Second derivatives: the unknown is a tangent that replaced an operand.
     slot = [k for k in unknown if k < last]

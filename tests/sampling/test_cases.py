@@ -183,3 +183,47 @@ def test_the_gradient_at_a_nan_coordinate_is_0_along_every_axis(engine, kernel):
 
     pixels = jnp.array([[jnp.nan, 1.3], [1.3, jnp.nan], [jnp.nan, jnp.nan]])
     np.testing.assert_array_equal(jax.grad(total)(pixels), 0)
+
+
+@every_engine
+@pytest.mark.parametrize("kernel", ["linear", "lanczos3"])
+def test_a_tangent_without_the_batch_axis_of_its_operand(engine, kernel, rng):
+    """It replaces the only operand that had that axis."""
+    images, tangent = rng.normal(size=(3, 4, 5, 1)), rng.normal(size=(4, 5, 1))
+    grid, grid_tangent, cotangent = rng.uniform(-1, 1, (3, 7, 2))
+
+    def sample(image, grid):
+        return stn.grid_sample(image, grid, kernel=kernel, implementation=engine)
+
+    def along_image(image):
+        return jax.jvp(lambda image: sample(image, grid), (image,), (tangent,))[1]
+
+    def along_grid(image):
+        def slope(image):
+            return jax.jvp(lambda g: sample(image, g), (grid,), (grid_tangent,))[1]
+
+        return jax.jvp(slope, (image,), (tangent,))[1]
+
+    def pulled(image):
+        gradient = jax.grad(lambda g: jnp.vdot(sample(image, g)[..., 0], cotangent[:, 0]))
+        return jax.linearize(gradient, grid)[1](grid_tangent)
+
+    images, tangent, grid, grid_tangent, cotangent = (
+        jnp.asarray(each, jnp.float32) for each in (images, tangent, grid, grid_tangent, cotangent)
+    )
+    for function in (along_image, along_grid, pulled):
+        expected = jnp.stack([function(image) for image in images])
+        np.testing.assert_allclose(jax.vmap(function)(images), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_columns_of_a_jacobian_under_two_vmaps():
+    transform = stn.chain(stn.displacement((3, 3)), stn.affine())
+    theta = jnp.asarray(transform.identity, jnp.float32)
+    image = jnp.asarray(np.arange(30.0).reshape(5, 6, 1), jnp.float32)
+
+    def columns(theta):
+        along = jax.linearize(lambda theta: stn.warp(image, transform, theta), theta)[1]
+        return jax.vmap(along)(jnp.eye(len(theta)))
+
+    found = jax.vmap(columns)(jnp.stack([theta, theta + 0.01]))
+    np.testing.assert_allclose(found[1], columns(theta + 0.01), atol=1e-4)

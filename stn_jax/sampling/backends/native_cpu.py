@@ -91,7 +91,7 @@ def _refuses(call: Call) -> str | None:
     if call.partitioned:
         sizes = full_sizes(call.batch, arrays)
         shapes = [each.shape[: call.batch] for each in arrays]
-        # The fill value need not have batch axes: ``_repeat_fill`` repeats it for each image.
+        # The fill value need not have batch axes: ``_repeat`` repeats it for each image.
         del shapes[FILL]
         if any(shape != sizes for shape in shapes):
             return "XLA cannot partition among devices a call whose batch shares images or points."
@@ -102,7 +102,7 @@ def _refuses(call: Call) -> str | None:
 
 def _sample(call: Call, ctx: Any, *operands: Any, formula: Formula, batch: int) -> Sequence[Any]:
     if _shares_fill(call):
-        again = functools.partial(_repeat_fill, ctx.primitive, formula=formula, batch=batch)
+        again = functools.partial(_repeat, ctx.primitive, FILL, formula=formula, batch=batch)
         return mlir.lower_fun(again, multiple_results=False)(ctx, *operands)
     if not isinstance(formula, Points):
         return _custom_call("stn_jax_taps", call, ctx, operands, batch)
@@ -120,14 +120,16 @@ def _pull(
     wrt: tuple[int, ...],
     reduced: tuple[tuple[bool, ...], ...],
 ) -> Sequence[Any]:
+    parameters = {"formula": formula, "batch": batch, "wrt": wrt, "reduced": reduced}
+    if ctx.avals_in[-1].shape[:batch] != full_sizes(batch, ctx.avals_in):
+        # The handlers take the batch's sizes from the cotangent.
+        again = functools.partial(_repeat, ctx.primitive, len(operands) - 1, **parameters)
+        return mlir.lower_fun(again, multiple_results=True)(ctx, *operands)
     if _shares_fill(call) and FILL not in wrt:
-        parameters = {"formula": formula, "batch": batch, "wrt": wrt, "reduced": reduced}
-        again = functools.partial(_repeat_fill, ctx.primitive, **parameters)
+        again = functools.partial(_repeat, ctx.primitive, FILL, **parameters)
         return mlir.lower_fun(again, multiple_results=True)(ctx, *operands)
     if FILL in wrt:
-        split = functools.partial(
-            _with_fill, ctx.primitive, formula=formula, batch=batch, wrt=wrt, reduced=reduced
-        )
+        split = functools.partial(_with_fill, ctx.primitive, **parameters)
         return mlir.lower_fun(split, multiple_results=True)(ctx, *operands)
     image = IMAGE in wrt
     wanted = [source in wrt for source in formula.sources]
@@ -174,16 +176,19 @@ def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
 
 
 def _shares_fill(call: Call) -> bool:
-    """Whether the call is partitioned among devices and its images share one fill value."""
+    """Whether the call is partitioned among devices and its images share one fill value.
+
+    XLA partitions all operands alike, so each image then needs a fill value of its own.
+    """
     sizes = full_sizes(call.batch, call.operands)
     return call.partitioned and call.operands[FILL].shape[: call.batch] != sizes
 
 
-def _repeat_fill(primitive: Any, *operands: Any, **parameters: Any) -> Any:
-    """Repeats the call with one fill value per image, since XLA partitions all operands alike."""
+def _repeat(primitive: Any, number: int, *operands: Any, **parameters: Any) -> Any:
+    """Makes the call again with full batch axes of one operand."""
     batch, given = parameters["batch"], list(operands)
-    sizes = full_sizes(batch, given)
-    given[FILL] = jnp.broadcast_to(given[FILL], (*sizes, *given[FILL].shape[batch:]))
+    shape = (*full_sizes(batch, given), *given[number].shape[batch:])
+    given[number] = jnp.broadcast_to(given[number], shape)
     return primitive.bind(*given, **parameters)
 
 
