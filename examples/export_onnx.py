@@ -3,8 +3,7 @@
 ``python -m examples.export_onnx`` needs ``pip install jax2onnx onnxruntime``, which nothing else
 here does. jax2onnx converts JAX's own operations and does not know this library's primitives, so
 :func:`in_jax_operations` first replaces each sample by the sum of gathers that XLA would be given.
-The experiments' convolutions have variants for platforms and do not yet convert. It prints the
-file's size and the largest difference of a logit.
+It prints the file's size and the largest difference of a logit.
 """
 
 import dataclasses
@@ -114,7 +113,11 @@ def to_onnx(function: Callable[[Any], Any], in_shape: Sequence[int]) -> bytes:
     import jax2onnx
 
     plain = in_jax_operations(function)
+    # jax2onnx puts primitives of its own into what is traced meanwhile. JAX keeps what it has
+    # traced, and could not run it: forget it, before and afterwards.
+    jax.clear_caches()
     model = jax2onnx.to_onnx(plain, [("batch", *in_shape)], opset=OPSET)
+    jax.clear_caches()
     return bytes(model.SerializeToString())
 
 
