@@ -18,6 +18,7 @@ MODULES = (
     "stn_jax",
     "stn_jax.nn",
     "stn_jax.nn.linen",
+    "stn_jax.augmentation",
     "stn_jax.conversions",
     "stn_jax.diagnostics",
     "stn_jax.estimation",

@@ -1,12 +1,12 @@
 """Augmentation that moves images, keypoints and boxes together, and is differentiable.
 
-``python -m examples.augmentation`` warps a photograph by random similarities chained with random
-thin plate splines, many at once under ``jit`` and ``vmap``, and moves keypoints and boxes along.
+``python -m examples.augmentation`` moves a photograph, its keypoints and its boxes by random affine
+maps and random thin plate splines, many at once under ``jit`` and ``vmap``.
 
 It checks two claims and prints the results:
 
-- a dot drawn at a keypoint lies, after the warp, at the point that ``warp_points`` gives; -
-everything is differentiable in the strength of the augmentation, although the spline's inverse,
+- a dot drawn at a keypoint lies, after the warp, at the moved keypoint;
+- everything is differentiable in the strength of the augmentation, although the spline's inverse,
   which moves points, has no closed form: with that derivative Newton's method finds the strength at
   which keypoints move by a given distance.
 """
@@ -26,11 +26,12 @@ from matplotlib.patches import Rectangle
 from sklearn.datasets import load_sample_image
 
 import stn_jax as stn
+from stn_jax import augmentation as aug
 from stn_jax import visualize
 
 SIZE = 200
 SPLINE = stn.thin_plate_spline((4, 4))
-FAMILY = stn.chain(stn.similarity(), SPLINE)
+KINDS = {"image": aug.Image(padding="border"), "keypoints": aug.Points(), "boxes": aug.Boxes()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,19 +61,22 @@ class Sample(NamedTuple):
     boxes: Array
 
 
+def bends(strength: Array | float) -> aug.Augmentation:
+    """Random affine maps and splines; a strength of 0 changes nothing."""
+    shape, limits = (SIZE, SIZE), jnp.array([-1.0, 1.0]) * strength
+    return aug.compose(
+        aug.jitter(SPLINE, shape, spread=0.06 * strength * jnp.ones(())),
+        aug.random_affine(
+            shape, angle=0.3 * limits, scale=jnp.exp(0.15 * limits), translation=10 * limits
+        ),
+    )
+
+
 def augment(key: Array, strength: Array | float, sample: Sample) -> tuple[Sample, Array]:
     """An augmented sample, and its theta."""
-    scale = jnp.array([0.15, 0.3, 0.1, 0.1] + SPLINE.num_params * [0.06])
-    noise = jax.random.uniform(key, scale.shape, minval=-1)
-    theta = jnp.asarray(FAMILY.identity, jnp.float32) + strength * scale * noise
-    shape = sample.image.shape[:2]
-    moved = Sample(
-        stn.warp(sample.image, FAMILY, theta, padding="border"),
-        stn.warp_points(sample.keypoints, FAMILY, theta, image_shape=shape),
-        # A spline bends the sides of a box, so move points along the sides, not only corners.
-        stn.warp_boxes(sample.boxes, FAMILY, theta, image_shape=shape, points_per_side=16),
-    )
-    return moved, theta
+    augmentation = bends(strength)
+    theta = augmentation.draw(key)
+    return Sample(**aug.move(sample._asdict(), augmentation, theta, kinds=KINDS)), theta
 
 
 def photograph() -> Sample:
@@ -90,7 +94,7 @@ def dot_error(thetas: Array, before: Sample, after: Sample) -> Array:
     pixels = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1)
     square = jnp.sum((pixels[:, :, None] - before.keypoints) ** 2, axis=-1)
     dots = jnp.exp(-square / (2 * 2.0**2))  # One channel for each keypoint.
-    warped = jax.vmap(lambda theta: stn.warp(dots, FAMILY, theta))(thetas)
+    warped = jax.vmap(lambda theta: aug.move(dots, bends(1.0), theta))(thetas)
     centre = jnp.einsum("bhwn,hwk->bnk", warped, pixels) / warped.sum(axis=(1, 2))[..., None]
     # Dots near the edge are cut off, which shifts their centres.
     cut = jnp.any((after.keypoints < 9) | (after.keypoints > SIZE - 10), axis=-1)

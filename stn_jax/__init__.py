@@ -97,7 +97,15 @@ __all__ = [
 ]
 
 
-_MODULES = ("conversions", "diagnostics", "estimation", "geometry", "nn", "visualize")
+_MODULES = (
+    "augmentation",
+    "conversions",
+    "diagnostics",
+    "estimation",
+    "geometry",
+    "nn",
+    "visualize",
+)
 _RENAMED = {"inverse": "inverted"}
 
 

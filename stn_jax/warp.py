@@ -324,10 +324,24 @@ def warp_boxes(
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, equation 1, inverted.
     """
-    boxes = _checks.floating("boxes", boxes)
+    moved = warp_points(
+        outline("boxes", boxes, transform, points_per_side),
+        transform,
+        theta,
+        image_shape=image_shape,
+        output_shape=output_shape,
+        align_corners=align_corners,
+        pixel_centers=pixel_centers,
+    )
+    return enclosing_boxes(moved)
+
+
+def outline(name: str, boxes: AnyArray, transform: Transform, points_per_side: int) -> Array:
+    """Points ``[..., points, 2]`` on the outlines of checked boxes ``[..., 4]``."""
+    boxes = _checks.floating(name, boxes)
     if boxes.shape[-1:] != (4,) or transform.ndim != 2:
         raise ValueError(
-            "boxes must be [..., 4], (x0, y0, x1, y1), moved by a 2-D transform; got shape "
+            f"{name} must be [..., 4], (x0, y0, x1, y1), moved by a 2-D transform; got shape "
             f"{boxes.shape} and a {transform.ndim}-D {transform.name}."
         )
     if points_per_side < 2:
@@ -336,14 +350,9 @@ def warp_boxes(
     sides = [[(s, 0), (s, 1), (0, s), (1, s)] for s in along]
     shares = jnp.asarray(np.reshape(sides, (-1, 2)), boxes.dtype)
     low, high = boxes[..., None, :2], boxes[..., None, 2:]
-    outline = low * (1 - shares) + high * shares
-    moved = warp_points(
-        outline,
-        transform,
-        theta,
-        image_shape=image_shape,
-        output_shape=output_shape,
-        align_corners=align_corners,
-        pixel_centers=pixel_centers,
-    )
-    return jnp.concatenate([moved.min(axis=-2), moved.max(axis=-2)], axis=-1)
+    return low * (1 - shares) + high * shares
+
+
+def enclosing_boxes(outlines: Array) -> Array:
+    """The smallest axis-aligned boxes ``[..., 4]`` around points ``[..., points, 2]``."""
+    return jnp.concatenate([outlines.min(axis=-2), outlines.max(axis=-2)], axis=-1)

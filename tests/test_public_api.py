@@ -134,7 +134,8 @@ def test_flax_is_imported_only_when_nn_is_used():
 
 
 @pytest.mark.parametrize(
-    "module", ["conversions", "diagnostics", "estimation", "geometry", "nn", "visualize"]
+    "module",
+    ["augmentation", "conversions", "diagnostics", "estimation", "geometry", "nn", "visualize"],
 )
 def test_modules_are_there_when_they_are_used(module):
     run_python(

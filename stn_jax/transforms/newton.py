@@ -13,9 +13,10 @@ from stn_jax.sampling.meshes import alike, on_one_mesh
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import PointFunction
 
-_MAX_ITERATIONS = 30
-# Step lengths tried per iteration: the Newton step, and its successive halves.
-_HALVINGS = 6
+# Evaluations of the map in an inversion.
+_MAX_EVALUATIONS = 90
+# The shortest step that is tried, as a share of the Newton step; it is taken whatever it gives.
+_SHORTEST_STEP = 2.0**-5
 
 
 def newton_inverse(
@@ -63,90 +64,97 @@ def newton_inverse(
         if constants:
             theta, points, *_ = alike(on_one_mesh([theta, points, *constants]))
             function, constants = jax.closure_convert(displacement, theta, points)
-        target = _root(function, theta, points, *constants)
-        slopes = _slopes(
-            lambda p: p + function(theta, p, *constants), jax.lax.stop_gradient(target)
-        )
-        determinant = _determinant(slopes)
-        if orientation is not None:
-            determinant = determinant * jax.lax.stop_gradient(orientation(theta))
-        unfolded = determinant > 0
-        return jnp.where(unfolded[..., None], target, jnp.nan)
+        target, determinant = _root(function, theta, points, *constants)
+        sign = jax.lax.stop_gradient(orientation(theta))
+        return jnp.where((determinant * sign > 0)[..., None], target, jnp.nan)
 
     return inverse
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _root(function: Callable[..., Array], theta: Array, points: Array, *constants: Array) -> Array:
-    """The target points that the map sends to ``points``."""
+def _root(
+    function: Callable[..., Array], theta: Array, points: Array, *constants: Array
+) -> tuple[Array, Array]:
+    """The target points that the map sends to ``points``, and ``det ∂T/∂p`` there."""
     return _solve(lambda target: target + function(theta, target, *constants), points)
 
 
 @_root.defjvp
-def _root_jvp(function: Callable[..., Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """Solves ``∂T/∂p · target_dot = points_dot − ∂T/∂θ · theta_dot``."""
+def _root_jvp(function: Callable[..., Array], primals: Any, tangents: Any) -> Any:
+    """Solves ``∂T/∂p · target_dot = points_dot − ∂T/∂θ · theta_dot``.
+
+    The determinant only says where the map folds, so it has no derivative.
+    """
     theta, points, *constants = primals
     theta_dot, points_dot, *constants_dot = tangents
-    target = _root(function, theta, points, *constants)
+    target, determinant = _root(function, theta, points, *constants)
     _, change = jax.jvp(
         lambda theta, *constants: function(theta, target, *constants),
         (theta, *constants),
         (theta_dot, *constants_dot),
     )
-    slopes = _slopes(lambda p: p + function(theta, p, *constants), target)
-    return target, _divide(points_dot - change, slopes)
+    _, slopes = _linearized(lambda p: p + function(theta, p, *constants), target)
+    moved = _divide(points_dot - change, slopes)
+    return (target, determinant), (moved, matrices.zeros_of(determinant))
 
 
-def _slopes(function: Callable[[Array], Array], points: Array) -> Array:
-    """The Jacobians ``[..., n, n]`` of a function that maps each point."""
-    columns = []
-    for axis in range(points.shape[-1]):
-        unit = np.zeros((1,) * (points.ndim - 1) + points.shape[-1:])
-        unit[..., axis] = 1
-        direction = jnp.zeros_like(points) + jnp.asarray(unit, points.dtype)
-        columns.append(jax.jvp(function, (points,), (direction,))[1])
-    return jnp.stack(columns, axis=-1)
+def _linearized(function: Callable[[Array], Array], points: Array) -> tuple[Array, Array]:
+    """A function that maps each point: its values, and its Jacobians ``[..., n, n]``.
+
+    The function is traced once, and its derivatives along all axes are one batch, since compilers
+    take long over several copies of a map.
+    """
+    ndim = points.shape[-1]
+    units = np.eye(ndim).reshape(ndim, *(points.ndim - 1) * [1], ndim)
+    directions = jnp.zeros_like(points)[None] + jnp.asarray(units, points.dtype)
+    push = lambda direction: jax.jvp(function, (points,), (direction,))  # noqa: E731
+    return jax.vmap(push, out_axes=(None, -1))(directions)
 
 
-def _solve(function: Callable[[Array], Array], goal: Array) -> Array:
-    """The points that ``function`` sends to ``goal``; NaN where none is found."""
+def _solve(function: Callable[[Array], Array], goal: Array) -> tuple[Array, Array]:
+    """The points that ``function`` sends to ``goal``, NaN where none is found; and determinants.
+
+    Each turn of the loop evaluates the map and its Jacobian once, at a tried point. If the point is
+    nearer to the goal than the last one, it is kept, and the next one is a Newton step away from
+    it; else the step is halved. So the program holds a single copy of the map.
+    """
     tolerance = 32 * jnp.finfo(goal.dtype).eps * (1 + jnp.abs(goal).max(axis=-1))
-    scales = 0.5 ** np.arange(_HALVINGS).reshape(-1, *goal.ndim * [1])
 
-    def residual(points: Array) -> Array:
-        return jnp.abs(function(points) - goal).max(axis=-1)
+    def turn(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        count, points, error, determinant, step, share = carry
+        tried = points - share[..., None] * step
+        value, slopes = _linearized(function, tried)
+        its_error = jnp.abs(value - goal).max(axis=-1)
+        goes_on = unfinished(count, error)
+        kept = goes_on & ((its_error < error) | (share <= _SHORTEST_STEP))
+        points = jnp.where(kept[..., None], tried, points)
+        step = jnp.where(kept[..., None], _divide(value - goal, slopes), step)
+        return (
+            count + 1,
+            points,
+            jnp.where(kept, its_error, error),
+            jnp.where(kept, _determinant(slopes), determinant),
+            step,
+            jnp.where(kept, 1, share / 2),
+        )
 
     def unfinished(count: Array, error: Array) -> Array:
-        return (count < _MAX_ITERATIONS) & (error > tolerance / 16)
+        return (count < _MAX_EVALUATIONS) & (error > tolerance / 16)
 
-    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        count, points, error = carry
-        change = _divide(function(points) - goal, _slopes(function, points))
-        tried = points[None] - jnp.asarray(scales, points.dtype) * change[None]
-        errors = jax.vmap(residual)(tried)
-        best, least = tried[0], errors[0]
-        for trial, its_error in zip(tried[1:], errors[1:], strict=True):
-            is_less = (its_error < least) | jnp.isnan(least)
-            best = jnp.where(is_less[..., None], trial, best)
-            least = jnp.where(is_less, its_error, least)
-        goes_on = unfinished(count, error)
-        points = jnp.where(goes_on[..., None], best, points)
-        return count + 1, points, jnp.where(goes_on, least, error)
-
-    def any_unfinished(carry: tuple[Array, Array, Array]) -> Array:
+    def any_unfinished(carry: tuple[Array, ...]) -> Array:
         # Test only carried values. Under vmap the condition is evaluated twice; a recomputed
         # residual may round differently, and the loop might never end.
-        count, _, error = carry
-        return unfinished(count, error).any()
+        return unfinished(carry[0], carry[2]).any()
 
-    start = 2 * goal - function(goal)
-    error = residual(start)
-    # A count for each point, computed from the error, so that it is batched and sharded alike:
-    # under vmap JAX cannot shard a constant carry over an Explicit mesh.
-    count = jnp.where(error >= 0, np.int32(0), np.int32(0))
-    carry = count, start, error
-    _, points, error = jax.lax.while_loop(any_unfinished, step, carry)
-    return jnp.where((error <= tolerance)[..., None], points, jnp.nan)
+    # The first turn evaluates the map at the goal. All values are computed from the goal, so that
+    # they are batched and sharded alike: under vmap JAX cannot shard a constant carry over an
+    # Explicit mesh. A count for each point, for the same reason.
+    zero = matrices.zeros_of(goal)
+    nought = zero[..., 0]
+    count = nought.astype(np.int32)
+    carry = count, goal, nought + jnp.inf, nought, zero, nought + 1
+    _, points, error, determinant, _, _ = jax.lax.while_loop(any_unfinished, turn, carry)
+    return jnp.where((error <= tolerance)[..., None], points, jnp.nan), determinant
 
 
 def _determinant(matrix: Array) -> Array:

@@ -83,7 +83,7 @@ def test_dots_and_keypoints_move_together_and_the_strength_is_found(run):
 
 def test_dots_are_missed_where_keypoints_are_wrong():
     sample = augmentation.photograph()
-    thetas = jnp.asarray(augmentation.FAMILY.identity[None], jnp.float32)
+    thetas = jnp.asarray(augmentation.bends(1.0).transform.identity[None], jnp.float32)
     found = sample._replace(keypoints=sample.keypoints[None])
     wrong = sample._replace(keypoints=sample.keypoints[None] + jnp.array([1.5, 2.0]))
     error = jax.jit(augmentation.dot_error)
