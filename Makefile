@@ -81,7 +81,7 @@ conformance: setup
 	    tests/transforms/test_mesh.py tests/sampling/test_sampling.py \
 	    tests/sampling/test_sampler_composition.py tests/nn/test_module_composition.py
 
-BENCHMARKS := sampler transforms train_step seeds cost compile scaling pipeline registration
+BENCHMARKS := sampler transforms train_step seeds cost compile scaling pipeline registration augmentation
 bench: setup
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --small || exit; done
 

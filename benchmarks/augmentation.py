@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -351,8 +352,6 @@ def measured(shape: str, arguments: Arguments) -> records.Row:
 
 def compile_seconds(batch: Batch, seed: int) -> dict[str, float]:
     """Seconds to trace and compile ours anew: of the row, and with boxes as well."""
-    import time
-
     found = {}
     shape = batch.images.shape[1:3]
     with_boxes = {"image": batch.images[0], "mask": batch.masks[0], "points": batch.keypoints[0]}

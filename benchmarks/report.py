@@ -18,6 +18,17 @@ from benchmarks.harness.files import read_json, write_text
 from benchmarks.harness.records import Row, megabytes, milliseconds, times
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+_PACKAGES = (
+    "jax",
+    "stn-jax-native",
+    "torch",
+    "kornia",
+    "dm_pix",
+    "opencv-python-headless",
+    "albumentations",
+    "augmax",
+    "keras",
+)
 EAGER = ("PyTorch, channels first", "PyTorch, channels last")
 
 
@@ -135,6 +146,26 @@ def pipelines(rows: list[Row]) -> str:
     return _table(["images a second", *names], *body)
 
 
+def augmentations(rows: list[Row]) -> str:
+    """Augmented images a second of every library, and what ours takes to compile."""
+    header = ["what", "library", "moves", "ms", "images a second", "for each core"]
+    body, compiled, skipped = [], [], []
+    for row in rows:
+        for name, spread in row["seconds"].items():
+            rate, cores = row["images_per_second"][name], row["cores"][name]
+            ratio = times(row["ratios"][name]) if name in row["ratios"] else "–"
+            error = row["keypoint_error"].get(name)
+            off = "–" if error is None else f"{error:.2f}"
+            cells = [f"{row['what']}, {row['shape']}", name, row["moves"][name]]
+            rates = [f"{rate:,.0f}", f"{rate / cores:,.0f}", ratio, off]
+            body.append([*cells, milliseconds(spread), *rates])
+        compiled += [f"- {name}: {each:.2f} s" for name, each in row["compile_seconds"].items()]
+        skipped += [f"- {name} was left out: {reason}" for name, reason in row["skipped"].items()]
+    table = _table([*header, "time over ours", "keypoints off by, pixels"], *body)
+    parts = [table, "\n".join(skipped), "Traced and compiled anew, ours:", "\n".join(compiled)]
+    return "\n\n".join(filter(None, parts))
+
+
 def seeds(rows: Sequence[Row]) -> str:
     """Trainings of several seeds, one after the other and at once."""
     ways = list(rows[0]["seconds"])
@@ -181,6 +212,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "scaling": ("How the cost grows", slopes),
     "pipeline": ("Input pipelines", pipelines),
     "registration": ("Registration", registrations),
+    "augmentation": ("Augmentation", augmentations),
 }
 
 
@@ -189,17 +221,7 @@ def section(record: dict[str, Any]) -> str:
     title, render = SECTIONS[record["benchmark"]]
     where = record["environment"]
     versions = ", ".join(
-        f"{name} {where['versions'][name]}"
-        for name in (
-            "jax",
-            "stn-jax-native",
-            "torch",
-            "kornia",
-            "dm_pix",
-            "opencv-python-headless",
-            "SimpleITK",
-        )
-        if name in where["versions"]
+        f"{name} {where['versions'][name]}" for name in _PACKAGES if name in where["versions"]
     )
     small = " **The small form, which says nothing about speed.**" if record["small"] else ""
     on_cpu = where["backend"] == "cpu"

@@ -24,6 +24,9 @@ _PACKAGES = (
     "opencv-python-headless",
     "opencv-python",
     "SimpleITK",
+    "albumentations",
+    "augmax",
+    "keras",
 )
 
 

@@ -1,6 +1,7 @@
 """One draw of an augmentation, applied to images, masks, points and boxes together."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from stn_jax import _checks
+from stn_jax._records import Opened
 from stn_jax._types import AnyArray
 from stn_jax.augmentation.base import Augmentation
 from stn_jax.coordinates import (
@@ -22,6 +24,7 @@ from stn_jax.sampling import interpolate
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
+from stn_jax.transforms.base import Transform
 from stn_jax.warp import enclosing_boxes, outline, warp
 
 # Points along each side of a box, if the map bends lines.
@@ -230,7 +233,8 @@ def move(
     """
     augmentation = _checked(augmentation)
     if not isinstance(sample, Mapping):
-        return _move({"image": sample}, augmentation, theta, _with_defaults({}, ["image"]))["image"]
+        alone = _with_defaults(kinds or {}, ["image"])
+        return _move({"image": sample}, augmentation, theta, alone)["image"]
     return _move(sample, augmentation, theta, _with_defaults(kinds or {}, list(sample)))
 
 
@@ -271,7 +275,13 @@ def _move(
         for place, array in enumerate(arrays):
             if isinstance(kind, Image):
                 if pixels is None and not kind.antialias:
-                    pixels = _source_pixels(augmentation, theta)
+                    # ``Opened`` makes the transform's arrays arguments of the compiled function.
+                    pixels = _source_pixels(
+                        Opened(augmentation.transform),
+                        theta,
+                        augmentation.image_shape,
+                        augmentation.output_shape,
+                    )
                 moved[name, place] = _sampled(array, name, augmentation, theta, kind, pixels)
             elif isinstance(kind, Points | Boxes):
                 outlines[name, place] = _outline(array, name, augmentation, kind)
@@ -285,11 +295,25 @@ def _move(
     }
 
 
-def _source_pixels(augmentation: Augmentation, theta: Array) -> list[Array]:
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _source_pixels(
+    transform: Transform,
+    theta: Array,
+    image_shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
+) -> list[Array]:
     """The pixel coordinates of the input that the output's pixels read, x first."""
-    points = regular_grid(augmentation.output_shape, dtype=theta.dtype)
-    displacement = augmentation.transform.displacement(theta, points)
-    return pixels_from_displacement(displacement, augmentation.image_shape, align_corners=False)
+    points = regular_grid(output_shape, dtype=theta.dtype)
+    displacement = transform.displacement(theta, points)
+    return pixels_from_displacement(displacement, image_shape, align_corners=False)
+
+
+_sample = jax.jit(interpolate.sample_pixels)
+
+
+@jax.jit
+def _invert(transform: Transform, theta: Array, points: Array) -> Array:
+    return transform.inverse(theta, points)
 
 
 def _sampled(
@@ -321,7 +345,7 @@ def _sampled(
     options = SampleOptions.create(kind.kernel, kind.padding, False, "exact", False, None)
     image = options.check_image(array, augmentation.transform.ndim)
     fill = options.check_fill_value(kind.fill_value, image)
-    return interpolate.sample_pixels(image, pixels, fill, options)
+    return _sample(image, pixels, fill, options)
 
 
 def _outline(array: Any, name: str, augmentation: Augmentation, kind: Kind) -> Array:
@@ -345,7 +369,7 @@ def _inverted(
     ndim = augmentation.transform.ndim
     flat = [each.astype(dtype).reshape(-1, ndim) for each in outlines.values()]
     points = normalized_from_pixels(jnp.concatenate(flat), augmentation.image_shape)
-    there = augmentation.transform.inverse(theta.astype(dtype), points)
+    there = _invert(Opened(augmentation.transform), theta.astype(dtype), points)
     there = pixels_from_normalized(there, augmentation.output_shape)
     ends = np.cumsum([len(each) for each in flat])[:-1].tolist()
     parts = jnp.split(there, ends)

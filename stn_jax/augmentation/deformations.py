@@ -1,5 +1,6 @@
 """Random affine maps, homographies and elastic deformations."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -195,10 +196,10 @@ def _random_affine(
 
     turns, slants = (1, 1) if ndim == 2 else (3, 3)
     per_axis = ndim if np.ndim(scale) == 2 else 1
-    counts = np.cumsum([turns, per_axis, slants, ndim])
+    *ends, count = itertools.accumulate([turns, per_axis, slants, ndim])
 
     def draw(key: Array) -> Array:
-        parts = jnp.split(shares(key, counts[-1]), counts[:-1].tolist())
+        parts = jnp.split(shares(key, count), ends)
         rotation = between(parts[0][0], angle)
         if ndim == 3:
             rotation = rotation * _direction(parts[0][1:])

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
+from stn_jax.coordinates import by_coordinate
 from stn_jax.sampling.backends.cpu_loops import isolate_loop
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
@@ -69,7 +70,7 @@ def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array 
     def step(total: Array | None, part: Array) -> Array:
         if total is None:
             return t.displacement(part, points)
-        return total + t.displacement(part, points + total)
+        return _added(total, t.displacement(part, _added(points, total)))
 
     is_linear = t.homogeneous is not None
     # A step uses the previous step's points more than once. XLA on a CPU would fuse the steps and
@@ -77,13 +78,32 @@ def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array 
     if total is None or is_linear:
         total = step(total, parts[0])
     else:
-        total = isolate_loop(step, total, parts[0])
+        # Coordinates are the first axis of what is stored: loops over interleaved ones are slow.
+        def planar_step(planar: Array, part: Array) -> Array:
+            return _first(step(jnp.stack(list(planar), axis=-1), part))
+
+        total = jnp.stack(list(isolate_loop(planar_step, _first(total), parts[0])), axis=-1)
     if is_linear:
         return functools.reduce(step, parts[1:], total)
     if len(parts) == 1:
         return total
     rest = jnp.stack(parts[1:])
     return jax.lax.scan(lambda total, part: (step(total, part), None), total, rest)[0]
+
+
+def _first(points: Array) -> Array:
+    """The coordinates as the first axis."""
+    return jnp.stack(by_coordinate(points))
+
+
+def _added(points: Array, moved: Array) -> Array:
+    """The sum, by coordinate.
+
+    Displacements are stacked coordinates. XLA on a CPU sees through a split of a stack, but not
+    through a split of a sum of stacks, which it would store with interleaved coordinates.
+    """
+    sums = map(jnp.add, by_coordinate(points), by_coordinate(moved))
+    return jnp.stack(list(sums), axis=-1)
 
 
 @family

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from stn_jax import _checks
-from stn_jax.coordinates import pixels_from_displacement, pixels_from_grid
+from stn_jax.coordinates import by_coordinate, pixels_from_displacement, pixels_from_grid
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.kernels import CUBIC_B_SPLINE
 from stn_jax.sampling.options import SampleOptions
@@ -309,6 +309,7 @@ def _spline(shape: tuple[int, ...], theta: Array, points: Array) -> Array:
 def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:
     """Interpolates ``[*shape, n]`` linearly; edge values continue outside, NaN points give NaN."""
     # Clip infinite points: along an axis of one pixel their scale may be 0, and inf · 0 is NaN.
-    near = jnp.clip(points, -_FAR, _FAR)
+    # By coordinate, so that XLA need not store the points of a chain.
+    near = jnp.stack([jnp.clip(each, -_FAR, _FAR) for each in by_coordinate(points)], axis=-1)
     pixels = pixels_from_grid(near, field.shape[:-1], align_corners=align_corners)
     return sample_pixels(field, pixels, None, _LINEAR)

@@ -10,6 +10,7 @@ from scipy.ndimage import map_coordinates
 
 from benchmarks import (
     accelerator,
+    augmentation,
     composition,
     cost,
     pipeline,
@@ -263,6 +264,27 @@ def test_pipeline(capsys):
             check_spread(spread)
             assert row["images_per_second"][name] == pytest.approx(2 * 4 / spread["median"])
     assert capsys.readouterr().out.count("images/s") == 6
+
+
+def test_augmentation(capsys):
+    (row,) = augmentation.main(["--small"])
+    assert row["ours"] in row["seconds"]
+    for name, spread in row["seconds"].items():
+        check_spread(spread)
+        assert row["images_per_second"][name] == pytest.approx(2 / spread["median"])
+    # The spots of so small an image are two pixels wide.
+    assert row["keypoint_error"][augmentation.OURS] < 0.5
+    assert all(seconds > 0 for seconds in row["compile_seconds"].values())
+    table = report.augmentations([row])
+    assert f"| {row['what']}, 2×28×35×3 | {augmentation.OURS} | image, mask, keypoints |" in table
+    assert capsys.readouterr().out.count("images/s") == len(row["seconds"])
+
+
+def test_keypoints_are_missed_where_they_are_wrong():
+    batch = augmentation.batch_of((3, 40, 60, 3), 4, 0)
+    assert augmentation.keypoint_error(batch) < 0.05
+    wrong = batch._replace(keypoints=batch.keypoints + 3.0)
+    assert augmentation.keypoint_error(wrong) == pytest.approx(3 * math.sqrt(2), abs=0.05)
 
 
 def test_what_an_accelerator_is_measured_by(tmp_path, capsys, monkeypatch):
