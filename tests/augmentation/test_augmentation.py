@@ -425,8 +425,9 @@ def test_draws_are_differentiable_in_their_ranges(x64):
         )
         return aug.augment({"points": jnp.array([[30.0, 20.0]])}, both, KEY)["points"][0, 0]
 
-    slope = jax.jit(jax.grad(moved))(0.5)
-    assert slope == pytest.approx((moved(0.5 + 1e-5) - moved(0.5 - 1e-5)) / 2e-5, rel=1e-4)
+    slope = float(jax.jit(jax.grad(moved))(0.5))
+    quotient = float(moved(0.5 + 1e-5) - moved(0.5 - 1e-5)) / 2e-5
+    assert slope == pytest.approx(quotient, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -474,7 +475,7 @@ def test_boxes_may_be_cut_off_and_outlined_finely():
     assert aug.augment({"boxes": boxes}, shift, KEY)["boxes"][0, 2] == pytest.approx(70, abs=1e-4)
     cut = aug.augment({"boxes": boxes}, shift, KEY, kinds={"boxes": aug.Boxes(clip=True)})["boxes"]
     np.testing.assert_allclose(cut, [[60.0, 10.0, 63.5, 20.0]], atol=1e-4)
-    bend = members()["elastic"]
+    bend, boxes = members()["elastic"], np.array([[8.0, 6.0, 56.0, 42.0]], np.float32)
     fine, coarse = (
         aug.augment({"boxes": boxes}, bend, KEY, kinds={"boxes": aug.Boxes(points_per_side=count)})[
             "boxes"
