@@ -18,6 +18,9 @@ _MAX_EVALUATIONS = 90
 # The shortest step that is tried, as a share of the Newton step; it is taken whatever it gives.
 _SHORTEST_STEP = 2.0**-5
 
+# Count, points, their error and determinant, the Newton step, and the share of it that is tried.
+_Carry = tuple[Array, Array, Array, Array, Array, Array]
+
 
 def newton_inverse(
     displacement: PointFunction,
@@ -120,7 +123,7 @@ def _solve(function: Callable[[Array], Array], goal: Array) -> tuple[Array, Arra
     """
     tolerance = 32 * jnp.finfo(goal.dtype).eps * (1 + jnp.abs(goal).max(axis=-1))
 
-    def turn(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    def turn(carry: _Carry) -> _Carry:
         count, points, error, determinant, step, share = carry
         tried = points - share[..., None] * step
         value, slopes = _linearized(function, tried)
@@ -141,7 +144,7 @@ def _solve(function: Callable[[Array], Array], goal: Array) -> tuple[Array, Arra
     def unfinished(count: Array, error: Array) -> Array:
         return (count < _MAX_EVALUATIONS) & (error > tolerance / 16)
 
-    def any_unfinished(carry: tuple[Array, ...]) -> Array:
+    def any_unfinished(carry: _Carry) -> Array:
         # Test only carried values. Under vmap the condition is evaluated twice; a recomputed
         # residual may round differently, and the loop might never end.
         return unfinished(carry[0], carry[2]).any()
