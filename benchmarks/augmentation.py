@@ -373,7 +373,7 @@ def compile_seconds(batch: Batch, seed: int) -> dict[str, float]:
             (np.zeros(lattice.num_params, np.float32), with_boxes["boxes"]),
         ),
     }
-    before = jax.config.jax_compilation_cache_dir
+    before = jax.config.values["jax_compilation_cache_dir"]
     jax.config.update("jax_compilation_cache_dir", None)
     try:
         for name, (function, operands) in programs.items():
