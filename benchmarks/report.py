@@ -28,6 +28,7 @@ _PACKAGES = (
     "albumentations",
     "augmax",
     "keras",
+    "SimpleITK",
 )
 EAGER = ("PyTorch, channels first", "PyTorch, channels last")
 
