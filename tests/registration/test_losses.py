@@ -234,7 +234,7 @@ def test_projections_are_the_derivatives_of_their_residuals(name, x64):
     expected = (residuals(b + 1e-6 * change) - residuals(b - 1e-6 * change)) / 2e-6
     _, root, gain, directions = measure.projection(a, b, w)
     moved = (root[..., None] * change).ravel()
-    basis = np.reshape(directions, (len(directions), -1))
+    basis = np.reshape(directions, (len(directions), change.size))
     np.testing.assert_allclose(basis @ basis.T, np.eye(len(basis)), atol=1e-12)
     projected = gain * (moved - basis.T @ (basis @ moved))
     np.testing.assert_allclose(projected, np.ravel(expected), atol=1e-8)
