@@ -98,10 +98,13 @@ def test_opencv_is_explained(function, interpolation):
 
 @pytest.mark.parametrize("alignment", ["edges", "corners"])
 @pytest.mark.parametrize("theta", positions.THETAS)
-def test_positions_are_at_least_as_exact_as_pytorchs(torch, alignment, theta):
+def test_positions_are_as_exact_as_pytorchs_or_set_to_a_pixel(torch, alignment, theta):
     row = positions.errors("512", alignment, theta)
+    # A position within the rounding error of a whole or half pixel is set to that pixel, so that
+    # the same point reads the same pixel everywhere. That may add the rounding error.
+    rounding = 2.25 * 512 * float(np.finfo(np.float32).eps)
     for name in positions.OURS:
-        assert row[name] <= row["PyTorch"], name
+        assert row[name] <= max(row["PyTorch"], rounding), name
     if theta == "identity":
         assert row["warp"] == row["grid_sample"] == 0 < row["PyTorch"]
 
