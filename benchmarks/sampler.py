@@ -8,6 +8,7 @@ arrays. A peer is timed only if its values and gradients agree with this library
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from benchmarks.harness import records
 from benchmarks.harness.rows import Candidate, measured_beside, name_of
@@ -39,6 +40,7 @@ class Arguments(records.Options):
       passes: Passes to time: forward, forward+backward to theta, or to image and theta.
       dtypes: Dtypes of the images.
       only: Measure only peers whose names begin with one of these; all if empty.
+      kernel: ``linear``, or ``cubic`` with PyTorch's slope, on images; PyTorch alone has that.
       implementation: Name of this library's engine; the best available one if ``None``.
       torch_compile: Whether to measure compiled PyTorch, too; not with ``--small``.
     """
@@ -47,24 +49,27 @@ class Arguments(records.Options):
     passes: tuple[Pass, ...] = tuple(PASSES)
     dtypes: tuple[DTypeName, ...] = tuple(TOLERANCE)
     only: tuple[str, ...] = ()
+    kernel: Literal["linear", "cubic"] = "linear"
     implementation: ImplementationName | None = None
     torch_compile: bool = True
 
     def cases(self) -> list[Case]:
         """One case for each row."""
         shapes = SMALL_SHAPES if self.small and self.shapes == SHAPES else self.shapes
-        return cases(shapes, self.dtypes, self.passes)
+        every = cases(shapes, self.dtypes, self.passes)
+        return [case for case in every if self.kernel == "linear" or len(case.space) == 2]
 
 
 def candidates(case: Case, operands: Operands, arguments: Arguments) -> Iterator[Candidate]:
     """Ours, then the others."""
     compiled = arguments.torch_compile and not arguments.small
     every = itertools.chain(
-        in_jax.affine_warps(case, operands, arguments.implementation),
-        in_torch.affine_warps(case, operands, compiled=compiled),
+        in_jax.affine_warps(case, operands, arguments.implementation, arguments.kernel),
+        in_torch.affine_warps(case, operands, compiled=compiled, kernel=arguments.kernel),
         in_opencv.affine_warps(case, operands),
     )
-    chosen = (in_jax.OURS, *arguments.only) if arguments.only else ("",)
+    only = ("PyTorch",) if arguments.kernel == "cubic" else arguments.only
+    chosen = (in_jax.OURS, *only) if only else ("",)
     return (each for each in every if name_of(each).startswith(chosen))
 
 

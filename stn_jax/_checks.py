@@ -68,7 +68,7 @@ def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
         axes = ("depth", "height", "width")[-ndim:]
         remedy = "add a channel axis with image[..., None]"
         if array.ndim == ndim and ndim > 2 and array.shape[-1] <= 4:
-            # It has channels and one axis less, as an image that meets a map of volumes.
+            # An image with channels, given where a volume is needed.
             remedy = "an image goes with a transform or a grid of 2 coordinates, a volume with 3"
         elif array.ndim == ndim + 2:
             remedy = "batch with jax.vmap"

@@ -39,6 +39,26 @@ class Record:
             return self._recipe.key
         return tuple((name, _content(value)) for name, value in self._fields().items())
 
+    def __getattr__(self, name: str) -> Any:
+        kind = type(self).__name__
+        fields = {each.name for each in dataclasses.fields(self)}  # type: ignore[arg-type]
+        raise AttributeError(
+            f"this {kind} has placeholders in place of arrays, and no {name!r}. JAX makes such "
+            "records while it handles pytrees; use the original."
+            if name in fields
+            else f"{kind!r} object has no attribute {name!r}."
+        )
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if "name" not in self.__dict__:
+            return f"<{kind} of placeholders: {jax.tree.structure(self)}>"
+        return f"<{kind} {self._summary()}>"
+
+    def _summary(self) -> str:
+        """The name and the sizes, for ``repr``."""
+        raise NotImplementedError
+
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True

@@ -14,6 +14,18 @@ def make_arrays(rng, shape=(5, 4), classes=10):
     return arrays
 
 
+def two_classes_of_noise(folder, images, train, side):
+    """An NPZ file of square images in two classes that differ in brightness, as ``--data``."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(images) % 2
+    noise = rng.integers(0, 100, (images, side, side)) + 120 * labels[:, None, None]
+    path = folder / "noise.npz"
+    parts = {"train": slice(train), "test": slice(train, None)}
+    arrays = {f"x_{name}": noise[part] for name, part in parts.items()}
+    np.savez(path, **arrays, **{f"y_{name}": labels[part] for name, part in parts.items()})
+    return f"npz:{path}"
+
+
 def assert_holds(dataset, arrays):
     for split in ("train", "test"):
         made = getattr(dataset, split)

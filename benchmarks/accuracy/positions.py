@@ -7,6 +7,9 @@ diamond, and its place on the diamond is the position modulo 4. The values are a
 reads positions to about 1e-7 pixel on an image of any width. The table has the largest difference
 from the position that the same θ gives in float64, over points at least a pixel inside. The image
 is constant along y, and 32 pixels high.
+
+This library sets a position within rounding error of a whole or half pixel to that pixel, so that
+the same point reads the same pixel wherever it stands in a grid. That may add the rounding error.
 """
 
 from typing import Any

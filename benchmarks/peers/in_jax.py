@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,14 +69,21 @@ def contender(name: str, warp: Warp, case: Case, operands: Operands) -> Contende
 
 
 def affine_warps(
-    case: Case, operands: Operands, implementation: ImplementationName | None = None
+    case: Case,
+    operands: Operands,
+    implementation: ImplementationName | None = None,
+    kernel: str = "linear",
 ) -> Iterator[Contender | Skipped]:
-    """The contenders; ours comes first, with the given engine."""
+    """The contenders; ours comes first, with the given engine and kernel, the others are linear."""
     ndim = len(case.space)
+    options: dict[str, Any] = {
+        "kernel": {"linear": "linear", "cubic": stn.cubic(a=-0.75)}[kernel],
+        "implementation": implementation,
+    }
 
     def ours(image: jax.Array, theta: jax.Array, padding: PaddingName = "constant") -> jax.Array:
         transform = stn.affine(ndim=ndim)
-        return stn.warp(image, transform, theta, padding=padding, implementation=implementation)
+        return stn.warp(image, transform, theta, padding=padding, **options)
 
     yield contender(OURS, ours, case, operands)
     yield contender("map_coordinates", map_coordinates, case, operands)

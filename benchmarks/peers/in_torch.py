@@ -85,22 +85,26 @@ def contender(
 
 
 def affine_warps(
-    case: Case, operands: Operands, *, compiled: bool
+    case: Case, operands: Operands, *, compiled: bool, kernel: str = "linear"
 ) -> Iterator[functools.partial[Contender]]:
-    """Functions that make contenders, as making one may fail; none without PyTorch."""
+    """Functions that make contenders, as making one may fail; none without PyTorch.
+
+    ``kernel`` is that of PyTorch's ``grid_sample``, linear or cubic.
+    """
     if device() is None:
         return
     import torch
 
+    sample = functools.partial(grid_sample, mode={"linear": "bilinear", "cubic": "bicubic"}[kernel])
     ndim = len(case.space)
     as_matrix = lambda theta: theta.reshape(-1, ndim, ndim + 1)  # noqa: E731
     for layout in LAYOUTS:
         make = functools.partial(
             contender, case=case, operands=operands, to_parameters=as_matrix, layout=layout
         )
-        yield functools.partial(make, f"PyTorch, {layout}", in_float32(grid_sample))
+        yield functools.partial(make, f"PyTorch, {layout}", in_float32(sample))
         if compiled:
-            fast = torch.compile(in_float32(grid_sample), dynamic=False)
+            fast = torch.compile(in_float32(sample), dynamic=False)
             yield functools.partial(make, f"PyTorch compiled, {layout}", fast)
     transform = optional("kornia.geometry.transform")
     if transform is None:
@@ -133,12 +137,12 @@ def in_float32(warp: Warp) -> Warp:
     return lambda image, parameters: warp(image.float(), parameters).to(image.dtype)
 
 
-def grid_sample(image: Any, matrix: Any) -> Any:
+def grid_sample(image: Any, matrix: Any, mode: str = "bilinear") -> Any:
     """``affine_grid`` and ``grid_sample``."""
     from torch.nn import functional
 
     grid = functional.affine_grid(matrix, list(image.shape), align_corners=False)
-    return functional.grid_sample(image, grid, align_corners=False)
+    return functional.grid_sample(image, grid, mode=mode, align_corners=False)
 
 
 def forget_compiled() -> None:

@@ -170,7 +170,7 @@ class Trained(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a classifier says of n images.
+    """The predictions of a classifier for n images.
 
     Attributes:
       probabilities: Of each class, ``[n, classes]``.

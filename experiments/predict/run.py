@@ -22,7 +22,7 @@ _BATCH = 64
 
 
 class Predicted(NamedTuple):
-    """Image files with what the model says of them.
+    """Image files and the model's predictions for them.
 
     Attributes:
       paths: Of the files.

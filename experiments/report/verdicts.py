@@ -1,4 +1,4 @@
-"""What a report says in words: which run errs less, what diagnose finds, where the time went."""
+"""Sentences and tables of a report: test errors compared, findings of ``diagnose``, and times."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _START, _STEPS = "start and compilation", "steps"
 
 
 class Diagnosed(NamedTuple):
-    """What :func:`stn_jax.nn.diagnose` says of one training."""
+    """The findings of :func:`stn_jax.nn.diagnose` on one training."""
 
     run: str
     seed: int

@@ -17,7 +17,7 @@ from stn_jax.transforms.combinators import chain
 
 
 @_records.register
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Augmentation(_records.Record):
     """A transform whose parameters are drawn from a key.
 
@@ -65,18 +65,8 @@ class Augmentation(_records.Record):
     image_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"this augmentation has placeholders in place of arrays, and no {name!r}. JAX makes "
-            "such records while it handles pytrees; use the original."
-            if name in ("name", "transform", "draw", "image_shape", "output_shape")
-            else f"an Augmentation has no attribute {name!r}."
-        )
-
-    def __repr__(self) -> str:
-        if "name" not in self.__dict__:
-            return f"<Augmentation of placeholders: {jax.tree.structure(self)}>"
-        return f"<Augmentation {self.name}: {self.image_shape} to {self.output_shape}>"
+    def _summary(self) -> str:
+        return f"{self.name}: {self.image_shape} to {self.output_shape}"
 
 
 def compose(*augmentations: Augmentation | Sequence[Augmentation]) -> Augmentation:
@@ -201,7 +191,7 @@ def jitter(
     return _jitter(transform, given, shape, output)
 
 
-# What a range may be: (low, high), or a pair for each axis.
+# A range is (low, high), or a pair for each axis.
 Range = ArrayLike | Sequence[float | int] | Sequence[Sequence[float | int]]
 
 _EXAMPLE = "stn_jax.augmentation.random_flip((64, 64))"

@@ -172,7 +172,7 @@ def _random_crop(shape: tuple[int, ...], output: tuple[int, ...], margin: int) -
     def draw(key: Array) -> Array:
         first = jax.random.randint(key, (len(shape),), -margin, sizes - outs + margin + 1)
         dtype = jax.dtypes.canonicalize_dtype(float)
-        # From the first pixel to the distance of both centres, in units of half the image.
+        # The distance of the crop's centre from the image's, in units of half the image.
         shift = (2 * first + (outs - sizes)).astype(dtype) / jnp.asarray(sizes, dtype)
         return _scale_and_shift(jnp.asarray(outs / sizes, dtype), shift)
 

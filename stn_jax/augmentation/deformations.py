@@ -254,7 +254,7 @@ def _random_homography(shape: tuple[int, ...], amplitude: AnyArray) -> Augmentat
 
 
 def _homography(moved: Array) -> Array:
-    """The first 8 entries of the homography that moves the corners of ``[−1, 1]²`` so.
+    """The first 8 entries of the homography that moves the corners of ``[−1, 1]²`` as given.
 
     With ``X = corner + moved`` each corner ``(s, t)`` gives two equations,
     ``a s + b t + c = (g s + h t + 1) X``. Their sums with the weights 1, s, t, s t separate the

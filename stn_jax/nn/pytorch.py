@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What PyTorch calls the parameters of a layer: convolution, dense, batch norm, embedding.
+# PyTorch's names of the parameters of a layer: convolution, dense, batch norm, embedding.
 _PARTS = {
     "kernel": "weight",
     "bias": "bias",
@@ -130,7 +130,7 @@ def _is_part(key: Any) -> bool:
 
 
 def _part(path: str) -> str:
-    """What PyTorch calls a parameter."""
+    """PyTorch's name of a parameter."""
     own = path.rpartition(".")[2]
     return _PARTS.get(own, own)
 

@@ -4,18 +4,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from stn_jax import _checks
 from stn_jax._records import Opened
 from stn_jax._types import AnyArray
-from stn_jax.registration import solvers
-from stn_jax.registration.losses import MEASURES, LossName
+from stn_jax.registration import checks, solvers
+from stn_jax.registration.losses import LossName
 from stn_jax.registration.objective import Loss, Objective, Side
 from stn_jax.registration.pyramid import reduced
 from stn_jax.registration.record import Registration
@@ -23,19 +22,18 @@ from stn_jax.registration.search import Search, Starts, lattice, nearest
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.transforms.base import Transform
 
-# Sides of the coarsest level are at least so many pixels in 2-D, and in 3-D.
-_COARSEST = {1: 24, 2: 24, 3: 12}
 # The starts are compared on images whose smallest side has about so many pixels.
 _SEARCHED = {1: 16, 2: 16, 3: 10}
 # Gauss-Newton by default up to so many parameters, and numbers in a Jacobian.
 _MOST_PARAMETERS, _MOST_NUMBERS = 256, 1 << 27
+# Most steps at a level.
 _STEPS = {"gauss_newton": 40, "optax": 200}
-# So many improve each of the best starts.
+# Steps that improve each of the best starts.
 _FEWER = {"gauss_newton": 15, "optax": 60}
-# So many of them are followed to the second level.
+# Number of starts that are followed to the second level.
 _FOLLOWED = 4
-# A level ends after a Gauss-Newton step shorter than this, in its pixels: where many starts are
-# improved; between; at the last level.
+# A level ends after a Gauss-Newton step shorter than this, in pixels of the level: at the first
+# level with many starts, at levels between, at the last level.
 _ROUGHEST, _ROUGH, _FINE = 0.1, 0.02, 0.001
 # Largest move by a step of the default Adam at a level's start and end, in its pixels.
 _FASTEST, _SLOWEST = 0.25, 0.02
@@ -45,7 +43,7 @@ Progress = Callable[[int, tuple[int, ...], Any, Any], object]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """What the compiled function of a level depends on."""
+    """The static arguments of the compiled functions of a level."""
 
     loss: str | Loss
     optimizer: Any
@@ -53,6 +51,30 @@ class _Settings:
     tolerance: float
     min_overlap: float
     align_corners: bool
+
+
+class _Level(NamedTuple):
+    """The arrays of a level of the pyramid; the attributes are those of ``Objective``."""
+
+    fixed: Side
+    moving: Side
+    transform: Any
+    options: SampleOptions
+    bending: Array | None
+    consistency: Array | None
+
+    def objective(self, settings: _Settings) -> Objective:
+        """The function to minimise at the level."""
+        return Objective(
+            fixed=self.fixed,
+            moving=self.moving,
+            transform=self.transform,
+            loss=settings.loss,
+            options=self.options,
+            bending=self.bending,
+            consistency=self.consistency,
+            min_overlap=settings.min_overlap,
+        )
 
 
 def register(
@@ -146,7 +168,7 @@ def register(
     """
     _checks.instance("transform", transform, Transform, "stn_jax.affine()")
     sides = [
-        _side(name, image, mask, transform.ndim)
+        checks.side(name, image, mask, transform.ndim)
         for name, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask))
     ]
     fixed_side, moving_side = sides
@@ -159,23 +181,23 @@ def register(
     dtype = fixed_side.image.dtype
     start = jnp.asarray(transform.identity if theta is None else theta)
     start = transform.check_theta(start.astype(dtype) if theta is None else start).astype(dtype)
-    factors = _factors(shrink_factors, fixed_side.shape, moving_side.shape)
-    least_squares = isinstance(loss, str) and bool(_known_loss(loss))
-    both_ways = not _is_zero(inverse_consistency)
+    factors = checks.shrink_factors(shrink_factors, fixed_side.shape, moving_side.shape)
+    least_squares = isinstance(loss, str) and bool(checks.is_least_squares(loss))
+    both_ways = not checks.is_zero(inverse_consistency)
     count = transform.num_params * (1 + both_ways)
     numbers = count * math.prod(fixed_side.image.shape)
     if optimizer is None and least_squares:
         fits = count <= _MOST_PARAMETERS and numbers <= _MOST_NUMBERS
         optimizer = "gauss_newton" if fits else None
-    _check_optimizer(optimizer, loss, least_squares)
+    checks.optimizer(optimizer, loss, least_squares)
     kind = "gauss_newton" if isinstance(optimizer, str) else "optax"
     steps = _STEPS[kind] if iterations is None else _checks.positive("iterations", iterations)
     if not 0 < min_overlap < 1:
         raise ValueError(f"min_overlap must lie between 0 and 1; got {min_overlap!r}.")
 
     options = SampleOptions.create("linear", "border", align_corners, "exact", False, None)
-    pull = (
-        None if _is_zero(bending) else jnp.asarray(bending, dtype),
+    penalties = (
+        None if checks.is_zero(bending) else jnp.asarray(bending, dtype),
         jnp.asarray(inverse_consistency, dtype) if both_ways else None,
     )
     if search is None:
@@ -187,7 +209,10 @@ def register(
 
     smallest = min(*fixed_side.shape, *moving_side.shape)
     tiny = max(smallest / _SEARCHED.get(transform.ndim, 10), factors[0])
-    *levels, smallest_level = _pyramid(sides, (*factors, tiny), bool(align_corners))
+    *levels, smallest_level = (
+        _Level(fixed, moving, Opened(transform), options, *penalties)
+        for fixed, moving in _pyramid(sides, (*factors, tiny), bool(align_corners))
+    )
     settings = _Settings(
         loss=loss,
         optimizer=optimizer,
@@ -196,10 +221,9 @@ def register(
         min_overlap=float(min_overlap),
         align_corners=bool(align_corners),
     )
-    rest = Opened(transform), options, pull
     thetas = start[None]
     if starts is not None:
-        thetas = _best_starts(thetas, starts.thetas, *smallest_level, *rest, settings, grid.kept)
+        thetas = _best_starts(thetas, starts.thetas, smallest_level, settings, grid.kept)
     thetas = _both_ways(transform, thetas) if both_ways else thetas[:, None]
 
     # One solution for each level, with an axis of starts in front, which are fewer from level to
@@ -212,19 +236,19 @@ def register(
             # Many starts are improved, but not to the end.
             fewer = min(steps, _FEWER[kind])
             here = dataclasses.replace(settings, iterations=fewer, tolerance=_ROUGHEST)
-        solution = _improved(thetas, *level, *rest, here)
+        solution = _improved(thetas, level, here)
         followed = _FOLLOWED if number == 0 and not is_last else 1
         solutions = _best([*solutions, solution], followed)
         solution, thetas = solutions[-1], solutions[-1].point
         if number == 0:
-            _check_overlap(solution, float(min_overlap))
-        _report(progress, number, level[0].shape, solution)
+            checks.overlap(solution, float(min_overlap))
+        _report(progress, number, level.fixed.shape, solution)
     solutions, thetas = [_first(each) for each in solutions], thetas[0]
     histories = [
         jnp.pad(each.history, (0, steps + 1 - len(each.history)), constant_values=jnp.nan)
         for each in solutions
     ]
-    overlap, residual, folds = _diagnosis(thetas, *levels[-1], *rest, here)
+    overlap, residual, folds = _diagnosis(thetas, levels[-1], here)
     return Registration(
         transform=transform,
         theta=thetas[0],
@@ -235,7 +259,7 @@ def register(
         overlap=overlap,
         folds=folds,
         residual=residual,
-        shapes=tuple(level[0].shape for level in levels),
+        shapes=tuple(level.fixed.shape for level in levels),
         align_corners=bool(align_corners),
     )
 
@@ -248,29 +272,10 @@ def _pyramid(
     return [[Side(*reduced(*side, factor, align_corners)) for side in sides] for factor in factors]
 
 
-def _objective(
-    fixed: Side,
-    moving: Side,
-    transform: Any,
-    options: SampleOptions,
-    pull: tuple[Array | None, Array | None],
-    settings: _Settings,
-) -> Objective:
-    return Objective(fixed, moving, transform, settings.loss, options, *pull, settings.min_overlap)
-
-
 @functools.partial(jax.jit, static_argnames="settings")
-def _level(
-    thetas: Array,
-    fixed: Side,
-    moving: Side,
-    transform: Any,
-    options: SampleOptions,
-    pull: tuple[Array | None, Array | None],
-    settings: _Settings,
-) -> solvers.Solution:
+def _improve(thetas: Array, level: _Level, settings: _Settings) -> solvers.Solution:
     """Improves thetas ``[directions, params]`` at a level."""
-    objective = _objective(fixed, moving, transform, options, pull, settings)
+    objective = level.objective(settings)
     scales = objective.scales(thetas).ravel()
     if isinstance(settings.optimizer, str):
 
@@ -303,30 +308,20 @@ def _level(
     return solution._replace(point=solution.point.reshape(thetas.shape))
 
 
-def _improved(thetas: Array, *operands: Any) -> solvers.Solution:
+def _improved(thetas: Array, level: _Level, settings: _Settings) -> solvers.Solution:
     """Improves several thetas ``[starts, directions, params]``."""
     if len(thetas) == 1:
-        return jax.tree.map(lambda each: each[None], _level(thetas[0], *operands))
-    return _levels_at_once(thetas, *operands)
+        return jax.tree.map(lambda each: each[None], _improve(thetas[0], level, settings))
+    return _several(thetas, level, settings)
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def _levels_at_once(
-    thetas: Array,
-    fixed: Side,
-    moving: Side,
-    transform: Any,
-    options: SampleOptions,
-    pull: tuple[Array | None, Array | None],
-    settings: _Settings,
-) -> solvers.Solution:
-    return jax.vmap(lambda each: _level(each, fixed, moving, transform, options, pull, settings))(
-        thetas
-    )
+def _several(thetas: Array, level: _Level, settings: _Settings) -> solvers.Solution:
+    return jax.vmap(lambda each: _improve(each, level, settings))(thetas)
 
 
 def _best(solutions: list[solvers.Solution], number: int) -> list[solvers.Solution]:
-    """Those that the last of some solutions values least, at most so many."""
+    """Keeps the starts that the last solution gives the smallest loss, at most ``number``."""
     order = jnp.argsort(solutions[-1].value)[:number]
     return [jax.tree.map(lambda each: each[order], solution) for solution in solutions]
 
@@ -335,20 +330,12 @@ def _first(solution: solvers.Solution) -> solvers.Solution:
     return solvers.Solution(*(each[0] for each in solution))
 
 
-@functools.partial(jax.jit, static_argnums=(7, 8))
+@functools.partial(jax.jit, static_argnums=(3, 4))
 def _best_starts(
-    given: Array,
-    starts: Array,
-    fixed: Side,
-    moving: Side,
-    transform: Any,
-    options: SampleOptions,
-    pull: tuple[Array | None, Array | None],
-    settings: _Settings,
-    kept: int,
+    given: Array, starts: Array, level: _Level, settings: _Settings, kept: int
 ) -> Array:
     """The best starts, after those that are given, ``[starts, params]``."""
-    objective = _objective(fixed, moving, transform, options, pull, settings)
+    objective = level.objective(settings)
     objective = objective._replace(consistency=None)
     starts = starts.astype(given.dtype)
     best = Starts(starts).best(lambda theta: objective.value(theta[None])[1], kept)
@@ -356,24 +343,16 @@ def _best_starts(
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def _diagnosis(
-    thetas: Array,
-    fixed: Side,
-    moving: Side,
-    transform: Any,
-    options: SampleOptions,
-    pull: tuple[Array | None, Array | None],
-    settings: _Settings,
-) -> tuple[Array, Array, Array]:
+def _diagnosis(thetas: Array, level: _Level, settings: _Settings) -> tuple[Array, Array, Array]:
     """The overlap, the residual and the folds of a result."""
     from stn_jax import diagnostics  # which users import by themselves
 
-    objective = _objective(fixed, moving, transform, options, pull, settings)
+    objective = level.objective(settings)
     squares = objective._replace(
         loss="mean_squared_error", bending=None, consistency=None, min_overlap=0.0
     )
     folds = diagnostics.fold_fraction(
-        transform, thetas[0], fixed.shape, align_corners=settings.align_corners
+        level.transform, thetas[0], level.fixed.shape, align_corners=settings.align_corners
     )
     return objective.overlap(thetas[:1]), jnp.sqrt(squares.value(thetas[:1])[0]), folds
 
@@ -386,115 +365,6 @@ def _both_ways(transform: Transform, thetas: Array) -> Array:
         return nearest(transform, transform.apply(theta, points), points)
 
     return jnp.stack([thetas, jax.vmap(undone)(thetas)], axis=1)
-
-
-def _side(name: str, image: Any, mask: Any, ndim: int) -> Side:
-    """Checks an image and its mask; where the mask is 0, the image becomes 0."""
-    image = jnp.asarray(image)
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must have a floating dtype; got {image.dtype}. Convert it, for instance "
-            f'{name}.astype("float32") / 255.'
-        )
-    if image.ndim != ndim + 1 or 0 in image.shape:
-        axes = ", ".join(("depth", "height", "width")[-ndim:])
-        remedy = "batch with jax.vmap" if image.ndim > ndim + 1 else f"add one, {name}[..., None]"
-        raise ValueError(
-            f"{name} must be [{axes}, channels], as the transform is {ndim}-D, and not empty; got "
-            f"shape {image.shape}. If it has no axis of channels or one too many: {remedy}."
-        )
-    image = image.astype(_checks.widest(image.dtype))
-    if mask is not None:
-        mask = jnp.asarray(mask)
-        if mask.shape != image.shape[:-1]:
-            raise ValueError(
-                f"{name}_mask must have the spatial shape of {name}, {image.shape[:-1]}; got "
-                f"{mask.shape}."
-            )
-        mask = mask.astype(image.dtype)
-        image = jnp.where(mask[..., None] > 0, image, 0)
-    if not isinstance(image, jax.core.Tracer) and not isinstance(mask, jax.core.Tracer):
-        _check_contents(name, np.asarray(image), None if mask is None else np.asarray(mask))
-    return Side(image, mask)
-
-
-def _check_contents(name: str, image: np.ndarray, mask: np.ndarray | None) -> None:
-    if mask is not None and not ((mask >= 0).all() and np.isfinite(mask).all() and mask.any()):
-        raise ValueError(
-            f"{name}_mask must be finite, at least 0, and positive somewhere; got values from "
-            f"{mask.min()} to {mask.max()}."
-        )
-    values = image.reshape(-1, image.shape[-1])
-    if mask is not None:
-        values = values[mask.ravel() > 0]
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"{name} must be finite; got NaN or infinity. Leave such pixels out by {name}_mask."
-        )
-    if (values == values[:1]).all():
-        raise ValueError(
-            f"{name} must not be constant, since any map fits a constant image; got "
-            f"{values[0].tolist()} in every pixel that counts."
-        )
-
-
-def _factors(
-    given: Sequence[float | int] | None, fixed: tuple[int, ...], moving: tuple[int, ...]
-) -> tuple[float, ...]:
-    """The factors of the levels, coarse to fine, those of equal shapes once."""
-    if given is None:
-        smallest = min(*fixed, *moving)
-        levels = max(math.floor(math.log2(smallest / _COARSEST.get(len(fixed), 12)) + 0.1), 0)
-        given = [2**k for k in range(levels, -1, -1)]
-    factors = tuple(float(factor) for factor in given)
-    if not factors or not all(1 <= factor < math.inf for factor in factors):
-        raise ValueError(
-            "shrink_factors must hold numbers of at least 1, coarse to fine, such as (4, 2, 1); "
-            f"got {tuple(given)!r}."
-        )
-    if list(factors) != sorted(factors, reverse=True):
-        raise ValueError(f"shrink_factors must fall, coarse to fine; got {tuple(given)!r}.")
-    return factors
-
-
-def _known_loss(loss: str) -> bool:
-    """Whether a named loss is a sum of squares."""
-    return _checks.option("loss", loss, MEASURES).projection is not None
-
-
-def _check_optimizer(optimizer: Any, loss: Any, least_squares: bool) -> None:
-    if not isinstance(loss, str) and not callable(loss):
-        raise TypeError(f"loss must be a name or a function; got {loss!r}.")
-    if optimizer == "gauss_newton":
-        if not least_squares:
-            names = " and ".join(f'"{k}"' for k, v in MEASURES.items() if v.projection)
-            raise ValueError(
-                f'optimizer must not be "gauss_newton" for the loss {loss!r}, which is no sum of '
-                f"squares; that serves {names}. Leave it out, or give an optimizer of optax."
-            )
-    elif optimizer is not None and not hasattr(optimizer, "update"):
-        raise ValueError(
-            'optimizer must be "gauss_newton", or an optimizer of optax such as optax.adam(0.1); '
-            f"got {optimizer!r}."
-        )
-
-
-def _is_zero(value: Any) -> bool:
-    """Whether a weight is a plain 0, whose penalty is left out."""
-    if isinstance(value, jax.core.Tracer):
-        return False
-    if not np.shape(value) == () or not value >= 0:
-        raise ValueError(f"the weight of a penalty must be a number of at least 0; got {value!r}.")
-    return bool(value == 0)
-
-
-def _check_overlap(solution: solvers.Solution, min_overlap: float) -> None:
-    if isinstance(solution.value, jax.core.Tracer) or bool(jnp.isfinite(solution.value).any()):
-        return
-    raise ValueError(
-        f"fixed and moving must overlap at the start by min_overlap, {min_overlap:g}, of what "
-        "counts in fixed; got less. Give another theta or masks, search, or lower min_overlap."
-    )
 
 
 def _report(

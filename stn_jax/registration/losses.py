@@ -1,4 +1,4 @@
-"""How alike two images are: pure functions of two images and of a weight for each pixel.
+"""Losses that compare two images: pure functions of two images and of a weight for each pixel.
 
 All of them are differentiable in both modes; batch with ``jax.vmap``. A pixel of weight 0 counts
 for nothing, whatever its value, NaN included.
@@ -24,7 +24,7 @@ LossName = Literal[
     "cross_correlation", "mean_squared_error", "local_cross_correlation", "mutual_information"
 ]
 
-# A window whose variances are both below this share of the images' is too flat to tell anything.
+# Windows are left out if both variances are below this share of the images' variances.
 _FLAT = 1e-3
 # Pixels whose Parzen weights are computed at once.
 _CHUNK = 1 << 16
@@ -326,7 +326,7 @@ def _root(weights: Array) -> Array:
 
 
 def _nonzero(value: Array) -> Array:
-    """1 in place of 0, to divide by: what is divided is 0, too."""
+    """The divisor, or 1 in place of a 0; the dividend is then 0, too."""
     return jnp.where(value > 0, value, 1)
 
 

@@ -72,7 +72,7 @@ class Objective(typing.NamedTuple):
         return Measure(self.loss) if callable(self.loss) else MEASURES[self.loss]
 
     def value(self, thetas: Array) -> tuple[Array, Array]:
-        """What is minimised, and the same with infinity where the images overlap too little."""
+        """The loss with penalties; and the same, infinite where the images overlap too little."""
         total, enough = self._penalties(thetas), jnp.array(True)
         for theta, target, source in self._directions(thetas):
             places = self._places(theta, target, source)
@@ -184,7 +184,7 @@ class Objective(typing.NamedTuple):
         for place, size in zip(places, source.shape[::-1], strict=True):
             inside *= jnp.clip(jnp.minimum(place + 1, size - place), 0, 1)
         inside = jax.lax.stop_gradient(jnp.where(jnp.isfinite(inside), inside, 0))
-        # Where a point is nowhere, its weight is 0, and so it must not be NaN.
+        # A point without a finite place has weight 0; its value must not be NaN, as NaN · 0 is NaN.
         places = [jnp.where(jnp.isnan(place), 0, place) for place in places]
         if source.weights is None:
             return sample_pixels(source.image, places, None, self.options), inside

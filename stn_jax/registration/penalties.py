@@ -1,4 +1,4 @@
-"""What a map of a registration should be: smooth, and undone by the map the other way."""
+"""Penalties on maps: on bending, and on a map and its backward map that do not cancel."""
 
 from collections.abc import Sequence
 

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 # The damping, relative to the diagonal of the normal equations, and its limits.
 _FIRST, _LEAST, _MOST = 1e-3, 1e-6, 1e7
-# A descent ends once this many steps have brought less than this share of the loss.
+# A descent ends once this many steps have lowered the loss by less than this share of it.
 _PATIENCE, _SHARE = 30, 1e-4
 
 
@@ -65,8 +65,8 @@ def levenberg_marquardt(
         goes_on: Array
 
     def step(state: State) -> State:
-        # In units in which the diagonal is 1. At first all is 0, the change, too: the start itself
-        # is tried, so that the equations are compiled once.
+        # The equations are scaled so that their diagonal is 1. In the first round the change is 0:
+        # the loop evaluates the start, so that the equations are compiled once.
         diagonal = jnp.diagonal(state.matrix)
         unit = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
         scaled = state.matrix / (unit[:, None] * unit[None])

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 import jax
 import numpy as np
@@ -62,7 +62,7 @@ def family(make: Callable[Parameters, "Transform"]) -> Callable[Parameters, "Tra
 
 
 @_records.register
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Transform(_records.Record):
     """A family of maps from target (output) points to source (input) points.
 
@@ -126,18 +126,8 @@ class Transform(_records.Record):
         if self.identity.ndim != 1:
             raise ValueError(f"identity must be a flat vector; got shape {self.identity.shape}.")
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"this transform has placeholders in place of arrays, and no {name!r}. JAX makes such "
-            "transforms while it handles pytrees; use the original transform."
-            if name in ("name", "ndim", "identity", "displacement", "inverse")
-            else f"a Transform has no attribute {name!r}."
-        )
-
-    def __repr__(self) -> str:
-        if "name" not in self.__dict__:
-            return f"<Transform of placeholders: {jax.tree.structure(self)}>"
-        return f"<Transform {self.name}: {self.ndim}-D, {self.num_params} parameters>"
+    def _summary(self) -> str:
+        return f"{self.name}: {self.ndim}-D, {self.num_params} parameters"
 
     @property
     def num_params(self) -> int:

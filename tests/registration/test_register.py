@@ -14,8 +14,7 @@ from sklearn.datasets import load_sample_image
 import stn_jax as stn
 from stn_jax import registration
 from stn_jax.registration import solvers
-from stn_jax.registration.api import _objective, _Settings
-from stn_jax.registration.objective import Side
+from stn_jax.registration.objective import Objective, Side
 from stn_jax.registration.pyramid import reduced, reduced_shape
 from stn_jax.registration.search import Search, searched
 from stn_jax.sampling.options import SampleOptions
@@ -318,19 +317,18 @@ def test_normal_equations_are_those_of_the_loss(loss, masked, x64):
     fixed, moving = (gaussian_filter(rng.normal(size=(9, 11, 2)), (1, 1, 0)) for _ in range(2))
     masks = [jnp.asarray(rng.uniform(0.2, 1, (9, 11))) if masked else None for _ in range(2)]
     options = SampleOptions.create("linear", "border", False, "exact", False, None)
-    settings = _Settings(
-        loss=loss,
-        optimizer="gauss_newton",
-        iterations=1,
-        tolerance=0.1,
-        min_overlap=0.2,
-        align_corners=False,
-    )
     sides = [
         Side(jnp.asarray(each), mask) for each, mask in zip((fixed, moving), masks, strict=True)
     ]
-    pull = jnp.array(0.3), jnp.array(0.7)
-    objective = _objective(*sides, stn.projective(), options, pull, settings)
+    objective = Objective(
+        *sides,
+        transform=stn.projective(),
+        loss=loss,
+        options=options,
+        bending=jnp.array(0.3),
+        consistency=jnp.array(0.7),
+        min_overlap=0.2,
+    )
     thetas = jnp.asarray(stn.projective().identity + 0.1 * rng.normal(size=(2, 8)))
     value, matrix, right = jax.jit(objective.normal_equations)(thetas)
     expected, score = jax.jit(objective.value)(thetas)

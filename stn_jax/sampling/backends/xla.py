@@ -71,7 +71,7 @@ def pull(
                 _product(formula, image, fill, axes, axis, taps, cotangent, loops)
                 for taps in directions
             ]
-            # A point with a NaN coordinate moves nothing along its other axes either.
+            # At a NaN coordinate the gradient along the other axes is 0, too.
             products = [jnp.where(_is_nan(axes), 0, product) for product in products]
             results[source] = jnp.stack(products) if isinstance(formula, Taps) else products[0]
     return [results[operand] for operand in wrt]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from data_samples import two_classes_of_noise
 from processes import environment
 
 import stn_jax as stn
@@ -148,12 +149,7 @@ def test_a_row_counts_detections():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Two classes of noise that differ in brightness."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 2
-    images = rng.integers(0, 100, (60, 24, 24)) + 120 * labels[:, None, None]
-    path = tmp_path_factory.mktemp("data") / "noise.npz"
-    np.savez(path, x_train=images[:40], y_train=labels[:40], x_test=images[40:], y_test=labels[40:])
-    return f"npz:{path}"
+    return two_classes_of_noise(tmp_path_factory.mktemp("data"), 60, 40, 24)
 
 
 def arguments(data, out, *more):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_samples import two_classes_of_noise
 from processes import environment
 
 from experiments.distorted_mnist import __main__ as distorted_mnist
@@ -21,12 +22,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """Two classes of noise that differ in brightness."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 2
-    images = rng.integers(0, 100, (120, 10, 10)) + 120 * labels[:, None, None]
-    path = tmp_path_factory.mktemp("data") / "noise.npz"
-    np.savez(path, x_train=images[:80], y_train=labels[:80], x_test=images[80:], y_test=labels[80:])
-    return f"npz:{path}"
+    return two_classes_of_noise(tmp_path_factory.mktemp("data"), 120, 80, 10)
 
 
 def arguments(data, out, *more, model=("st-fcn",), seeds=(0, 1)):

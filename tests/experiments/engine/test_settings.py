@@ -8,8 +8,8 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
+from data_samples import two_classes_of_noise
 
 from experiments.birds.config import Arguments as Birds
 from experiments.classification.config import Arguments as Digits
@@ -172,12 +172,7 @@ def test_a_command_is_written_as_it_may_be_given(kept):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Two classes of noise that differ in brightness."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(40) % 2
-    images = rng.integers(0, 100, (40, 8, 8)) + 120 * labels[:, None, None]
-    path = tmp_path_factory.mktemp("data") / "noise.npz"
-    np.savez(path, x_train=images[:24], y_train=labels[:24], x_test=images[24:], y_test=labels[24:])
-    return f"npz:{path}"
+    return two_classes_of_noise(tmp_path_factory.mktemp("data"), 40, 24, 8)
 
 
 def small(data, out, *more, model=("fcn",)):
