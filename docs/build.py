@@ -25,7 +25,7 @@ from docs import public_api
 
 ROOT = Path(__file__).resolve().parent.parent
 # Cells of pages depend on these files, besides their own text.
-_FOLDERS = ("stn_jax", "experiments", "benchmarks")
+_FOLDERS = ("stn_jax", "experiments", "examples", "benchmarks")
 _FILES = ("figures.py", "kernel.py", "results.py", "translations.py")
 _PACKAGES = ("jax", "flax", "optax", "numpy", "matplotlib", "sphinx", "myst-nb")
 _CELL = re.compile(r"^`{3,}\{code-cell\}", re.MULTILINE)

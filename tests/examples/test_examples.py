@@ -15,6 +15,7 @@ from examples import (
     augmentation,
     export_model,
     linen_model,
+    many_devices,
     rectify_text,
     register_photos,
     resnet_nnx,
@@ -97,6 +98,13 @@ def test_linen_model_learns(run):
     assert before < 30
     assert after > 60
     assert "transformer/localization/head/linear/kernel" in printed
+
+
+def test_many_devices_may_be_one(capsys):
+    """The page on devices compares several of them with one."""
+    losses = many_devices.main(["--steps", "5", "--batch-size", "16"])
+    assert losses == sorted(losses, reverse=True)
+    assert f'"losses": [{losses[0]}' in capsys.readouterr().out
 
 
 @pytest.mark.slow
