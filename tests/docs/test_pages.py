@@ -52,21 +52,36 @@ def test_recipes_are_followed(name, tmp_path):
     assert "64 images to train on, 32 to test" in finished.stdout
 
 
-@pytest.mark.slow
-def test_devices_agree_with_one(tmp_path):
-    """Eight simulated devices in a new process; the page has assertions of its claims."""
-    script = tmp_path / "devices.py"
-    script.write_text("\n".join(code_of((ROOT / "docs/tutorials/devices.md").read_text())))
+def printed_by(page, tmp_path):
+    """What a tutorial's cells print in a new process; they assert what the page claims."""
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(code_of((ROOT / f"docs/tutorials/{page}.md").read_text())))
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    environment |= {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
     finished = subprocess.run(
         [sys.executable, script],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env=environment,
     )
     assert finished.returncode == 0, finished.stderr
-    assert re.search(r"^shard_map +1\.00 long, \de-0\d off +8\.00 long", finished.stdout, re.M)
+    return finished.stdout
+
+
+@pytest.mark.slow
+def test_devices_agree_with_one(tmp_path):
+    """On eight simulated devices."""
+    printed = printed_by("devices", tmp_path)
+    assert re.search(r"^shard_map +1\.00 long, \de-0\d off +8\.00 long", printed, re.M)
+
+
+@pytest.mark.slow
+def test_other_libraries_train_transformers(tmp_path):
+    for package in ("equinox", "haiku", "keras", "optimistix"):
+        pytest.importorskip(package, reason="the extra docs is not installed")
+    assert printed_by("other_libraries", tmp_path).count("loss ") == 4
 
 
 def test_gallery_shows_every_member(monkeypatch):
