@@ -4,6 +4,7 @@ The command lines are made from them.
 """
 
 import dataclasses
+import itertools
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from experiments.classification.recipes import RECIPES, RecipeName
 from experiments.data.sources import LOADERS
 from experiments.data.tasks import TASKS, Task, TaskName
 from experiments.engine.files import read_json
@@ -20,12 +22,12 @@ from experiments.engine.options import (
     OutputFolder,
     Resume,
     TrainingOptions,
+    as_json,
     check_at_least,
 )
 from experiments.engine.problem import Schedule
 from experiments.models import ModelName, TransformName
 
-RecipeName = Literal["adam", "paper"]
 # The source of the data; the help lists all sources.
 DataSpec = Annotated[str, tyro.conf.arg(help=" | ".join(LOADERS))]
 _SETS = (
@@ -43,11 +45,6 @@ OneDistortion = Annotated[
 SeveralDistortions = Annotated[
     tuple[TaskName, ...], tyro.conf.arg(help=f"One or more distortions: {_SETS}")
 ]
-# Defaults of each recipe: images in a step, and the learning rate at the start.
-_RECIPES: dict[str, dict[str, Any]] = {
-    "adam": {"batch_size": 128, "learning_rate": 1e-3},
-    "paper": {"batch_size": 256, "learning_rate": 1e-2},
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,19 +57,25 @@ class Recipe(TrainingOptions):
     on: Literal["test", "validation"] = "test"
     """The images to measure at the end. Choose recipes by the held-out images: "validation"
     measures them in place of the test images."""
-    recipe: RecipeName = "adam"
-    """adam: Adam, its rate falls to zero along a cosine | paper: SGD, its rate is divided by ten
-    after each third of the steps"""
+    recipe: RecipeName = "linear"
+    """linear: Adam, its rate rises over the first twentieth of the steps and then falls to zero,
+    both along a line | decay: as linear, with decoupled weight decay | smooth: as linear, with
+    smoothed labels | muon: as linear, with Muon for the kernels | adam: Adam, its rate falls to
+    zero along a cosine | paper: SGD, its rate is divided by ten after each third of the steps"""
     steps: int = 3000
     """Training steps; the paper's are 150000."""
     batch_size: int | None = None
-    """Images in a training step; by default the recipe's, adam 128, paper 256."""
+    """Images in a training step; by default the recipe's, 128 or, of paper, 256."""
     learning_rate: float | None = None
-    """Learning rate at the start; by default the recipe's, adam 0.001, paper 0.01."""
+    """The highest learning rate; by default the recipe's, linear and decay 0.003, muon 0.02, adam
+    0.001, paper 0.01."""
     localization_rate: float = 1.0
     """Factor on the learning rate of the localization network."""
     localization_frozen_steps: int = 0
     """Number of steps at the start in which the localization network is not trained."""
+    label_smoothing: float | None = None
+    """Share of each label that is spread over all classes; by default the recipe's, 0.1 of smooth,
+    0 of all others."""
     identity_penalty: float = 0.0
     """Weight of a term of the loss: the mean squared distance of the transforms from the
     identity."""
@@ -91,6 +94,8 @@ class Recipe(TrainingOptions):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be positive; got {value}.")
+        if self.label_smoothing is not None and not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1); got {self.label_smoothing}.")
         for name in ("localization_rate", "localization_frozen_steps", "identity_penalty"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}.")
@@ -100,7 +105,7 @@ class Recipe(TrainingOptions):
     def resolved(self, kind: type["Recipe"]) -> dict[str, Any]:
         """The fields of a class of settings; those that are ``None`` get the recipe's defaults."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(kind)}
-        usual = _RECIPES[self.recipe]
+        usual = RECIPES[self.recipe].usual
         return {
             name: usual[name] if value is None and name in usual else value
             for name, value in values.items()
@@ -121,8 +126,9 @@ class Run(Training):
     """One model and how it is trained."""
 
     model: ModelName
-    batch_size: int = _RECIPES["adam"]["batch_size"]
-    learning_rate: float = _RECIPES["adam"]["learning_rate"]
+    batch_size: int = RECIPES["linear"].batch_size
+    learning_rate: float = RECIPES["linear"].learning_rate
+    label_smoothing: float = RECIPES["linear"].label_smoothing
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -261,6 +267,69 @@ class PicturesArguments(Options):
         check_at_least(self, images=1)
 
 
-def _check_different(name: str, names: tuple[str, ...]) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipesArguments(Launch, Resume):
+    """Compare recipes by their errors on held-out images; the test images are not read.
+
+    The same command again skips finished runs and resumes one that was killed. Writes the folder of
+    a run for each training, and the comparison as recipes.txt and recipes.json.
+    """
+
+    FIRST = (
+        *("models", "distortions", "recipes", "data", "steps", "seeds", "out"),
+        *("resume", "config"),
+    )
+
+    models: tuple[ModelName, ...] = ("fcn", "st-fcn")
+    """One or more models."""
+    distortions: SeveralDistortions = ("R", "RTS")
+    recipes: tuple[RecipeName, ...] = ("adam", "linear", "decay", "smooth", "muon")
+    """Recipes; the others are compared with the first."""
+    steps: tuple[int, ...] = (4000, 2000, 1000)
+    """Lengths of the trainings. The first recipe's error at the greatest is what the others are to
+    reach with fewer images."""
+    data: DataSpec = "digits"
+    validation: float = 0.1
+    """Share of the training images to hold out."""
+    test_copies: int = 2
+    """Distorted copies of each held-out image."""
+    seeds: tuple[int, ...] = (0,)
+    """One training for each seed."""
+    out: Path = Path("runs/recipes")
+    """Output folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("models", "distortions", "recipes", "steps"):
+            _check_different(name, getattr(self, name))
+        for model, distortion, recipe, steps in self.trainings:
+            self.run(model, distortion, recipe, steps)
+
+    @property
+    def trainings(self) -> list[tuple[ModelName, TaskName, RecipeName, int]]:
+        """The model, distortion, recipe and steps of each training."""
+        return list(itertools.product(self.models, self.distortions, self.recipes, self.steps))
+
+    def run(self, model: ModelName, distortion: TaskName, recipe: RecipeName, steps: int) -> Run:
+        """The settings of a training."""
+        return Run(
+            model=model,
+            distortion=distortion,
+            recipe=recipe,
+            steps=steps,
+            data=self.data,
+            seeds=self.seeds,
+            test_copies=self.test_copies,
+            validation=self.validation,
+            on="validation",
+            **RECIPES[recipe].usual,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The options that determine the comparison, as JSON values."""
+        return as_json(self)
+
+
+def _check_different(name: str, names: tuple[Any, ...]) -> None:
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{name} must be one or more different names; got {names}.")

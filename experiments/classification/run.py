@@ -15,6 +15,7 @@ from flax import nnx
 
 from experiments import models
 from experiments.classification.config import Recipe, Run
+from experiments.classification.recipes import RECIPES
 from experiments.classification.snapshots import follow_test_images
 from experiments.classification.step import Classifier, error_mask, make_classifier
 from experiments.data.distortions import distorted_shape, hash_test_images
@@ -23,7 +24,7 @@ from experiments.engine import intervals
 from experiments.engine.devices import Devices, all_devices, wait_for_all
 from experiments.engine.files import environment, write_atomically, write_json
 from experiments.engine.fit import fit
-from experiments.engine.optimizers import adam_cosine, sgd_staircase, with_localization_rate
+from experiments.engine.optimizers import with_localization_rate
 from experiments.engine.problem import State
 from experiments.engine.session import Session, open_session
 from experiments.engine.step import make_program
@@ -177,6 +178,7 @@ def build_classifier(run: Run, dataset: Dataset | DataShape) -> Classifier:
         run.task,
         run.batch_size,
         penalty=run.identity_penalty,
+        label_smoothing=run.label_smoothing,
     )
 
 
@@ -187,11 +189,7 @@ def devices_of(run: Run) -> Devices:
 
 def make_optimizer(run: Run) -> optax.GradientTransformation:
     """The recipe's optimizer, with the rate of the localization network if the model has one."""
-    if run.recipe == "adam":
-        optimizer = adam_cosine(run.learning_rate, run.steps)
-    else:
-        # The paper divides the rate by ten after 50,000 and 100,000 of 150,000 steps.
-        optimizer = sgd_staircase(run.learning_rate, run.steps, (1 / 3, 2 / 3))
+    optimizer = RECIPES[run.recipe].optimizer(run.learning_rate, run.steps)
     if not models.has_transformer(run.model):
         return optimizer
     return with_localization_rate(optimizer, run.localization_rate, run.localization_frozen_steps)

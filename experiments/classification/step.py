@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from experiments.data.distortions import distort_batch, distort_test_images
 from experiments.data.tasks import Task
@@ -52,6 +52,7 @@ def make_classifier(
     batch_size: int,
     *,
     penalty: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Classifier:
     """The functions that train and test a model.
 
@@ -61,6 +62,7 @@ def make_classifier(
       task: Its distortion is drawn afresh for every image of every step.
       batch_size: Images in a step, drawn with replacement.
       penalty: Weight in the loss of the transforms' distance from the identity.
+      label_smoothing: Share of each label that is spread over all classes.
     """
     abstract: Any = nnx.eval_shape(lambda: create_model(nnx.Rngs(0)))
     graph = nnx.graphdef(abstract)
@@ -83,7 +85,7 @@ def make_classifier(
         images, labels = batch
         model = nnx.merge(graph, params)
         logits, theta = model.forward(images)
-        value = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        value = _cross_entropy(logits, labels, label_smoothing).mean()
         metrics = {"loss": value, "train_error": 100 * (logits.argmax(-1) != labels).mean()}
         if theta is not None:
             metrics["theta"] = theta
@@ -122,6 +124,15 @@ def make_classifier(
     )
     predict_seeds = jax.jit(jax.vmap(predict, in_axes=(0, None, None)))
     return Classifier(problem, predict, predict_seeds, forward, task)
+
+
+def _cross_entropy(
+    logits: Float[Array, "batch classes"], labels: Integer[Array, "batch"], smoothing: float
+) -> Float[Array, "batch"]:
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 def predictions(

@@ -1,15 +1,22 @@
 """Distorted MNIST: ``python -m experiments.distorted_mnist``.
 
 Without a subcommand it trains single models; ``table`` makes a table of models × distortions ×
-seeds with the paper's errors; ``pictures`` draws distorted digits. ``--help``, ``table --help`` and
-``pictures --help`` list the options. The README beside this file has the protocol.
+seeds with the paper's errors; ``recipes`` compares optimizers; ``pictures`` draws distorted
+digits. ``--help`` and, for example, ``table --help`` list the options. The README beside this file
+has the protocol.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.classification.config import Arguments, PicturesArguments, TableArguments
+from experiments.classification.config import (
+    Arguments,
+    PicturesArguments,
+    RecipesArguments,
+    TableArguments,
+)
+from experiments.classification.recipe_comparison import compare
 from experiments.classification.run import check_model, execute, load_dataset
 from experiments.classification.table import make_pictures, make_table
 from experiments.distorted_mnist.published import PAPER
@@ -55,6 +62,10 @@ def _tabulate(arguments: TableArguments) -> None:
     print(f"report: {arguments.out / 'report.html'}")
 
 
+def _compare(arguments: RecipesArguments) -> None:
+    print(compare(arguments))
+
+
 def _draw(arguments: PicturesArguments) -> None:
     print(f"picture: {make_pictures(arguments)}")
 
@@ -62,6 +73,7 @@ def _draw(arguments: PicturesArguments) -> None:
 _COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
     "": (Arguments, _train),
     "table": (TableArguments, _tabulate),
+    "recipes": (RecipesArguments, _compare),
     "pictures": (PicturesArguments, _draw),
 }
 

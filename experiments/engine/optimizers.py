@@ -14,6 +14,20 @@ def adam_cosine(rate: float, steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(rate, steps))
 
 
+def linear_decay(rate: float, steps: int, *, warm_up: float = 0.05) -> optax.Schedule:
+    """A rate that rises from zero to ``rate``, and then falls to zero, both along a line.
+
+    Args:
+      rate: The highest rate.
+      steps: Steps of the whole training.
+      warm_up: Share of the steps in which the rate rises; at least one step.
+    """
+    rising = max(1, round(steps * warm_up))
+    up = optax.linear_schedule(0.0, rate, rising)
+    down = optax.linear_schedule(rate, 0.0, max(1, steps - rising))
+    return optax.join_schedules([up, down], [rising])
+
+
 def sgd_staircase(
     rate: float,
     steps: int,

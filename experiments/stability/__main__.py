@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.classification.config import Run, Training
+from experiments.classification.recipes import RecipeName
 from experiments.classification.run import execute, load_dataset
 from experiments.engine import command_of, prepare_folders, run_command
 from experiments.engine.files import environment, write_json
@@ -31,6 +32,8 @@ class Arguments(Training, Launch, OutputFolder):
         *("resume", "overwrite", "config"),
     )
 
+    recipe: RecipeName = "adam"
+    """The optimizer and its schedule, as in experiments.distorted_mnist."""
     steps: int = 1000
     """Training steps."""
     batch_size: int = 64
