@@ -52,6 +52,18 @@ TRANSLATIONS = (
         'output_shape=(h, w), padding="border"))(images)',
     ),
     Translation(
+        "PyTorch",
+        'F.interpolate(x, (4, 5), mode="bilinear", antialias=True)',
+        "jax.vmap(lambda image: stn.warp(image, stn.translation(), jnp.zeros(2), "
+        'output_shape=(4, 5), padding="renormalized", antialias="kernel"))(images)',
+    ),
+    Translation(
+        "PyTorch",
+        'F.interpolate(x, (4, 5), mode="bicubic", antialias=True)',
+        "jax.vmap(lambda image: stn.warp(image, stn.translation(), jnp.zeros(2), "
+        'output_shape=(4, 5), kernel="cubic", padding="renormalized", antialias="kernel"))(images)',
+    ),
+    Translation(
         "torchvision",
         "ops.roi_align(x, [box[None]], (h, w), sampling_ratio=2, aligned=True)",
         "stn.warp(image, stn.affine(), geometry.crop_matrix(2 * box / jnp.array([W, H, W, H]) - 1)"
@@ -100,6 +112,11 @@ TRANSLATIONS = (
         'stn.warp(image, stn.translation(), jnp.zeros(2), output_shape=(h, w), padding="border")',
     ),
     Translation(
+        "OpenCV",
+        "cv2.resize(image, (5, 4), interpolation=cv2.INTER_AREA)",
+        'stn.warp(image, stn.translation(), jnp.zeros(2), output_shape=(4, 5), antialias="area")',
+    ),
+    Translation(
         "Kornia",
         "K.warp_affine(x, torch.tensor(m[None]), (h, w))",
         "stn.warp(image, stn.affine(), conversions.from_opencv(m, (H, W), (h, w), "
@@ -117,6 +134,19 @@ TRANSLATIONS = (
         "stn.warp(image, stn.projective(), conversions.projective_theta("
         "conversions.matrix_from_pixels(homography, (H, W), (h, w))), output_shape=(h, w), "
         'padding="border")',
+    ),
+    Translation(
+        "scikit-image",
+        'transform.warp(image, homography, output_shape=(h, w), order=3, mode="symmetric")',
+        "stn.warp(image, stn.projective(), conversions.projective_theta("
+        "conversions.matrix_from_pixels(homography, (H, W), (h, w))), output_shape=(h, w), "
+        'kernel="cubic", padding="reflection", clip=True)',
+    ),
+    Translation(
+        "scikit-image",
+        'transform.resize(image, (4, 5), mode="symmetric", anti_aliasing=True)',
+        "stn.warp(image, stn.translation(), jnp.zeros(2), output_shape=(4, 5), "
+        'padding="reflection", antialias="gaussian")',
     ),
     Translation(
         "scikit-image",
@@ -141,6 +171,12 @@ TRANSLATIONS = (
         "stn.grid_sample(image[..., :1], stn.normalized_from_pixels(jnp.stack([map_x, map_y], "
         "axis=-1), (H, W), align_corners=True), align_corners=True, "
         'padding="reflection")[..., 0]',
+    ),
+    Translation(
+        "JAX",
+        'jax.image.resize(image, (4, 5, 3), "lanczos3")',
+        "stn.warp(image, stn.translation(), jnp.zeros(2), output_shape=(4, 5), "
+        'kernel="lanczos3", padding="renormalized", antialias="kernel")',
     ),
     Translation(
         "Keras",
@@ -181,6 +217,19 @@ TRANSLATIONS = (
         "torchvision",
         "TF.rotate(x[:, :, :W], 30, TF.InterpolationMode.BILINEAR)",
         "stn.warp(image[:W], stn.rigid(), jnp.array([jnp.deg2rad(30), 0, 0]))",
+    ),
+    Translation(
+        "Pillow",
+        "Image.fromarray(image[..., 0]).resize((5, 4), Image.Resampling.BICUBIC)",
+        "stn.warp(image[..., :1], stn.translation(), jnp.zeros(2), output_shape=(4, 5), "
+        'kernel="cubic", padding="renormalized", antialias="kernel")[..., 0]',
+    ),
+    Translation(
+        "torch-interpol",
+        "grid_pull(x, voxels[None].movedim(1, -1) + identity_grid((H, W)), interpolation=1, "
+        'bound="dst2", extrapolate=True)',
+        "stn.warp(image, stn.flow((H, W)), conversions.offsets_from_voxels(jnp.moveaxis(voxels, "
+        '0, -1)).ravel(), padding="dst2")',
     ),
     Translation(
         "ONNX Runtime",
@@ -242,9 +291,10 @@ IMPORTS = {
     "Kornia": "import torch\nimport kornia.geometry.transform as K",
     "scikit-image": "from skimage import transform",
     "SciPy": "from scipy import interpolate, ndimage",
-    "JAX": "from jax.scipy.ndimage import map_coordinates",
+    "JAX": "import jax\nfrom jax.scipy.ndimage import map_coordinates",
     "Keras": "import os\nos.environ.setdefault('KERAS_BACKEND', 'jax')\nfrom keras import ops",
     "Pillow": "from PIL import Image",
+    "torch-interpol": "import torch\nfrom interpol import grid_pull, identity_grid",
     "torchvision": "import torch\nfrom torchvision import ops\n"
     "import torchvision.transforms.v2.functional as TF",
     "ONNX Runtime": """

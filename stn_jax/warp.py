@@ -10,20 +10,20 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from stn_jax import _checks
+from stn_jax._footprints import checked_antialias, footprints_of
 from stn_jax._records import Opened
 from stn_jax._renames import renamed_argument
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import (
     Coverage,
-    footprints_on_lattice,
     normalized_from_pixels,
     pixels_from_displacement,
     pixels_from_normalized,
     regular_grid,
-    scale_and_centre,
 )
 from stn_jax.sampling.antialias import sample_footprints
 from stn_jax.sampling.backends.base import ImplementationName
+from stn_jax.sampling.filters import FilterName, sample_filtered
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
@@ -39,8 +39,9 @@ class WarpOptions(TypedDict, total=False):
     kernel: KernelName | Kernel
     padding: PaddingName
     fill_value: ArrayLike
+    clip: bool
     align_corners: bool
-    antialias: bool
+    antialias: bool | FilterName
     gradient: GradientName | Linearized
     deterministic: bool
     implementation: ImplementationName | None
@@ -77,8 +78,9 @@ def warp(
     kernel: KernelName | Kernel = "linear",
     padding: PaddingName = "constant",
     fill_value: ArrayLike = 0.0,
+    clip: bool = False,
     align_corners: bool = False,
-    antialias: bool = False,
+    antialias: bool | FilterName = False,
     gradient: GradientName | Linearized = "exact",
     deterministic: bool = False,
     implementation: ImplementationName | None = None,
@@ -98,13 +100,23 @@ def warp(
       kernel: As in :func:`grid_sample`.
       padding: As in :func:`grid_sample`.
       fill_value: As in :func:`grid_sample`.
+      clip: As in :func:`grid_sample`.
       align_corners: As in :func:`grid_sample`.
-      antialias: Whether an output pixel that covers several input pixels reads their mean. The
-        covered area is computed from the derivative of the map, separately for each output pixel.
-        An axis of the input that the map does not shrink is not averaged along; where it shrinks
-        neither, the result is the same bit for bit. Means are read linearly, whatever the kernel.
-        The image must be floating, and takes 9 times its memory in float32, a volume 27 times. In
-        ``jax.export`` its sizes must be numbers, not symbols.
+      antialias: Whether an output pixel that covers several input pixels reads their mean. With
+        ``True`` the covered area is computed from the derivative of the map, separately for each
+        output pixel. An axis of the input that the map does not shrink is not averaged along; where
+        it shrinks neither, the result is the same bit for bit. Means are read linearly, whatever
+        the kernel. The image must be floating, and takes 9 times its memory in float32, a volume 27
+        times. In ``jax.export`` its sizes must be numbers, not symbols.
+
+        A name chooses the filter of another library, for maps that scale and shift each axis by
+        itself: :func:`translation`, :func:`attention` and what is made of them, or a linear family
+        with a theta that is not traced. ``"area"``: the mean over exactly the pixels, and parts of
+        pixels, that the output pixel covers; OpenCV's ``INTER_AREA``. ``"kernel"``: the kernel, as
+        wide as the output pixel: with ``"linear"`` a triangle, as PyTorch, JAX and Pillow reduce
+        images; add ``padding="renormalized"`` for their borders. ``"gaussian"``: the kernel on the
+        image smoothed by a Gaussian, as in scikit-image. An output pixel may cover up to the whole
+        image; a filter that is still wider is cut off.
       gradient: As in :func:`grid_sample`.
       deterministic: As in :func:`grid_sample`.
       implementation: As in :func:`grid_sample`.
@@ -147,7 +159,7 @@ def warp(
             f"transform must be a Transform, such as stn_jax.affine(); got {transform!r}."
         )
     options = SampleOptions.create(
-        kernel, padding, align_corners, gradient, deterministic, implementation
+        kernel, padding, align_corners, gradient, deterministic, implementation, clip
     )
     image = options.check_image(image, transform.ndim)
     theta = transform.check_theta(theta)
@@ -155,6 +167,7 @@ def warp(
         output_shape = image.shape[:-1]
     output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
     fill = options.check_fill_value(fill_value, image)
+    antialias = checked_antialias(antialias, transform, theta, options)
     if antialias and not jnp.issubdtype(image.dtype, jnp.floating):
         raise TypeError(
             f"image must have a floating dtype to be antialiased, since pixels are averaged; got "
@@ -166,10 +179,11 @@ def warp(
             f"means depends on them; got {image.shape[:-1]}. Export a program for each size, or "
             "use antialias=False; the batch and the output may have any size."
         )
-    antialias, return_coverage = bool(antialias), bool(return_coverage)
     # ``Opened`` makes the transform's arrays arguments of the compiled function, not constants.
     opened = Opened(transform)
-    return _warp(image, theta, fill, options, opened, output_shape, antialias, return_coverage)
+    return _warp(
+        image, theta, fill, options, opened, output_shape, antialias, bool(return_coverage)
+    )
 
 
 @functools.partial(jax.jit, static_argnums=range(5, 8))
@@ -180,7 +194,7 @@ def _warp(
     options: SampleOptions,
     transform: Transform,
     output_shape: tuple[Any, ...],
-    antialias: bool,
+    antialias: bool | FilterName,
     return_coverage: bool,
 ) -> Array | tuple[Array, Coverage]:
     align_corners, shape = options.align_corners, image.shape[:-1]
@@ -188,37 +202,14 @@ def _warp(
     displacement = transform.displacement(theta, points)
     pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)
     if antialias:
-        footprints = _footprints(transform, theta, points, shape, align_corners)
-        warped = sample_footprints(image, pixels, footprints, fill, options)
+        footprints = footprints_of(transform, theta, points, shape, align_corners)
+        if isinstance(antialias, str):
+            warped = sample_filtered(image, pixels, footprints, fill, options, antialias)
+        else:
+            warped = sample_footprints(image, pixels, footprints, fill, options)
     else:
         warped = sample_pixels(image, pixels, fill, options)
     return (warped, Coverage.of(points + displacement)) if return_coverage else warped
-
-
-def _footprints(
-    transform: Transform,
-    theta: Array,
-    points: Array,
-    shape: tuple[Any, ...],
-    align_corners: bool,
-) -> list[list[Array]]:
-    """How far each pixel coordinate of the input moves along each axis of the output, x first."""
-    # One step of the lattice moves the source by ``pixels_per_step``, plus the change of the
-    # displacement.
-    steps, pixels_per_step = footprints_on_lattice(shape, points.shape[:-1], align_corners)
-    scale, _ = scale_and_centre(shape, align_corners)
-    footprints = []
-    for axis, step in enumerate(steps):
-        direction = jnp.zeros_like(points).at[..., axis].set(step.astype(points.dtype))
-        _, change = jax.jvp(lambda p: transform.displacement(theta, p), (points,), (direction,))
-        footprints.append(
-            [
-                change[..., k] * scale[k].astype(change.dtype)
-                + (pixels_per_step[k].astype(change.dtype) if k == axis else 0)
-                for k in range(len(shape))
-            ]
-        )
-    return footprints
 
 
 @renamed_argument("shape", "image_shape")

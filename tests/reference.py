@@ -89,14 +89,41 @@ def extend(image, margin, padding, fill, align_corners):
     width = [(margin, margin)] * (image.ndim - 1)
     channels = []
     for c in range(image.shape[-1]):
-        if padding == "constant":
+        if padding in ("constant", "renormalized"):
             value = np.broadcast_to(fill, image.shape[-1:])[c]
             channels.append(np.pad(image[..., c], width, constant_values=value))
+        elif padding in ("dst1", "dst2"):
+            channels.append(antisymmetric(image[..., c], margin, padding))
         else:
             centred = padding == "reflection" and align_corners
             mode = "reflect" if centred else PAD_MODE[padding]
             channels.append(np.pad(image[..., c], width, mode=mode))
     return np.stack(channels, axis=-1)
+
+
+def antisymmetric(image, margin, padding):
+    """The image, continued along each axis by its odd mirror images, one after the other.
+
+    The sine transforms of type I and II expand an axis of n values in sin(π(k + 1)(j + 1)/(n + 1))
+    and sin(π(k + 1)(2j + 1)/2n), which go on beyond the axis; here the values are solved for.
+    """
+    for axis, n in enumerate(image.shape):
+        k, j = np.arange(n)[:, None] + 1, np.arange(-margin, n + margin)
+        if padding == "dst1":
+            basis = np.sin(np.pi * k * (j + 1) / (n + 1))
+        else:
+            basis = np.sin(np.pi * k * (2 * j + 1) / (2 * n))
+        continued = np.linalg.solve(basis[:, margin : margin + n], basis).T
+        image = np.moveaxis(np.tensordot(continued, image, (1, axis)), 0, axis)
+    return image
+
+
+def renormalized(value, slope, inside):
+    """Weights divided by the sum of those inside, and their derivative; the others are 0."""
+    value, slope = np.where(inside, value, 0), np.where(inside, slope, 0)
+    total, change = value.sum(-1, keepdims=True), slope.sum(-1, keepdims=True)
+    total = np.where(total == 0, 1, total)
+    return value / total, (slope * total - value * change) / total**2
 
 
 def grid_sample(image, grid, kernel, padding, fill, align_corners, derivative_along=None):
@@ -116,12 +143,15 @@ def grid_sample(image, grid, kernel, padding, fill, align_corners, derivative_al
         x = pixel(points[:, k], size, align_corners)
         assert np.all((x > -margin + 3) & (x < size + margin - 4))
         m = np.arange(-margin, size + margin)
-        value, derivative = KERNELS[kernel]
-        if derivative_along == k:
-            scale = (size - 1 if align_corners else size) / 2
-            weights.append(scale * derivative(x[:, None], m))
-        else:
-            weights.append(value(x[:, None], m))
+        value, slope = (each(x[:, None], m) for each in KERNELS[kernel])
+        if padding == "renormalized":
+            here = ((x >= -0.5) & (x <= size - 0.5))[:, None]
+            value, slope = renormalized(value, slope, (m >= 0) & (m < size))
+            # Outside all the weight is on a pixel that has the fill value.
+            value = np.where(here, value, m == -margin)
+            slope = np.where(here, slope, 0)
+        scale = (size - 1 if align_corners else size) / 2
+        weights.append(scale * slope if derivative_along == k else value)
     for p in range(len(points)):
         volume = extended
         for k in reversed(range(ndim)):

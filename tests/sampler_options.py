@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import stn_jax as stn
+from stn_jax.sampling.filters import FILTERS
 from stn_jax.sampling.kernels import KERNELS, SPLINES
 from stn_jax.sampling.padding import PADDINGS
 
@@ -19,6 +20,8 @@ OPTIONS = {
     "deterministic": {"deterministic": True},
     "antialias": {"antialias": True},
     "antialias, wrap": {"antialias": True, "padding": "wrap"},
+    **{f"antialias {name}": {"antialias": name} for name in FILTERS},
+    "clip": {"clip": True, "kernel": "cubic"},
     **{
         f"implementation {each.name}": {"implementation": each.name}
         for each in stn.implementations()
@@ -31,7 +34,10 @@ THETA = np.float32([0.9, 0.1, 0.03, -0.2, 0.8, 0.07])
 
 def warp(option, image, theta, **others):
     options = {"output_shape": (3, 2)} | OPTIONS[option] | others
-    return stn.warp(image, stn.affine(), theta, **options)
+    # Filters with names take maps that keep the axes apart.
+    is_upright = isinstance(options.get("antialias"), str)
+    transform, theta = (stn.attention(), theta[:3]) if is_upright else (stn.affine(), theta)
+    return stn.warp(image, transform, theta, **options)
 
 
 def an_image(*batch, seed=0):

@@ -21,6 +21,7 @@ from stn_jax.coordinates import (
     regular_grid,
 )
 from stn_jax.sampling import interpolate
+from stn_jax.sampling.filters import FilterName
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
@@ -52,6 +53,7 @@ class Image(Kind):
       kernel: As in :func:`stn_jax.warp`.
       padding: As in :func:`stn_jax.warp`.
       fill_value: As in :func:`stn_jax.warp`.
+      clip: As in :func:`stn_jax.warp`.
       antialias: As in :func:`stn_jax.warp`; for draws that make an image smaller.
 
     Example:
@@ -66,7 +68,8 @@ class Image(Kind):
     kernel: KernelName | Kernel = "linear"
     padding: PaddingName = "constant"
     fill_value: ArrayLike = 0.0
-    antialias: bool = False
+    clip: bool = False
+    antialias: bool | FilterName = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,7 @@ class Mask(Image):
       kernel: As in :func:`stn_jax.warp`.
       padding: As in :func:`stn_jax.warp`.
       fill_value: The label of what lies outside of the input.
+      clip: As in :func:`stn_jax.warp`.
       antialias: As in :func:`stn_jax.warp`.
 
     Example:
@@ -339,10 +343,13 @@ def _sampled(
             kernel=kind.kernel,
             padding=kind.padding,
             fill_value=kind.fill_value,
-            antialias=True,
+            clip=kind.clip,
+            antialias=kind.antialias,
         )
     assert pixels is not None
-    options = SampleOptions.create(kind.kernel, kind.padding, False, "exact", False, None)
+    options = SampleOptions.create(
+        kind.kernel, kind.padding, False, "exact", False, None, kind.clip
+    )
     image = options.check_image(array, augmentation.transform.ndim)
     fill = options.check_fill_value(kind.fill_value, image)
     return _sample(image, pixels, fill, options)

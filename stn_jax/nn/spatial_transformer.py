@@ -12,6 +12,7 @@ from stn_jax import _checks
 from stn_jax._records import closed
 from stn_jax.sampling import Kernel
 from stn_jax.sampling.backends.base import ImplementationName
+from stn_jax.sampling.filters import FilterName
 from stn_jax.sampling.kernels import KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
@@ -48,8 +49,10 @@ class SpatialTransformer(nnx.Module):
       kernel: As in :func:`stn_jax.warp`, like the options below.
       padding: Values of the pixels outside the image.
       fill_value: Value of constant padding.
+      clip: Whether to limit outputs to the range of their images.
       align_corners: Whether −1 and 1 are the centres of the corner pixels rather than outer edges.
-      antialias: Whether to average input pixels where the transform shrinks the image.
+      antialias: Whether to average input pixels where the transform shrinks the image, or the name
+        of a filter for it.
       gradient: The derivative with respect to the coordinates.
       deterministic: Whether the images' gradient has the same bits on every run.
       implementation: Name of the sampling engine; ``None`` takes the best that supports the call.
@@ -104,8 +107,9 @@ class SpatialTransformer(nnx.Module):
         kernel: KernelName | Kernel = "linear",
         padding: PaddingName = "constant",
         fill_value: ArrayLike = 0.0,
+        clip: bool = False,
         align_corners: bool = False,
-        antialias: bool = False,
+        antialias: bool | FilterName = False,
         gradient: GradientName | Linearized = "exact",
         deterministic: bool = False,
         implementation: ImplementationName | None = None,
@@ -119,7 +123,7 @@ class SpatialTransformer(nnx.Module):
                 f"transform must be a Transform, such as stn_jax.affine(); got {transform!r}."
             )
         SampleOptions.create(
-            kernel, padding, align_corners, gradient, deterministic, implementation
+            kernel, padding, align_corners, gradient, deterministic, implementation, clip
         )
         if output_shape is not None:
             output_shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
@@ -135,6 +139,7 @@ class SpatialTransformer(nnx.Module):
         self.kernel = kernel
         self.padding = padding
         self.fill_value = fill_value
+        self.clip = clip
         self.align_corners = align_corners
         self.antialias = antialias
         self.gradient = gradient
@@ -253,6 +258,7 @@ class SpatialTransformer(nnx.Module):
                 kernel=self.kernel,
                 padding=self.padding,
                 fill_value=self.fill_value,
+                clip=self.clip,
                 align_corners=self.align_corners,
                 antialias=self.antialias,
                 gradient=self.gradient,

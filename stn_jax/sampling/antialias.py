@@ -23,7 +23,7 @@ from stn_jax.sampling.pyramid import Pyramid
 
 # Footprints up to this many pixels are a pixel: what a rotation's rounding adds to one is no
 # reason to average.
-_ONE_PIXEL = 1 + 1e-5
+ONE_PIXEL = 1 + 1e-5
 # Footprints from this many pixels on are means alone. Between a pixel and this, means are blended
 # with the sample under the kernel of the call, since means are read linearly under every kernel.
 _BLENDED = 1.5
@@ -58,11 +58,11 @@ def sample_footprints(
         for changes in zip(*footprints, strict=True)
     ]
     # False for what is not a number, as for points that a homography throws far out.
-    minified = functools.reduce(jnp.logical_or, (square > _ONE_PIXEL**2 for square in squares))
+    minified = functools.reduce(jnp.logical_or, (square > ONE_PIXEL**2 for square in squares))
     minified &= functools.reduce(jnp.logical_and, (jnp.isfinite(each) for each in squares))
     # Wider than 1 alone: a root has no slope at 0.
     widths = [
-        jnp.sqrt(jnp.where(minified & (square > _ONE_PIXEL**2), square, 1)) for square in squares
+        jnp.sqrt(jnp.where(minified & (square > ONE_PIXEL**2), square, 1)) for square in squares
     ]
     pyramid = Pyramid(image, fill, options)
     signs = list(itertools.product((-1, 1), repeat=len(footprints)))

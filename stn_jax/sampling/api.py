@@ -23,6 +23,7 @@ def grid_sample(
     kernel: KernelName | Kernel = "linear",
     padding: PaddingName = "constant",
     fill_value: ArrayLike = 0.0,
+    clip: bool = False,
     align_corners: bool = False,
     gradient: GradientName | Linearized = "exact",
     deterministic: bool = False,
@@ -41,8 +42,15 @@ def grid_sample(
       padding: Values of the pixels outside the image. ``"constant"``: ``fill_value``; with 0 this
         is PyTorch's ``zeros``. ``"border"``: the nearest pixel of the image. ``"reflection"``: the
         image mirrored at its outer edges, or with ``align_corners`` at the centres of the corner
-        pixels. ``"wrap"``: the image repeated.
+        pixels. ``"wrap"``: the image repeated. ``"dst1"`` and ``"dst2"``: the image mirrored with
+        the other sign, at the centres of the pixels just outside, which are 0, or at the outer
+        edges; floating images only. ``"renormalized"``: pixels outside are left out, and the
+        weights of those inside divided by their sum, as in ``jax.image``; a point outside the image
+        has ``fill_value``. Splines do not take it.
       fill_value: Scalar, or one value per channel ``[channels]``.
+      clip: Whether to limit samples to the image's smallest and largest value, over all channels;
+        with ``"constant"`` and ``"renormalized"`` padding the fill value counts as a pixel. Cubic,
+        Lanczos and spline kernels overshoot at edges.
       align_corners: If true, −1 and 1 are the centres of the corner pixels; if false, the outer
         edges of the image.
       gradient: The derivative with respect to the coordinates: ``"exact"``; ``"linearized"``, the
@@ -81,7 +89,7 @@ def grid_sample(
     """
     grid = _points("grid", grid)
     options = SampleOptions.create(
-        kernel, padding, align_corners, gradient, deterministic, implementation
+        kernel, padding, align_corners, gradient, deterministic, implementation, clip
     )
     image = options.check_image(image, grid.shape[-1])
     return _grid_sample(image, grid, options.check_fill_value(fill_value, image), options)
@@ -94,6 +102,7 @@ def sample_pixels(
     kernel: KernelName | Kernel = "linear",
     padding: PaddingName = "constant",
     fill_value: ArrayLike = 0.0,
+    clip: bool = False,
     align_corners: bool = False,
     gradient: GradientName | Linearized = "exact",
     deterministic: bool = False,
@@ -113,6 +122,7 @@ def sample_pixels(
         the right.
       padding: As in :func:`grid_sample`.
       fill_value: As in :func:`grid_sample`.
+      clip: As in :func:`grid_sample`.
       align_corners: Whether ``padding="reflection"`` mirrors at the centres of the corner pixels
         rather than at the outer edges. Nothing else depends on it, since coordinates are pixels.
       gradient: As in :func:`grid_sample`.
@@ -147,7 +157,7 @@ def sample_pixels(
     """
     pixels = _points("pixels", pixels)
     options = SampleOptions.create(
-        kernel, padding, align_corners, gradient, deterministic, implementation
+        kernel, padding, align_corners, gradient, deterministic, implementation, clip
     )
     image = options.check_image(image, pixels.shape[-1])
     return _sample_pixels(image, pixels, options.check_fill_value(fill_value, image), options)

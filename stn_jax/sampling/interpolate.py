@@ -32,6 +32,9 @@ def sample_pixels(
     Returns:
       ``[*out, channels]`` in the image's dtype.
     """
+    if options.clip:
+        unclipped = sample_pixels(image, pixels, fill, options.replaced(clip=False))
+        return clipped(unclipped, image, fill, options)
     dtype = image.dtype
     image, pixels, options = prefiltered(image, pixels, fill, options)
     pixels = _checks.common_dtype(*pixels)
@@ -47,8 +50,28 @@ def sample_pixels(
     return _fitted(structure, leaves, image, fill, *pixels).astype(dtype)
 
 
+def clipped(values: Array, image: Array, fill: Array | None, options: SampleOptions) -> Array:
+    """Values no smaller than the smallest pixel and no larger than the largest.
+
+    The fill value counts as a pixel if the padding uses it. NaN does not count, and stays.
+    """
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        return values  # Sampled with the nearest kernel.
+    known = [image]
+    if PADDINGS[options.padding].filled:
+        known.append(jnp.zeros((), image.dtype) if fill is None else fill.astype(image.dtype))
+    lows, highs = (
+        [each(array, where=~jnp.isnan(array), initial=start) for array in known]
+        for each, start in ((jnp.min, jnp.inf), (jnp.max, -jnp.inf))
+    )
+    low, high = functools.reduce(jnp.minimum, lows), functools.reduce(jnp.maximum, highs)
+    # Not ``jnp.clip``, which halves the slope at a value that equals the limit.
+    return jnp.where(values < low, low, jnp.where(values > high, high, values))
+
+
 def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Array) -> Array:
-    filled = PADDINGS[options.padding].filled and fill is not None
+    rule = PADDINGS[options.padding]
+    filled = rule.filled and fill is not None
     value = jnp.zeros((), image.dtype) if fill is None else fill.astype(image.dtype)
     value = jnp.broadcast_to(value, image.shape[-1:])
     shared: dict[str, Any] = {
@@ -57,7 +80,7 @@ def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Ar
         "deterministic": options.deterministic,
         "implementation": options.implementation,
     }
-    if options.polynomial is not None:
+    if options.polynomial is not None and rule.keeps_weights:
         formula = Points(
             kernel=options.polynomial,
             padding=options.padding,

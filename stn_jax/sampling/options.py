@@ -29,6 +29,7 @@ from stn_jax.sampling.surrogate import Linearized
         "deterministic",
         "implementation",
         "gradient_reach",
+        "clip",
     ],
 )
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class SampleOptions:
     ``polynomial`` is the kernel, if engines compute its weights themselves; ``None`` if JAX does.
     It is static, while ``kernel`` may hold tracers. ``gradient_reach`` is the largest distance in
     pixels from a coordinate at which the gradient reads the image; ``None`` if it is traced.
+    ``clip`` keeps samples in the image's range.
     """
 
     kernel: Kernel
@@ -48,6 +50,7 @@ class SampleOptions:
     deterministic: bool
     implementation: ImplementationName | None
     gradient_reach: int | None
+    clip: bool = False
 
     @classmethod
     def create(
@@ -58,6 +61,7 @@ class SampleOptions:
         gradient: Any,
         deterministic: bool,
         implementation: Any,
+        clip: Any = False,
     ) -> "SampleOptions":
         """Checks the options of a sampling function and returns their record."""
         _checks.option("padding", padding, PADDINGS)
@@ -72,6 +76,7 @@ class SampleOptions:
             bool(deterministic),
             registry.check(implementation),
             0 if gradient is None else gradient.reach,
+            bool(clip),
         )
 
     def replaced(self, **changes: Any) -> "SampleOptions":
@@ -82,7 +87,15 @@ class SampleOptions:
 
     def check_image(self, image: Any, ndim: int) -> Array:
         """Checks that these options can sample ``image``; returns it as an array."""
-        return _checks.image(image, ndim, integers_allowed=self.polynomial == KERNELS["nearest"])
+        is_nearest = self.polynomial == KERNELS["nearest"]
+        image = _checks.image(image, ndim, integers_allowed=is_nearest)
+        is_signed = PADDINGS[self.padding].sign is not None
+        if is_signed and not jnp.issubdtype(image.dtype, jnp.floating):
+            raise TypeError(
+                f"image must have a floating dtype with padding={self.padding!r}, which changes "
+                f"the sign of pixels; got {image.dtype}. Convert it, or use another padding."
+            )
+        return image
 
     def check_fill_value(self, fill_value: ArrayLike, image: Array) -> Array | None:
         """``fill_value`` as an array that broadcasts against the channels; ``None`` for a plain 0.

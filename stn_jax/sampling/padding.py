@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from stn_jax.coordinates import Size
 
-PaddingName = Literal["constant", "border", "reflection", "wrap"]
+PaddingName = Literal["constant", "border", "reflection", "wrap", "dst1", "dst2", "renormalized"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,21 +22,32 @@ class Padding:
       period: Function ``(size, align_corners)`` that gives the number of pixels after which the
         image repeats; ``None`` if it does not repeat.
       filled: Whether pixels outside have the fill value instead.
+      sign: Function ``(index, size)`` that gives the factor 1, −1 or 0 of the value of the pixel at
+        ``index``; ``None`` if it is 1 everywhere.
+      renormalized: Whether pixels outside are left out and the weights of those inside divided by
+        their sum. A coordinate outside the image has the fill value.
       means: How antialiasing extends box means beyond the image: by the last mean (``"edge"``), by
-        mirroring at it (``"mirror"``) or by repetition (``"wrap"``).
+        mirroring at it (``"mirror"``) or by repetition (``"wrap"``); ``None`` if it cannot.
     """
 
     inside: Callable[[Array, Size, bool], Array]
     period: Callable[[Size, bool], Size] | None = None
     filled: bool = False
-    means: Literal["edge", "mirror", "wrap"] = "edge"
+    sign: Callable[[Array, Size], Array] | None = None
+    renormalized: bool = False
+    means: Literal["edge", "mirror", "wrap"] | None = "edge"
 
     def __post_init__(self) -> None:
-        if (self.period is None) != (self.means == "edge"):
+        if self.means is not None and (self.period is None) != (self.means == "edge"):
             raise ValueError(
                 'means must be "mirror" or "wrap" for a padding with a period, and "edge" for one '
                 f"without; got {self.means!r}."
             )
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether each pixel under a kernel has the kernel's weight."""
+        return self.sign is None and not self.renormalized
 
 
 def _clamp(index: Array, size: Size, align_corners: bool) -> Array:
@@ -60,9 +71,38 @@ def _wrap(index: Array, size: Size, align_corners: bool) -> Array:
     return index % size
 
 
+def _mirror_beyond(index: Array, size: Size, align_corners: bool) -> Array:
+    """Mirrors at the centres of the pixels just outside, which stand for pixels of value 0."""
+    del align_corners
+    index = (index + 1) % (2 * size + 2)
+    return jnp.clip(jnp.minimum(index, 2 * size + 2 - index) - 1, 0, size - 1)
+
+
+def _sign_beyond(index: Array, size: Size) -> Array:
+    index = (index + 1) % (2 * size + 2)
+    return jnp.where(index % (size + 1) == 0, 0, jnp.where(index > size, -1, 1))
+
+
+def _reflect_at_edges(index: Array, size: Size, align_corners: bool) -> Array:
+    del align_corners
+    return _reflect(index, size, False)
+
+
+def _sign_at_edges(index: Array, size: Size) -> Array:
+    return jnp.where(index % (2 * size) < size, 1, -1)
+
+
+# The antisymmetric paddings have the names of the sine transforms whose basis they extend.
 PADDINGS: dict[str, Padding] = {
     "constant": Padding(_clamp, filled=True),
     "border": Padding(_clamp),
     "reflection": Padding(_reflect, _reflection_period, means="mirror"),
     "wrap": Padding(_wrap, lambda size, align_corners: size, means="wrap"),
+    "dst1": Padding(
+        _mirror_beyond, lambda size, align_corners: 2 * size + 2, sign=_sign_beyond, means=None
+    ),
+    "dst2": Padding(
+        _reflect_at_edges, lambda size, align_corners: 2 * size, sign=_sign_at_edges, means=None
+    ),
+    "renormalized": Padding(_clamp, filled=True, renormalized=True, means=None),
 }

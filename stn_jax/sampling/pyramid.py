@@ -35,7 +35,7 @@ class Pyramid:
                 "gradient must have a concrete spread where antialias is on, since the pyramid's "
                 "margin depends on it; got a traced one. Pass a number, or antialias=False."
             )
-        self.options = options.replaced(kernel=KERNELS["linear"])
+        self.options = options.replaced(kernel=KERNELS["linear"], clip=False)
         self.shape = image.shape[:-1]
         # How far outside a point may lie and still depend on the image.
         self.reach = math.ceil(self.options.kernel.radius) + options.gradient_reach

@@ -114,6 +114,11 @@ def _coefficients(
     image: Array, fill: Array | None, order: int, margin: int, padding: str, align_corners: bool
 ) -> Array:
     rule, image = PADDINGS[padding], image.astype(_checks.widest(image.dtype))
+    if rule.renormalized:
+        raise ValueError(
+            f"padding must give the pixels outside a value for a spline through the image; got "
+            f'{padding!r}. Use "border", or a kernel that is no spline.'
+        )
     response = _response(order, image.dtype)
     reach = len(response) - 1
     # The coefficients of a constant image are the image itself. So filter the difference from the
@@ -128,12 +133,15 @@ def _coefficients(
         image = image[..., 0]
     for axis, size in enumerate(shape):
         outside = jnp.arange(reach + margin)
-        sides = [
-            jnp.take(image, rule.inside(index, size, align_corners), axis, mode="clip")
-            for index in (outside - reach - margin, outside + size)
-        ]
-        if rule.filled:
-            sides = [jnp.zeros_like(side) for side in sides]
+        sides = []
+        for index in (outside - reach - margin, outside + size):
+            side = jnp.take(image, rule.inside(index, size, align_corners), axis, mode="clip")
+            if rule.filled:
+                side = jnp.zeros_like(side)
+            elif rule.sign is not None:
+                signs = rule.sign(index, size).astype(side.dtype)
+                side = side * jnp.expand_dims(signs, [k for k in range(side.ndim) if k != axis])
+            sides.append(side)
         parts = sides[0], image, sides[1]
         wide = isolate_loop(functools.partial(_joined, axis), *parts)
         image = _filtered(wide, response, axis, size + 2 * margin)

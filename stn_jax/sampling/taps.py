@@ -4,6 +4,7 @@ This file defines, for every engine, which pixels lie under the kernel, how the 
 those outside, and how NaN, infinite and far coordinates are handled.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -56,8 +57,33 @@ def taps_along(
         index = first.astype(jnp.int32) + number
         moved = rule.inside(index, size, align_corners)
         inside = moved == index if rule.filled else None
-        taps.append(Tap(moved, inside, jnp.where(nan, jnp.nan, weight)))
-    return taps
+        if rule.sign is not None:
+            weight = weight * rule.sign(index, size).astype(weight.dtype)
+        taps.append(Tap(moved, inside, weight))
+    if rule.renormalized:
+        here = (near >= -0.5) & (near <= as_float(size, near.dtype) - 0.5)
+        taps = _renormalized(taps, here)
+    return [tap._replace(weight=jnp.where(nan, jnp.nan, tap.weight)) for tap in taps]
+
+
+def _renormalized(taps: Sequence[Tap], here: Bool[Array, "*out"]) -> list[Tap]:
+    """Divides the weights of the taps inside by their sum, and leaves out those outside.
+
+    For a coordinate outside the image, where ``here`` is false, the first tap is all that is left,
+    and lies outside.
+    """
+    kept = [
+        tap.weight if tap.inside is None else jnp.where(tap.inside, tap.weight, 0) for tap in taps
+    ]
+    total = functools.reduce(jnp.add, kept)
+    here &= total != 0
+    total = jnp.where(here, total, 1)
+    weights = [
+        jnp.where(here, weight / total, float(number == 0)) for number, weight in enumerate(kept)
+    ]
+    first, *rest = (tap._replace(weight=weight) for tap, weight in zip(taps, weights, strict=True))
+    assert first.inside is not None
+    return [first._replace(inside=first.inside & here), *rest]
 
 
 def as_operands(taps: Sequence[Tap], axis: int = 0) -> tuple[Array, Array]:

@@ -23,6 +23,7 @@ PACKAGES = {
     "ONNX Runtime": "onnxruntime",
     "SimpleITK": "SimpleITK",
     "MONAI": "monai",
+    "torch-interpol": "interpol",
     "VoxelMorph": "voxelmorph",
     "NiTransforms": "nitransforms",
 }

@@ -1,0 +1,90 @@
+"""What antialiasing needs of a map: its footprints, and whether it keeps the axes apart."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from stn_jax.coordinates import footprints_on_lattice, scale_and_centre
+from stn_jax.sampling.filters import FILTERS, FilterName
+from stn_jax.sampling.kernels import KERNELS
+from stn_jax.sampling.options import SampleOptions
+from stn_jax.sampling.padding import PADDINGS
+from stn_jax.transforms.base import Transform
+
+
+def checked_antialias(
+    antialias: Any, transform: Transform, theta: Array, options: SampleOptions
+) -> bool | FilterName:
+    """Checks that the image can be antialiased so by this map with these options."""
+    if isinstance(antialias, bool | np.bool_):
+        if antialias and PADDINGS[options.padding].means is None:
+            raise ValueError(
+                f"antialias=True has no means beyond the image for padding={options.padding!r}; "
+                'use another padding, or a filter by name, such as antialias="kernel".'
+            )
+        return bool(antialias)
+    if not isinstance(antialias, str) or antialias not in FILTERS:
+        names = ", ".join(map(repr, FILTERS))
+        raise ValueError(f"antialias must be True, False or one of {names}; got {antialias!r}.")
+    if antialias == "area" and options.polynomial != KERNELS["linear"]:
+        raise ValueError(
+            'kernel must be "linear", the default, with antialias="area", which weighs pixels by '
+            'the area that is covered; got another. Use antialias="kernel" to reduce with a kernel.'
+        )
+    if not _keeps_axes_apart(transform, theta):
+        raise ValueError(
+            f"antialias={antialias!r} is for maps that scale and shift each axis by itself, as "
+            f"translation and attention do for every theta; got the map {transform.name} with "
+            + ("a traced theta. " if isinstance(theta, jax.core.Tracer) else f"theta={theta}. ")
+            + "Use antialias=True, which serves every map."
+        )
+    return antialias  # type: ignore[return-value]
+
+
+def _keeps_axes_apart(transform: Transform, theta: Array) -> bool:
+    """Whether each coordinate of the source is a linear function of that of the target alone.
+
+    True if it is so for a theta drawn at random, so that it is so for every theta, or for this one.
+    """
+    if transform.homogeneous is None:
+        return False
+    drawn = np.random.default_rng(0).uniform(0.2, 0.8, transform.num_params)
+    with jax.ensure_compile_time_eval():
+        for each in (jnp.asarray(drawn, theta.dtype), theta):
+            matrix = transform.matrix(each)
+            if isinstance(matrix, jax.core.Tracer):
+                continue
+            aside = ~np.eye(len(matrix), dtype=bool)
+            aside[:-1, -1] = False
+            if not np.asarray(matrix)[aside].any():
+                return True
+    return False
+
+
+def footprints_of(
+    transform: Transform,
+    theta: Array,
+    points: Array,
+    shape: tuple[Any, ...],
+    align_corners: bool,
+) -> list[list[Array]]:
+    """How far each pixel coordinate of the input moves along each axis of the output, x first."""
+    # One step of the lattice moves the source by ``pixels_per_step``, plus the change of the
+    # displacement.
+    steps, pixels_per_step = footprints_on_lattice(shape, points.shape[:-1], align_corners)
+    scale, _ = scale_and_centre(shape, align_corners)
+    footprints = []
+    for axis, step in enumerate(steps):
+        direction = jnp.zeros_like(points).at[..., axis].set(step.astype(points.dtype))
+        _, change = jax.jvp(lambda p: transform.displacement(theta, p), (points,), (direction,))
+        footprints.append(
+            [
+                change[..., k] * scale[k].astype(change.dtype)
+                + (pixels_per_step[k].astype(change.dtype) if k == axis else 0)
+                for k in range(len(shape))
+            ]
+        )
+    return footprints
