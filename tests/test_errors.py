@@ -44,7 +44,8 @@ CASES = {
     "unknown padding": (
         lambda: sample(padding="zeros"),
         ValueError,
-        r"padding must be one of 'constant', 'border', 'reflection', 'wrap'; got 'zeros'",
+        r"padding must be one of 'constant', 'border', 'reflection', 'wrap', 'dst1', 'dst2', "
+        r"'renormalized'; got 'zeros'",
     ),
     "padding of another type": (lambda: sample(padding=None), ValueError, r"got None"),
     "fill value of another length": (
