@@ -164,8 +164,8 @@ def augment(
         as a label.
 
     Returns:
-      The moved sample, a dictionary with the same names. Images and masks keep their dtype. Under
-      an image alone: the moved image.
+      The moved sample, a dictionary with the same names. Images and masks keep their dtype. If
+      ``sample`` is an image alone, the moved image.
 
     Raises:
       ValueError: If a name has no kind, or an array does not fit the augmentation.

@@ -124,7 +124,7 @@ def sometimes(augmentation: Augmentation, *, probability: ArrayLike = 0.5) -> Au
 
     Raises:
       ValueError: If ``probability`` is not one number from 0 to 1.
-      TypeError: If ``augmentation`` is none.
+      TypeError: If ``augmentation`` is not an augmentation.
 
     Example:
       >>> import jax
@@ -251,14 +251,14 @@ def numbers(value: Any) -> AnyArray:
 
 
 def known(array: AnyArray) -> bool:
-    """Whether the values can be checked."""
+    """Whether the values are concrete, so that they can be checked."""
     return not isinstance(array, jax.core.Tracer)
 
 
 def checked_range(
     name: str, value: Any, sizes: Sequence[int] = (), *, positive: bool = False
 ) -> AnyArray:
-    """Checks ``(low, high)``, or several of them in one of the numbers of ``sizes``."""
+    """Checks one range ``(low, high)``, or as many ranges as a number in ``sizes`` says."""
     given = numbers(value)
     shapes = [(2,), *((size, 2) for size in sizes if size > 1)]
     low, high = (given[..., 0], given[..., -1]) if given.ndim else (given, given)

@@ -40,7 +40,8 @@ def random_flip(
       The augmentation, of the family :func:`stn_jax.affine`. Pixels are moved exactly.
 
     Raises:
-      ValueError: If an axis does not exist or is named twice, or ``probability`` is none.
+      ValueError: If an axis does not exist or is named twice, or ``probability`` is not one
+        number from 0 to 1.
 
     Example:
       >>> import jax
@@ -128,7 +129,7 @@ def random_resized_crop(
       :class:`Image` with ``antialias=True``.
 
     Raises:
-      ValueError: If a shape has not 2 axes, or a range is not one.
+      ValueError: If a shape has not 2 axes, or ``area`` or ``aspect`` is not a valid range.
 
     Example:
       >>> import jax
@@ -188,8 +189,8 @@ def _random_resized_crop(
     def draw(key: Array) -> Array:
         drawn = shares(key, 4)
         share = between(drawn[0], area)
-        # ``ratio`` is the logarithm of the aspect, over that of the image. The sides, of which
-        # none exceeds 1, are ``exp((log_share ± ratio) / 2)``.
+        # ``ratio`` is the logarithm of the crop's aspect divided by the image's. The crop's sides,
+        # as shares of the image's, are ``exp((log_share ± ratio) / 2)``; none exceeds 1.
         log_share = jnp.log(share)
         limits = jnp.log(jnp.asarray(aspect, share.dtype)) - own
         ratio = between(drawn[1], jnp.clip(limits, log_share, -log_share))

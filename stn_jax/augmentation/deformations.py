@@ -26,9 +26,9 @@ from stn_jax.transforms.combinators import isotropic
 from stn_jax.transforms.displacement import flow
 from stn_jax.transforms.linear import affine, invert_matrix, projective
 
-# An elastic deformation is linear between points this share of its spacing apart.
+# The displacement field has this many pixels for each interval of the noise's lattice.
 _FINER = 4
-# The largest sum of the slopes of cubic B-splines, one for each lattice point with any sign.
+# The steepest slope, per interval, of a cubic spline with coefficients from −1 to 1.
 _STEEPEST = 1.5
 
 
@@ -40,7 +40,7 @@ def random_affine(
     shear: Range = (0.0, 0.0),
     translation: Range = (0.0, 0.0),
 ) -> Augmentation:
-    """Random scale, shear and rotation about the centre, then translation, of pixels.
+    """Random scale, shear and rotation about the centre, then translation; all act on pixels.
 
     The ranges say how the content of the image moves, from input to output: it turns by the angle
     and grows by the scale. Rotations do not shear an image that is not square.
@@ -62,7 +62,7 @@ def random_affine(
       are differentiable in them.
 
     Raises:
-      ValueError: If the shape has not 2 or 3 axes, or a range is not one.
+      ValueError: If the shape has not 2 or 3 axes, or an argument is not a valid range.
 
     Example:
       >>> import jax
@@ -157,8 +157,8 @@ def random_elastic(
     if isinstance(spacing, jax.Array) or not 0 < float(spacing) < math.inf:
         raise ValueError(f"spacing must be a positive number of pixels; got {spacing!r}.")
     intervals = tuple(max(1, round(size / float(spacing))) for size in shape)
-    # The displacement then changes by less than its argument, measured in intervals of the lattice,
-    # so the map is injective.
+    # Below this bound the displacements of two points differ by less than the points do, measured
+    # in intervals of the lattice. So no two points move to the same place.
     shortest = min(size / count for size, count in zip(shape, intervals, strict=True))
     bound = shortest / (_STEEPEST * len(shape))
     meaning = f"{bound:.3g}, or the map could fold; take a larger spacing"
@@ -308,7 +308,7 @@ def _random_elastic(
 
 
 def _spline_matrix(intervals: int) -> np.ndarray:
-    """From values at ``intervals + 3`` lattice points to the spline at the field's pixel centres.
+    """The matrix from ``intervals + 3`` spline coefficients to the field's pixels along an axis.
 
     The lattice reaches one interval beyond both edges of the image.
     """

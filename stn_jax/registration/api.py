@@ -22,9 +22,9 @@ from stn_jax.registration.search import Search, Starts, lattice, nearest
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.transforms.base import Transform
 
-# The starts are compared on images whose smallest side has about so many pixels.
+# The starts are compared on images whose smallest side has about this many pixels, by ndim.
 _SEARCHED = {1: 16, 2: 16, 3: 10}
-# Gauss-Newton by default up to so many parameters, and numbers in a Jacobian.
+# Gauss-Newton is the default up to this many parameters, and this many numbers in the Jacobian.
 _MOST_PARAMETERS, _MOST_NUMBERS = 256, 1 << 27
 # Most steps at a level.
 _STEPS = {"gauss_newton": 40, "optax": 200}
@@ -32,8 +32,8 @@ _STEPS = {"gauss_newton": 40, "optax": 200}
 _FEWER = {"gauss_newton": 15, "optax": 60}
 # Number of starts that are followed to the second level.
 _FOLLOWED = 4
-# A level ends after a Gauss-Newton step shorter than this, in pixels of the level: at the first
-# level with many starts, at levels between, at the last level.
+# A level ends after a Gauss-Newton step shorter than this, in pixels of the level. The numbers are
+# for the first level if it has many starts, for the levels between, and for the last level.
 _ROUGHEST, _ROUGH, _FINE = 0.1, 0.02, 0.001
 # Largest move by a step of the default Adam at a level's start and end, in its pixels.
 _FASTEST, _SLOWEST = 0.25, 0.02
@@ -103,7 +103,7 @@ def register(
     full size. The result's ``theta`` maps points of ``fixed`` to points of ``moving``, as
     everywhere in this library, so ``stn.warp(moving, transform, theta)`` lies on ``fixed``.
 
-    Any family of transforms serves. If the images are not square, :func:`stn_jax.isotropic` gives a
+    Any family of transforms works. If the images are not square, :func:`stn_jax.isotropic` gives a
     rotation without shear. A family of many local parameters is best chained with a linear one,
     ``stn.chain(stn.displacement((8, 8)), stn.affine())``; the search then moves the linear one.
 
@@ -116,7 +116,8 @@ def register(
       moving: Image with as many channels; its size may differ.
       transform: A family of maps from points of ``fixed`` to points of ``moving``.
       theta: Where to start, ``[num_params]``; ``None`` starts at the identity, and searches.
-      fixed_mask: Which pixels of ``fixed`` count, a mask or weights of at least 0; ``None``: all.
+      fixed_mask: A mask ``[*space]`` of the pixels of ``fixed`` that count, or their weights, at
+        least 0. ``None`` counts all pixels alike.
       moving_mask: The same of ``moving``.
       loss: ``"cross_correlation"``, which ignores gain and offset; ``"mean_squared_error"``, for
         images of the same values; ``"local_cross_correlation"``, where shades differ over the
@@ -125,8 +126,8 @@ def register(
         compiles anew.
       optimizer: ``"gauss_newton"``, with Levenberg and Marquardt's damping, for the first two
         losses; or an optimizer of optax, whose steps are in pixels of the level: the parameters are
-        scaled such that a unit moves some point by a pixel. ``None`` chooses Gauss-Newton where it
-        serves and Adam elsewhere.
+        scaled such that a unit moves some point by a pixel. ``None`` takes Gauss-Newton for the
+        first two losses, unless parameters or pixels are very many, and else Adam.
       shrink_factors: How many pixels become one at each level, coarse to fine. ``None``: powers of
         2, down to sides of about 24 pixels, 12 in 3-D.
       iterations: Most steps at a level; ``None``: 40 of Gauss-Newton, 200 of optax.
@@ -135,8 +136,8 @@ def register(
       bending: Weight of :func:`stn_jax.registration.bending_energy`.
       inverse_consistency: Weight of :func:`stn_jax.registration.inverse_consistency`. If it is not
         0, a map from ``moving`` to ``fixed`` is found at the same time, ``backward``.
-      min_overlap: Maps under which less than this share of ``fixed`` reads from inside ``moving``
-        are not considered.
+      min_overlap: The share of ``fixed`` that must read from inside ``moving``, at least. Other maps
+        are rejected.
       align_corners: As in :func:`stn_jax.warp`.
       progress: Whether to print a line after each level, or a function that is called with the
         level's number, its shape, the loss and the number of steps.
@@ -147,7 +148,7 @@ def register(
     Raises:
       ValueError: If shapes, channels or options do not fit; if a concrete image is constant or not
         finite where its mask counts; or if concrete images overlap too little at every start.
-      TypeError: If an image is not floating, or ``transform`` is none.
+      TypeError: If an image is not floating, or ``transform`` is not a transform.
 
     Example:
       >>> import jax
@@ -226,14 +227,14 @@ def register(
         thetas = _best_starts(thetas, starts.thetas, smallest_level, settings, grid.kept)
     thetas = _both_ways(transform, thetas) if both_ways else thetas[:, None]
 
-    # One solution for each level, with an axis of starts in front, which are fewer from level to
-    # level; those of earlier levels are the ones from which the later ones came.
+    # One solution for each level; its first axis is the starts. A start that a level drops is also
+    # dropped from the solutions of the earlier levels, so that entry k is the same start in all.
     solutions: list[solvers.Solution] = []
     for number, level in enumerate(levels):
         is_last = number + 1 == len(levels)
         here = dataclasses.replace(settings, tolerance=_FINE if is_last else _ROUGH)
         if number == 0 and len(thetas) > 1 and not is_last:
-            # Many starts are improved, but not to the end.
+            # Take only a few steps from each of many starts; the next level improves the best.
             fewer = min(steps, _FEWER[kind])
             here = dataclasses.replace(settings, iterations=fewer, tolerance=_ROUGHEST)
         solution = _improved(thetas, level, here)
@@ -321,7 +322,7 @@ def _several(thetas: Array, level: _Level, settings: _Settings) -> solvers.Solut
 
 
 def _best(solutions: list[solvers.Solution], number: int) -> list[solvers.Solution]:
-    """Keeps the starts that the last solution gives the smallest loss, at most ``number``."""
+    """Keeps at most ``number`` starts: those with the smallest loss in the last solution."""
     order = jnp.argsort(solutions[-1].value)[:number]
     return [jax.tree.map(lambda each: each[order], solution) for solution in solutions]
 
@@ -334,7 +335,7 @@ def _first(solution: solvers.Solution) -> solvers.Solution:
 def _best_starts(
     given: Array, starts: Array, level: _Level, settings: _Settings, kept: int
 ) -> Array:
-    """The best starts, after those that are given, ``[starts, params]``."""
+    """The given starts, followed by the best of the others, ``[starts, params]``."""
     objective = level.objective(settings)
     objective = objective._replace(consistency=None)
     starts = starts.astype(given.dtype)
@@ -358,7 +359,7 @@ def _diagnosis(thetas: Array, level: _Level, settings: _Settings) -> tuple[Array
 
 
 def _both_ways(transform: Transform, thetas: Array) -> Array:
-    """Each start beside the theta that comes nearest to undoing it, ``[starts, 2, params]``."""
+    """Each start, and the theta nearest to its inverse map, ``[starts, 2, params]``."""
 
     def undone(theta: Array) -> Array:
         points = lattice(transform.ndim, 5, theta.dtype)

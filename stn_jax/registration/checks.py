@@ -70,7 +70,7 @@ def _check_contents(name: str, image: np.ndarray, mask: np.ndarray | None) -> No
 def shrink_factors(
     given: Sequence[float | int] | None, fixed: tuple[int, ...], moving: tuple[int, ...]
 ) -> tuple[float, ...]:
-    """The factors of the levels, coarse to fine, those of equal shapes once."""
+    """Checks the factors of the levels, coarse to fine; ``None`` gives powers of 2."""
     if given is None:
         smallest = min(*fixed, *moving)
         levels = max(math.floor(math.log2(smallest / _COARSEST.get(len(fixed), 12)) + 0.1), 0)
@@ -92,7 +92,7 @@ def is_least_squares(loss: str) -> bool:
 
 
 def optimizer(optimizer: Any, loss: Any, least_squares: bool) -> None:
-    """Checks the optimizer, and that a loss which is no name is a function."""
+    """Checks that the loss is a name or a function, and that the optimizer can minimise it."""
     if not isinstance(loss, str) and not callable(loss):
         raise TypeError(f"loss must be a name or a function; got {loss!r}.")
     if optimizer == "gauss_newton":
@@ -100,7 +100,8 @@ def optimizer(optimizer: Any, loss: Any, least_squares: bool) -> None:
             names = " and ".join(f'"{k}"' for k, v in MEASURES.items() if v.projection)
             raise ValueError(
                 f'optimizer must not be "gauss_newton" for the loss {loss!r}, which is no sum of '
-                f"squares; that serves {names}. Leave it out, or give an optimizer of optax."
+                f'squares; "gauss_newton" works for {names}. Leave it out, or give an optimizer of '
+                "optax."
             )
     elif optimizer is not None and not hasattr(optimizer, "update"):
         raise ValueError(
@@ -123,6 +124,7 @@ def overlap(solution: solvers.Solution, min_overlap: float) -> None:
     if isinstance(solution.value, jax.core.Tracer) or bool(jnp.isfinite(solution.value).any()):
         return
     raise ValueError(
-        f"fixed and moving must overlap at the start by min_overlap, {min_overlap:g}, of what "
-        "counts in fixed; got less. Give another theta or masks, search, or lower min_overlap."
+        f"fixed and moving must overlap at the start: a share of min_overlap, {min_overlap:g}, of "
+        "the pixels of fixed that count must read from inside moving; got less. Give another theta "
+        "or other masks, set search=True, or lower min_overlap."
     )

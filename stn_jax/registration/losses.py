@@ -24,7 +24,8 @@ LossName = Literal[
     "cross_correlation", "mean_squared_error", "local_cross_correlation", "mutual_information"
 ]
 
-# Windows are left out if both variances are below this share of the images' variances.
+# A window's correlation is drawn towards 0 where both of its variances are below about this share of
+# the images' variances.
 _FLAT = 1e-3
 # Pixels whose Parzen weights are computed at once.
 _CHUNK = 1 << 16
@@ -207,16 +208,16 @@ def mutual_information(
 
 
 class Projection(typing.NamedTuple):
-    """A sum of squares near a warped image, for Gauss and Newton's equations.
+    """The residuals of a loss, and their derivative with respect to the warped image.
 
     A change ``d`` of the warped image changes the residuals by ``gain · P (root · d)``, where P
-    takes away the part along some directions.
+    subtracts the projection onto ``directions``.
 
     Attributes:
       residuals: The residuals, ``[*space, channels]``; the sum of their squares is the loss.
       root: The root of each pixel's share of the weights, ``[*space]``.
-      gain: A number.
-      directions: Orthonormal, ``[number, *space, channels]``; the number may be 0.
+      gain: A scalar factor.
+      directions: Orthonormal vectors, ``[number, *space, channels]``; the number may be 0.
     """
 
     residuals: Array
@@ -226,7 +227,7 @@ class Projection(typing.NamedTuple):
 
 
 class Measure(typing.NamedTuple):
-    """A loss of the table: its value, and its projection where it is a sum of squares."""
+    """A loss in ``MEASURES``: its value, and its ``Projection`` if it is a sum of squares."""
 
     value: Callable[[Array, Array, Array], Array]
     projection: Callable[[Array, Array, Array], Projection] | None = None
@@ -243,7 +244,8 @@ def _one_minus_correlation(first: Array, second: Array, weights: Array) -> Proje
     half = math.sqrt(0.5)
     (a, _), (b, gain) = (_normalized(each, weights) for each in (first, second))
     root = _root(weights / _nonzero(jnp.sum(weights)))
-    # The mean of each channel, and the image itself, whose norm is held at 1.
+    # A change along these directions leaves the normalised image as it is: an offset of a channel,
+    # which the subtracted mean removes, and a gain of the image, which the norm of 1 removes.
     means = root[..., None] * jnp.eye(first.shape[-1], dtype=first.dtype).reshape(
         -1, *[1] * (first.ndim - 1), first.shape[-1]
     )
@@ -252,7 +254,7 @@ def _one_minus_correlation(first: Array, second: Array, weights: Array) -> Proje
 
 
 def _mutual_information_loss(first: Array, second: Array, weights: Array) -> Array:
-    # Few pixels fill few bins.
+    # Take fewer bins for small images, so that each bin holds several pixels.
     bins = min(max(round(math.sqrt(weights.size) / 3), 8), 32)
     return -mutual_information(first, second, weights=weights, bins=bins)
 
@@ -326,7 +328,7 @@ def _root(weights: Array) -> Array:
 
 
 def _nonzero(value: Array) -> Array:
-    """The divisor, or 1 in place of a 0; the dividend is then 0, too."""
+    """Replaces a divisor of 0 by 1; use it where the dividend is then 0, too."""
     return jnp.where(value > 0, value, 1)
 
 
@@ -340,7 +342,7 @@ def _box_sums(values: Array, window: int) -> Array:
 
 
 def _bin_coordinates(image: Array, share: Array, bins: int, smooth: bool) -> Array:
-    """The place of each pixel among the bins, whole at their centres, ``[channels, pixels]``."""
+    """Each pixel's value in units of bins, whole at a bin's centre: ``[channels, pixels]``."""
     values = image.reshape(-1, image.shape[-1]).T
     counts = share > 0
     low = jnp.min(jnp.where(counts, values, jnp.inf), axis=1, keepdims=True)
@@ -370,7 +372,7 @@ def _joint_histogram(
         jnp.pad(each, (0, chunks * _CHUNK - each.size)).reshape(chunks, _CHUNK)
         for each in (first, second, share)
     ]
-    # The weights of a chunk are computed again for its derivative, rather than kept.
+    # To save memory, the derivative of a chunk computes its weights again.
     add = jax.checkpoint(lambda total, parts: (total + of(*parts), None))
     return jax.lax.scan(add, jnp.zeros((bins, bins), share.dtype), lists)[0]
 

@@ -19,12 +19,13 @@ from stn_jax.transforms.base import Transform
 
 Loss = Callable[[Array, Array, Array], Array]
 
-# A theta is measured by the moves of this many points along each axis.
+# The scale of a parameter is measured on a lattice of this many points along each axis.
 _PROBES = 9
-# With more parameters, the move of each is not computed: they are offsets of lattice points.
+# With more parameters than this, scales are not measured: the parameters are then offsets of
+# lattice points, and a unit of an offset is half the shortest side.
 _MOST_PROBED = 512
 
-# An accelerator would round the factors.
+# The precision of matrix products: by default an accelerator rounds the factors to fewer bits.
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -68,11 +69,11 @@ class Objective(typing.NamedTuple):
 
     @property
     def measure(self) -> Measure:
-        """The loss as a value and residuals."""
+        """The functions of the loss: its value, and its projection if it is a sum of squares."""
         return Measure(self.loss) if callable(self.loss) else MEASURES[self.loss]
 
     def value(self, thetas: Array) -> tuple[Array, Array]:
-        """The loss with penalties; and the same, infinite where the images overlap too little."""
+        """The loss with penalties; and again, but infinite if the images overlap too little."""
         total, enough = self._penalties(thetas), jnp.array(True)
         for theta, target, source in self._directions(thetas):
             places = self._places(theta, target, source)
@@ -85,8 +86,8 @@ class Objective(typing.NamedTuple):
     def normal_equations(self, thetas: Array) -> tuple[Array, Array, Array]:
         """The value, and the matrix and the right side of Gauss and Newton's equations.
 
-        The image is read, with its slopes, at the places of ``thetas`` alone. Every derivative by a
-        parameter is a sum of products of these slopes.
+        The image and its slopes are sampled once, at the points to which ``thetas`` map the pixels.
+        The derivative by each parameter is a sum of products with these slopes.
         """
         size = thetas.shape[1]
         total, enough = jnp.zeros((), thetas.dtype), jnp.array(True)
@@ -141,7 +142,7 @@ class Objective(typing.NamedTuple):
         return jnp.sum(residuals**2), gain**2 * gram, gain * slope, seen
 
     def scales(self, thetas: Array) -> Array:
-        """How many pixels of this level a unit of each parameter moves the point it moves most."""
+        """For each parameter, how far a unit of it moves a point at most, in pixels of the level."""
         return jnp.stack([self._scales(*direction) for direction in self._directions(thetas)])
 
     def overlap(self, thetas: Array) -> Array:
@@ -164,7 +165,7 @@ class Objective(typing.NamedTuple):
         return jnp.where(usable, longest, half)
 
     def _columns(self, linear: Callable[[Array], Any], theta: Array) -> Any:
-        # Maps that sample fields are not batched twice over, starts and parameters.
+        # If the map samples a field, do not batch over parameters: it is batched over starts.
         at_once = self.transform.homogeneous is not None
         return columns(linear, theta.size, theta.dtype, at_once=at_once)
 
@@ -179,7 +180,7 @@ class Objective(typing.NamedTuple):
         return pixels_from_displacement(moved, source.shape, align_corners=align_corners)
 
     def _read(self, source: Side, places: Sequence[Array]) -> tuple[Array, Array]:
-        """The image at some places, and how far they are inside: 1, or less near the edge."""
+        """The image at some places, and their weights: 1 inside, falling to 0 beyond the edge."""
         inside = jnp.ones_like(places[0])
         for place, size in zip(places, source.shape[::-1], strict=True):
             inside *= jnp.clip(jnp.minimum(place + 1, size - place), 0, 1)
@@ -234,7 +235,7 @@ def _product(first: Array, second: Array) -> Array:
 
 
 def _overlap(target: Side, weights: Array) -> tuple[Array, Array]:
-    """The weights of the target's pixels, and the share of the target that is seen."""
+    """The weights of the target's pixels, and the share of them that reads from the source."""
     if target.weights is None:
         return weights, jnp.mean(weights)
     weights = weights * target.weights

@@ -99,7 +99,7 @@ def _late(values: Array, axis: int) -> Array:
 
 
 def _inner(values: Array, *done: int) -> Array:
-    """Without the outermost points along the spatial axes that are not done."""
+    """Drops the first and the last point along each spatial axis that is not in ``done``."""
     index = tuple(slice(None) if axis in done else slice(1, -1) for axis in range(values.ndim - 1))
     return values[index]
 

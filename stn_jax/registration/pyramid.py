@@ -9,20 +9,20 @@ from jaxtyping import Array
 
 
 def reduced_shape(shape: Sequence[int], factor: float | int) -> tuple[int, ...]:
-    """The shape of a level: each side divided by the factor, at least 4 pixels where there are."""
+    """The shape of a level: sides divided by the factor, down to 4 pixels; shorter sides stay."""
     return tuple(max(round(size / factor), min(size, 4)) for size in shape)
 
 
 def reduced(
     image: Array, weights: Array | None, factor: float | int, align_corners: bool
 ) -> tuple[Array, Array | None]:
-    """The image and the weights at a level, each pixel a mean over what it covers.
+    """The image and the weights at a level; each pixel is a mean over the pixels that it covers.
 
     Args:
       image: ``[*space, channels]``.
       weights: ``[*space]`` or ``None``; pixels count in the means by their weights.
       factor: How many pixels become one along each axis.
-      align_corners: Whether −1 and 1 are the centres of the corner pixels; then so they are at the
+      align_corners: Whether −1 and 1 are the centres of the corner pixels, of the image and of the
         level.
     """
     shape = image.shape[:-1]
@@ -46,15 +46,15 @@ def _means(image: Array, shape: tuple[int, ...], align_corners: bool) -> Array:
 
 
 def _mean_matrix(size: int, smaller: int, align_corners: bool) -> np.ndarray:
-    """``[smaller, size]``: the share of each pixel in the mean over each larger pixel's extent."""
+    """``[smaller, size]``: row ``i`` holds the share of each pixel in larger pixel ``i``."""
     if align_corners:
         width = (size - 1) / max(smaller - 1, 1)
         centres = np.arange(smaller) * width if smaller > 1 else np.array([(size - 1) / 2])
     else:
         width = size / smaller
         centres = (np.arange(smaller) + 0.5) * width - 0.5
-    # Between corner pixels' centres, an outermost box reaches beyond the image, which is mirrored
-    # there, so that its mean stays at the corner.
+    # With ``align_corners`` the outermost boxes are centred on the corner pixels and reach beyond
+    # the image. Mirror the image there, so that each mean belongs to the centre of its box.
     beyond = np.arange(-size, 2 * size)
     low, high = centres[:, None] - width / 2, centres[:, None] + width / 2
     overlap = np.minimum(high, beyond + 0.5) - np.maximum(low, beyond - 0.5)

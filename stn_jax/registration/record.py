@@ -18,7 +18,7 @@ if typing.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Registration:
-    """What :func:`stn_jax.register` found. It is a pytree; under ``jax.vmap`` fields get an axis.
+    """The result of :func:`stn_jax.register`, a pytree; ``jax.vmap`` adds an axis to its arrays.
 
     Attributes:
       transform: The family.
@@ -26,15 +26,15 @@ class Registration:
         ``moving``. So ``stn.warp(moving, transform, theta, output_shape=...)`` lies on ``fixed``.
       backward: Parameters of the map from ``moving`` to ``fixed``, if ``inverse_consistency`` was
         asked for; else ``None``.
-      loss: The least value at the finest level, penalties included; infinity if the images
-        overlapped too little for one.
-      history: What was minimised at each level's start and after each of its steps, ``[levels, 1 +
-        iterations]``; NaN after the last step.
+      loss: The smallest value at the finest level, penalties included; infinity if the images
+        overlapped too little at every step.
+      history: The minimised value at each level's start and after each of its steps, ``[levels,
+        1 + iterations]``; NaN after the last step.
       iterations: Number of steps at each level, ``[levels]``.
       overlap: Share of ``fixed`` that reads from inside ``moving``, masks included, from 0 to 1.
       folds: Share of ``fixed`` where the map is folded; see
         :func:`stn_jax.diagnostics.fold_fraction`.
-      residual: Root mean square of ``fixed − warped`` where both are, in the images' unit.
+      residual: Root mean square of ``fixed − warped`` where they overlap, in the images' unit.
       shapes: Spatial shape of ``fixed`` at each level.
       align_corners: As given to :func:`stn_jax.register`.
 

@@ -30,17 +30,20 @@ _AT_ONCE = 64
 class Search:
     """Which starts a registration tries at its coarsest level.
 
-    A start is a rotation about the image's centre, isotropic in pixels, a scale and a shift. All
-    combinations are tried; where the family cannot express one, the nearest map that it can. The
-    best starts are improved, and the best of these is followed to finer levels.
+    A start is a rotation about the image's centre, isotropic in pixels, with a scale and a shift.
+    All combinations are tried. If the family cannot express one, the nearest map that it can
+    express is tried. The best starts are improved, and the best of these is followed to finer
+    levels.
 
     Attributes:
       angle: Largest rotation in degrees, to either side; in 3-D the largest angle about each
         axis, at most 90.
-      angle_step: About so many degrees lie between starts; in 3-D at least twice as many.
+      angle_step: Approximate difference of neighbouring angles in degrees; in 3-D at least twice
+        as much.
       scales: Scales of the content in the moving image, relative to the fixed one.
       shift: Largest shift along each axis, as a share of the image's side.
-      shift_step: Shares of the side between starts; in 3-D at least ``shift``.
+      shift_step: Approximate difference of neighbouring shifts, as a share of the side; in 3-D at
+        least ``shift``.
       kept: How many of the best starts are improved.
 
     Raises:
@@ -137,10 +140,10 @@ class Starts(typing.NamedTuple):
 
 
 def searched(transform: Transform) -> tuple[np.ndarray, Transform | None]:
-    """Which parameters a search moves, and the family of these alone.
+    """A mask of the parameters that a search moves, and the family of these parameters alone.
 
-    They are all of a small family, and those of the linear members of a chain. If there are none,
-    the family is ``None``.
+    A search moves the parameters of the linear members of a chain, or all parameters of another
+    small family. If it moves none, the family is ``None``.
     """
     recipe = transform._recipe
     if recipe is not None and recipe.make is _chain and transform.homogeneous is None:
@@ -164,8 +167,8 @@ def _turns(
     """Matrices ``[turns, n, n]`` and shifts ``[shifts, n]``, normalised, from fixed to moving."""
     ndim = len(fixed_shape)
     fixed, moving = (np.array(shape[::-1], np.float64) for shape in (fixed_shape, moving_shape))
-    # Without a turn the whole image is read. If the images have different sizes, their pixels
-    # may also have the same size.
+    # At the scale ``whole`` about all of one image lies on all of the other; at scale 1 their
+    # pixels have the same size. If the images have different sizes, try both.
     whole = np.exp(np.mean(np.log(moving / fixed)))
     bases = [whole] if abs(math.log(whole)) < 0.2 else [whole, 1.0]
     scales = sorted({base * scale for base in bases for scale in search.scales})
@@ -174,7 +177,7 @@ def _turns(
         for rotation in _rotations(search, ndim)
         for scale in scales
     ]
-    # In 3-D there are as many as the third power, so they are farther apart.
+    # In 3-D the number of shifts is the third power of that along an axis, so take larger steps.
     step = search.shift_step if ndim < 3 else max(search.shift_step, search.shift)
     along = _around_zero(search.shift, step)
     shifts = [2 * np.array(each) for each in itertools.product(along, repeat=ndim)]

@@ -123,13 +123,14 @@ def descend(
     *,
     iterations: int,
 ) -> Solution:
-    """Steps of an optax optimizer on the vector in units of a pixel.
+    """Minimises a function by an optax optimizer, which gets the vector in units of a pixel.
 
     Args:
-      value_and_score: Gives what is minimised, and a score by which the best vector is chosen.
+      value_and_score: Gives the value to minimise, and a score; the vector of the smallest score is
+        the result.
       start: The first vector.
       scales: Pixels that a unit of each entry moves.
-      optimizer: The optimizer; one that searches along lines, such as ``optax.lbfgs()``, may, too.
+      optimizer: The optimizer; it may use a line search, as ``optax.lbfgs()`` does.
       iterations: At most so many steps.
     """
     import optax
@@ -143,7 +144,7 @@ def descend(
         optimizer: Any
         best: Array
         score: Array
-        # The score to be improved upon, and the steps since it was.
+        # The score that a step must lower by ``_SHARE``, and the number of steps since one did.
         mark: Array
         waited: Array
         history: Array
