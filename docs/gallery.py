@@ -63,7 +63,7 @@ def moved(transform, seed=1):
 
 
 def show(transform, theta, warped):
-    """What is read of the image, and what comes of it."""
+    """Draws the region that the warp reads from the image, and the warped image."""
     _, (before, after) = plt.subplots(1, 2, figsize=(6.4, 3.2))
     visualize.show_image(before, image, margin=0.2)
     visualize.draw_grid(before, transform, theta, image.shape[:2])
@@ -193,7 +193,7 @@ def page() -> str:
     )
     parts.extend(_KERNEL.format(name=name, kernel=f'"{name}"') for name in KERNELS)
     parts.append(_KERNEL.format(name="cubic(a=-0.75)", kernel="stn.cubic(a=-0.75)"))
-    parts.append("## Paddings\n\nWhat lies outside the image.\n")
+    parts.append("## Paddings\n\nThe values outside the image.\n")
     parts.extend(_PADDING.format(name=name) for name in PADDINGS)
     parts.append(_ANTIALIASING)
     return "\n".join(parts)

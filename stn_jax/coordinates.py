@@ -185,7 +185,8 @@ def pixels_from_displacement(
         for out, size in zip(reversed(out_shape), reversed(shape), strict=True)
     ]
     starts, parts = _along_axes(lattice, out_shape), by_coordinate(displacement)
-    # 2.5 sizes of rounding: of the lattice point, of the point it is sent to, of their difference.
+    # The rounding errors of the lattice point, of its target and of their difference together are
+    # those of points 2.5 sizes apart.
     return [
         _moved(start, part, factor, 2.5 * size)
         for start, part, factor, size in zip(starts, parts, scale, sizes, strict=True)

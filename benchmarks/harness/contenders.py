@@ -7,8 +7,8 @@ import numpy as np
 
 from benchmarks.harness.timing import Run
 
-# Rounding decides in which of two cells a point lies, and so its slope; and θ's gradient is a sum
-# whose terms cancel.
+# Slopes differ more than values: near the edge of a cell, rounding decides which cell's slope a
+# point gets, and the terms of θ's gradient cancel.
 TOLERANCE_OF_SLOPES = 2e-2
 
 

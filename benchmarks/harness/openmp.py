@@ -11,7 +11,7 @@ import sys
 
 _POLICY = "OMP_WAIT_POLICY"
 _PASSIVE = "passive"
-# Threads spin for a shorter time by default.
+# Seconds to wait for another contender's threads to sleep; by default they spin for less.
 _PAUSE = 15e-3
 _TIME_SAMPLING = """
 import time

@@ -52,7 +52,7 @@ def measured_beside(
     bytes_moved: int = 0,
     copied: int = 0,
 ) -> dict[str, Any]:
-    """Measures the contenders beside the first, prints and gives the row.
+    """Checks and times the contenders; prints the row and returns it.
 
     Args:
       labels: Labels of the row.
@@ -60,7 +60,7 @@ def measured_beside(
       options: The options of the measurement.
       tolerance: Largest norm of the difference from ours, divided by the norm of ours.
       copy: Copies memory; timed in turns with the contenders.
-      bytes_moved: The least that ours must read and write.
+      bytes_moved: The bytes that ours must read and write at least.
       copied: The bytes that the copy reads and writes.
     """
     print_labels(labels)

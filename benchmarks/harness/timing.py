@@ -43,7 +43,7 @@ class Budget:
         return rounds < self.least or (rounds < self.rounds and seconds < self.seconds)
 
     def allows_another(self, seconds_per_call: float, fastest: float) -> bool:
-        """Whether a contender takes part after the first round, given the seconds of its call.
+        """Whether a contender takes part after the first round, given its seconds per call there.
 
         A contender that alone would use up the budget stops, if another is far faster.
         """
@@ -136,7 +136,7 @@ def compare(
     Args:
       seconds: The result of :func:`measure`.
       ours: The contender that is compared.
-      apart: Those that are no peers, such as the copy.
+      apart: Contenders that are not peers, such as the copy.
 
     Returns:
       ``seconds``, a :class:`Spread` for each contender; ``ratios``, each peer's time over ours;
@@ -153,20 +153,20 @@ def compare(
 def copy_fraction(
     seconds: Mapping[str, np.ndarray], ours: str, bytes_moved: int, copy: str, copied: int
 ) -> dict[str, Any]:
-    """Bytes moved over time, as a share of what a copy reaches round by round.
+    """Bytes moved per second, as a share of those of a copy, round by round.
 
     Args:
       seconds: The result of :func:`measure`.
       ours: The contender in question.
-      bytes_moved: What it reads and writes at the very least.
+      bytes_moved: The bytes that ``ours`` must read and write at least.
       copy: The contender that copies.
-      copied: What the copy reads and writes.
+      copied: The bytes that the copy reads and writes.
     """
     return ratio(seconds[copy] / copied, seconds[ours] / bytes_moved)._asdict()
 
 
 class _Turn(NamedTuple):
-    """What a contender does in its turn."""
+    """The calls of a contender in its turn."""
 
     run: Run
     calls: int

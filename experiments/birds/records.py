@@ -22,7 +22,7 @@ class PartRates(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneCropRates(PartRates):
-    """The content of one transformer's crops.
+    """How well one transformer's crops fit the bird's box, and how often they hold its parts.
 
     Attributes:
       overlap: Mean intersection over union of the crop and the bird's box.

@@ -170,7 +170,7 @@ def vary(key: PRNGKeyArray, image: Image, others: Others = None) -> Image:
 
 
 def pair(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Array, "H W 2*c"]:
-    """Set of the additions: two digits, each distorted as in set RTS, a channel for each (a).
+    """The set of additions: two digits, each distorted as in set RTS, in a channel each (a).
 
     The second digit is the first of the other images.
 

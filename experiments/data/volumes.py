@@ -27,7 +27,7 @@ SCALES = (0.7, 1.2)
 
 
 def extrude(key: PRNGKeyArray, image: Image, others: Others = None) -> Float[Array, "d H W c"]:
-    """Set of the volumes: a solid digit, turned, scaled and put at a random place of a cube.
+    """The set of volumes: a solid digit, turned, scaled and put at a random place of a cube.
 
     Chosen here: the solid is a quarter of its image's side thick, and stands upright in the middle
     of a cube of that side. The place of the cube is uniform inside the volume, also between whole

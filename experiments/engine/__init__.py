@@ -1,4 +1,4 @@
-"""One training for every experiment: state, steps, devices, checkpoints, folders, command line.
+"""The training that all experiments share: steps, devices, checkpoints, folders, command line.
 
 Nothing here knows an experiment, a data set or a model.
 """

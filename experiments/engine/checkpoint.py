@@ -223,6 +223,6 @@ def _digest(state: Any) -> str:
     digest = hashlib.sha256()
     for place, array in _leaves(state):
         digest.update(f"{place} {array.dtype} {array.shape}".encode())
-        # As bytes: bfloat16 has no buffer of its own.
+        # Read the array as bytes, since NumPy has no buffer format for bfloat16.
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

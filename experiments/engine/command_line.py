@@ -35,7 +35,7 @@ def run_command(
     try:
         arguments = read_command(program, arguments_type, words, commands=commands)
         if getattr(arguments, "metrics_writer", None):
-            load_writer(arguments.metrics_writer)  # Refused before anything is written.
+            load_writer(arguments.metrics_writer)  # Refuse a wrong writer before writing.
         if getattr(arguments, "distributed", False):
             devices.start()
         elif getattr(arguments, "coordinator", None):

@@ -178,7 +178,7 @@ class Launch(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resume(Options):
-    """Whether to go on with what the output folder holds, by its own settings."""
+    """Whether to go on with the run in the output folder, by the settings of that run."""
 
     resume: bool = False
     """Go on with the run in the output folder, by the settings in its config.json. No other option

@@ -33,7 +33,7 @@ class Dispatch(NamedTuple):
 
 
 class Reporter:
-    """Takes the results of a dispatch when it is sent; writes them when asked to."""
+    """Keeps the results of a dispatch that runs, and writes them when the next one runs."""
 
     def __init__(
         self,

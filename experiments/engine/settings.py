@@ -1,4 +1,4 @@
-"""Settings of a command from a file or from the folder of a run, beside those of its words."""
+"""Reads the options of a command from its command line, a file, and the folder of a run."""
 
 import argparse
 import dataclasses
@@ -24,7 +24,7 @@ _PLACES = {"out"} | {
 }
 
 
-# Names that people know from elsewhere, and those of the options.
+# Names of options in other programs, and the names of the same options here.
 _NAMES_ELSEWHERE = {
     "lr": "learning_rate",
     "epochs": "steps",
@@ -64,9 +64,9 @@ def read_command(
       commands: Names of further commands, which stand before all options.
 
     Raises:
-      ValueError: If a word is no option of the command, a file of settings cannot be read or sets
-        what is none, there is no run to resume, or options contradict those of the run that is
-        resumed.
+      ValueError: If a word is no option of the command, a file of settings cannot be read or has
+        an entry that is no option, there is no run to resume, or options contradict those of the
+        run that is resumed.
     """
     words = list(sys.argv[1:] if words is None else words)
     names = {field.name for field in dataclasses.fields(kind)}
@@ -123,7 +123,7 @@ def as_words(values: Mapping[str, Any], *, apart: bool = False) -> list[str]:
 def _check_words(
     program: str, kind: type[Any], words: Sequence[str], commands: Sequence[str]
 ) -> None:
-    """Names the words that are no options, and what may be meant."""
+    """Raises if a word is no option; the error names the option that may be meant."""
     hints = typing.get_type_hints(kind, include_extras=True)
     options = [f.name for f in dataclasses.fields(kind) if not _is_suppressed(hints[f.name])]
     help_ = f"`{program} --help` lists the options."
@@ -265,7 +265,7 @@ def _check_same(saved: Mapping[str, Any], arguments: Any, out: Path) -> None:
 
 
 def _order_help(kind: type[Any]) -> None:
-    """Puts the options that the command names first at the start, those of the launch last."""
+    """Orders the help: first the options in ``FIRST``, last those of ``Launch``."""
     fields, foremost = kind.__dataclass_fields__, getattr(kind, "FIRST", ())
     launch = {field.name for field in dataclasses.fields(Launch)} - set(foremost)
     first = [name for name in foremost if name in fields]

@@ -98,7 +98,7 @@ def time_spent(run: RunFolder) -> dict[str, float]:
         ends = [
             line["seconds"] for line in run.metrics if line["seed"] == seed and "seconds" in line
         ]
-        # Seeds that were trained together have the same times, and took them once.
+        # Seeds that were trained together have the same times. Count these times once.
         trainings[tuple(ends)] = [b - a for a, b in zip([0.0, *ends], ends, strict=False)]
     trainings.pop((), None)
     if not trainings:

@@ -87,7 +87,7 @@ def spatial_transformer(
 
 
 class _SpatialTransformer(Module):
-    """The bridge's module with other keys: there the entries of a list have whole numbers."""
+    """The module of Flax's bridge; keys of list entries are strings here, and integers there."""
 
     localization: Callable[..., Callable[[Array], Array]]
     transform: Transform
@@ -95,8 +95,8 @@ class _SpatialTransformer(Module):
 
     @linen.compact
     def __call__(self, *args: Any, nnx_method: Any = None, **kwargs: Any) -> Any:
-        """What a method of the NNX module returns, by default that of its call."""
-        # Without a parent, so that its variables are only those of each call.
+        """Calls a method of the NNX module, by default ``__call__``, and returns its result."""
+        # Without a parent the inner module holds no variables; each call passes them.
         parts = (self.localization, self.transform)
         inner = bridge.ToLinen(_make, parts, self.options, parent=None)
         assert self.scope is not None

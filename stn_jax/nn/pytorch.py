@@ -46,8 +46,8 @@ def from_pytorch(
         dict of a Linen model, ``variables["params"]`` or, with batch statistics, ``variables``.
         They give shapes and dtypes.
       names: The modules that are called otherwise here, ``{PyTorch's name: path here}``, such as
-        ``{"fc_loc.2": "st.localization.head.linear"}``. What lies within such a module moves along;
-        of several, the longest holds; ``""`` is the whole model.
+        ``{"fc_loc.2": "st.localization.head.linear"}``. A module's content moves with it. If
+        several names match, the longest counts; ``""`` is the whole model.
       flattened: For each dense layer behind a flatten, by PyTorch's name, the shape ``(channels,
         height, width)`` of one example's maps in PyTorch, or ``(features,)`` for vectors. It may
         leave out a dense layer with as many inputs as another layer has outputs: those are taken
@@ -58,8 +58,8 @@ def from_pytorch(
 
     Raises:
       ValueError: If parameters or tensors are left over, shapes do not fit, an entry of ``names``
-        or ``flattened`` names nothing, or a dense layer that is not in ``flattened`` has a number
-        of inputs that no layer has outputs.
+        or ``flattened`` names nothing, or no layer has as many outputs as a dense layer that is
+        not in ``flattened`` has inputs.
 
     Note:
       Transposed convolutions are not converted: PyTorch keeps their kernels in another order, which
@@ -156,7 +156,7 @@ def _places(
 def _shapes_of_maps(
     tensors: Mapping[str, np.ndarray], flattened: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of the maps in front of dense layers; checks that it fits and that none lacks."""
+    """The shape of the maps in front of dense layers; checks that each fits and none is missing."""
     dense = {
         name.rpartition(".")[0]: tensor
         for name, tensor in tensors.items()

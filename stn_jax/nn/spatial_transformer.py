@@ -149,9 +149,10 @@ class SpatialTransformer(nnx.Module):
 
     @property
     def composition(self) -> Transform:
-        """The map of all steps, whose theta :meth:`localize` returns; ``transform`` for one step.
+        """The composition of all steps; the family ``transform`` itself if there is one step.
 
-        Use it with :func:`stn_jax.warp` and with diagnostics and drawings of that theta.
+        :meth:`localize` returns its theta. Pass it together with this theta to
+        :func:`stn_jax.warp`, and to functions that diagnose or draw transforms.
         """
         return _steps(self.transform, self.num_steps)
 

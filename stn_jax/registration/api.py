@@ -136,8 +136,8 @@ def register(
       bending: Weight of :func:`stn_jax.registration.bending_energy`.
       inverse_consistency: Weight of :func:`stn_jax.registration.inverse_consistency`. If it is not
         0, a map from ``moving`` to ``fixed`` is found at the same time, ``backward``.
-      min_overlap: The share of ``fixed`` that must read from inside ``moving``, at least. Other maps
-        are rejected.
+      min_overlap: The share of ``fixed`` that must at least read from inside ``moving``. Maps with
+        a smaller share are rejected.
       align_corners: As in :func:`stn_jax.warp`.
       progress: Whether to print a line after each level, or a function that is called with the
         level's number, its shape, the loss and the number of steps.

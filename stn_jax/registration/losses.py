@@ -24,7 +24,7 @@ LossName = Literal[
     "cross_correlation", "mean_squared_error", "local_cross_correlation", "mutual_information"
 ]
 
-# A window's correlation is drawn towards 0 where both of its variances are below about this share of
+# A window's correlation is drawn towards 0 if both of its variances are below about this share of
 # the images' variances.
 _FLAT = 1e-3
 # Pixels whose Parzen weights are computed at once.

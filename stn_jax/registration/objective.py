@@ -142,7 +142,7 @@ class Objective(typing.NamedTuple):
         return jnp.sum(residuals**2), gain**2 * gram, gain * slope, seen
 
     def scales(self, thetas: Array) -> Array:
-        """For each parameter, how far a unit of it moves a point at most, in pixels of the level."""
+        """For each parameter, how far a unit of it moves a point at most, in the level's pixels."""
         return jnp.stack([self._scales(*direction) for direction in self._directions(thetas)])
 
     def overlap(self, thetas: Array) -> Array:

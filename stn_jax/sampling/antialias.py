@@ -1,11 +1,12 @@
 """Antialiasing: an output pixel that covers more than one input pixel reads a mean over them.
 
-The footprint of an output pixel is the parallelogram, or parallelepiped, that the map's Jacobian
-makes of it. Along each axis of the input it is as wide as the box of the same variance. It is read
-by two box means along each of its edges, whose sides are powers of 2 pixels, from a pyramid that
-has boxes of another width along each axis. They are so far apart that together they have the
-footprint's variance along every axis. Along an axis that is not made smaller a box is a pixel and
-all lie at one place, so nothing is averaged along it, whatever the other axes are.
+The map's Jacobian turns an output pixel into a parallelogram, or parallelepiped, on the input: its
+footprint. Its width along an axis of the input is that of a box of the same variance. The mean over
+the footprint is computed as the mean of 2ⁿ boxes, two along each of its n edges, whose means a
+pyramid holds. The sides of a box are powers of 2 pixels, and may differ between axes. The boxes
+are so far apart that together they have the footprint's variance along every axis. Along an axis on
+which the map does not shrink the image, a box is one pixel wide, and all boxes have the same
+coordinate, so nothing is averaged along this axis.
 """
 
 import functools
@@ -21,11 +22,11 @@ from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.pyramid import Pyramid
 
-# Footprints up to this many pixels are a pixel: what a rotation's rounding adds to one is no
-# reason to average.
+# A footprint up to this many pixels wide counts as one pixel, since the rounding of a rotation can
+# widen a pixel by this much.
 ONE_PIXEL = 1 + 1e-5
-# Footprints from this many pixels on are means alone. Between a pixel and this, means are blended
-# with the sample under the kernel of the call, since means are read linearly under every kernel.
+# From this width on, the result is the mean over the footprint alone. Below it, the mean is blended
+# with the sample under the call's kernel, since the pyramid is read linearly under every kernel.
 _BLENDED = 1.5
 
 
@@ -57,10 +58,10 @@ def sample_footprints(
         functools.reduce(jnp.add, (change**2 for change in changes))
         for changes in zip(*footprints, strict=True)
     ]
-    # False for what is not a number, as for points that a homography throws far out.
+    # False for widths that are not finite, as of points that a homography throws far out.
     minified = functools.reduce(jnp.logical_or, (square > ONE_PIXEL**2 for square in squares))
     minified &= functools.reduce(jnp.logical_and, (jnp.isfinite(each) for each in squares))
-    # Wider than 1 alone: a root has no slope at 0.
+    # Take roots only of widths above 1, since the slope of a root at 0 is infinite.
     widths = [
         jnp.sqrt(jnp.where(minified & (square > ONE_PIXEL**2), square, 1)) for square in squares
     ]
@@ -95,9 +96,9 @@ def sample_footprints(
 
 
 def _distance(width: Array, box: Array) -> Array:
-    """How far from the centre two boxes lie that have the variance of one of ``width`` pixels.
+    """The distance from the centre at which two boxes have the variance of one, ``width`` wide.
 
-    Of two single pixels it grows evenly from 0, and is half a pixel for a footprint of two.
+    Up to a width of 2 the boxes are single pixels; their distance grows linearly from 0 to 1/2.
     """
     spread = jnp.sqrt(jnp.maximum((width**2 - box**2) / 12, 0.25))
     return jnp.where(width < 2, (width - 1) / 2, spread)

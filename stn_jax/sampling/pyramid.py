@@ -17,11 +17,13 @@ from stn_jax.sampling.padding import PADDINGS
 
 
 class Pyramid:
-    """Means over boxes 2ˡ pixels wide, of another l along each axis, on lattices 2ˡ⁻¹ apart.
+    """Means of an image over boxes whose side along each axis is a power of 2 pixels.
 
-    Along an axis all levels lie one behind the other, so that a point can be read from any of them,
-    linearly. Level 0 is the image itself; the lattice of a level above has its first point on the
-    image's outer edge. The array is about three times as long as the image along each axis.
+    A level l has boxes 2ˡ pixels wide, whose centres are 2ˡ⁻¹ pixels apart; a box may have another
+    level along each axis. Along an axis all levels lie one behind the other in one array, so that
+    one linear sample can read any of them. Level 0 is the image itself. The first box of a higher
+    level is centred on the image's outer edge. The array is about three times as long as the image
+    along each axis.
 
     Args:
       image: ``[*space, channels]`` in float32 at least.
@@ -39,7 +41,7 @@ class Pyramid:
         self.shape = image.shape[:-1]
         # How far outside a point may lie and still depend on the image.
         self.reach = math.ceil(self.options.kernel.radius) + options.gradient_reach
-        # Taps of a coordinate that is clamped to `reach` outside go as far again.
+        # A coordinate is clamped to `reach` pixels outside, and its taps lie up to `reach` farther.
         self.margin = 2 * self.reach
         # Two boxes of the highest level are as wide as the image.
         self.highest = [max(0, math.ceil(math.log2(size)) - 1) for size in self.shape]
@@ -52,9 +54,9 @@ class Pyramid:
             self._append_levels(axis, fill)
 
     def level(self, coordinate: int, width: Array) -> Array:
-        """The level along a coordinate, x first, two boxes of which are about so many pixels wide.
+        """The level along a coordinate, 0 for x, whose boxes are about half of ``width`` wide.
 
-        Whole numbers, int32.
+        Returns int32.
         """
         level = jnp.round(jnp.log2(jax.lax.stop_gradient(width))) - 1
         return jnp.clip(level, 0, self.highest[-1 - coordinate]).astype(jnp.int32)
@@ -63,8 +65,8 @@ class Pyramid:
         """Samples means at pixel coordinates of the image.
 
         Args:
-          levels: For each coordinate, x first, how wide the boxes are along it; whole numbers,
-            int32, which may differ from point to point.
+          levels: For each coordinate, x first, the level to read along it: int32 arrays, which may
+            differ from point to point.
           pixels: One array ``[*out]`` for each coordinate, x first; they broadcast against levels.
         """
         dtype = self.levels.dtype
@@ -89,7 +91,8 @@ class Pyramid:
         rule, sides = PADDINGS[self.options.padding], self._sides(axis, fill)
         blocks, lasts = [jnp.concatenate([sides[0], means, sides[1]], axis)], [last]
         for level in range(1, self.highest[axis] + 1):
-            # Of two boxes that touch; those of a level above 0 overlap with the ones between.
+            # Average two boxes that touch. Above level 0 every second box touches, since neighbours
+            # overlap by half.
             step = 1 if level == 1 else 2
             last = last + 1 if level == 1 else -(-last // 2)
             left, right = (
@@ -98,8 +101,7 @@ class Pyramid:
             )
             means = (left + right) / 2
             if rule.means == "edge":
-                # The next box on either side lies wholly outside, where constant and border are
-                # flat.
+                # All further boxes lie outside, where constant and border padding do not vary.
                 block = jnp.concatenate([sides[0], means, sides[1]], axis)
             else:
                 # Means outside a mirrored or repeated image are copies of those inside. Where the
@@ -117,7 +119,7 @@ class Pyramid:
         self.levels = isolate_loop(functools.partial(_joined, axis), *blocks)
 
     def _sides(self, axis: int, fill: Array | None) -> list[Array]:
-        """What lies before the first and after the last pixel along an axis, as far as a margin."""
+        """The padded pixels before the first and after the last pixel, as many as the margin."""
         values, size = self.levels, self.shape[axis]
         rule, outside = PADDINGS[self.options.padding], np.arange(self.margin)
         if rule.filled:
@@ -132,7 +134,7 @@ class Pyramid:
 
 
 def _entry(table: np.ndarray, level: Array) -> Array:
-    """The entries of a short table of whole numbers at some levels, without a gather."""
+    """Looks up each level in a short table of whole numbers, without a gather."""
     entries = [jnp.where(level == k, int(entry), 0) for k, entry in enumerate(table)]
     return functools.reduce(jnp.add, entries)
 

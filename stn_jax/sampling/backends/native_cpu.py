@@ -122,7 +122,7 @@ def _pull(
 ) -> Sequence[Any]:
     parameters = {"formula": formula, "batch": batch, "wrt": wrt, "reduced": reduced}
     if ctx.avals_in[-1].shape[:batch] != full_sizes(batch, ctx.avals_in):
-        # The handlers take the batch's sizes from the cotangent.
+        # The handlers read the batch's sizes off the cotangent, so give it the full sizes.
         again = functools.partial(_repeat, ctx.primitive, len(operands) - 1, **parameters)
         return mlir.lower_fun(again, multiple_results=True)(ctx, *operands)
     if _shares_fill(call) and FILL not in wrt:
