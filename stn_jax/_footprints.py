@@ -1,4 +1,4 @@
-"""What antialiasing needs of a map: its footprints, and whether it keeps the axes apart."""
+"""The footprints of a map for antialiasing, and whether the map keeps the axes apart."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from stn_jax.transforms.base import Transform
 def checked_antialias(
     antialias: Any, transform: Transform, theta: Array, options: SampleOptions
 ) -> bool | FilterName:
-    """Checks that the image can be antialiased so by this map with these options."""
+    """Checks that ``antialias`` can be used with this map and these options."""
     if isinstance(antialias, bool | np.bool_):
         if antialias and PADDINGS[options.padding].means is None:
             raise ValueError(
@@ -47,7 +47,7 @@ def checked_antialias(
 def _keeps_axes_apart(transform: Transform, theta: Array) -> bool:
     """Whether each coordinate of the source is a linear function of that of the target alone.
 
-    True if it is so for a theta drawn at random, so that it is so for every theta, or for this one.
+    It is so for every theta if it is so for one drawn at random; else ``theta`` itself is tested.
     """
     if transform.homogeneous is None:
         return False

@@ -2,8 +2,8 @@
 
 Such a map scales, flips and shifts each axis by itself, as a resize or an upright crop does. Its
 warp is a product with one matrix per axis: row ``i`` holds the weights that output pixel ``i``
-gives to the pixels of the input. As wide as the output pixel's footprint, the weights are those of
-the filter that PyTorch, JAX, Pillow, OpenCV or scikit-image reduces images with.
+gives to the pixels of the input. The weights are those of a filter as wide as the output pixel's
+footprint: the filters that PyTorch, JAX, Pillow, OpenCV and scikit-image reduce images with.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ class Filter:
       weights: Function ``(centres [out, 1], width, pixels [1, size], kernel) -> [out, size]``: the
         weight of each pixel for footprints of a width in pixels, at least 1. They need not sum to
         1, since they are divided by their sum.
-      reach: Function ``kernel -> distance`` from the centre, in footprints, beyond which pixels
-        have no weight; a kernel's radius is added to it.
+      reach: Function ``kernel -> distance``: beyond this distance from the centre, in widths of the
+        footprint, plus the kernel's radius in pixels, pixels have no weight.
     """
 
     weights: Callable[[Array, Array, Array, Kernel], Array]
@@ -56,7 +56,7 @@ def _area(centres: Array, width: Array, pixels: Array, kernel: Kernel) -> Array:
 
 
 def _stretched(centres: Array, width: Array, pixels: Array, kernel: Kernel) -> Array:
-    """The kernel, as many times wider as the footprint is wider than a pixel."""
+    """The kernel, stretched by the footprint's width in pixels."""
     offset = (centres - pixels) / width
     under = (offset >= -kernel.radius) & (offset < kernel.radius)
     params = [jnp.asarray(each).astype(offset.dtype) for each in kernel.params]
@@ -66,10 +66,10 @@ def _stretched(centres: Array, width: Array, pixels: Array, kernel: Kernel) -> A
 def _gaussian(centres: Array, width: Array, pixels: Array, kernel: Kernel) -> Array:
     """The kernel on an image that a Gaussian has smoothed, cut off at four standard deviations.
 
-    Its deviation is half of what the footprint is wider than a pixel, as in scikit-image.
+    The standard deviation is ``(width − 1) / 2``, as in scikit-image.
     """
     deviation = (width - 1) / 2
-    # A Gaussian without width has no slope.
+    # At a deviation of 0 the Gaussian has no derivative: keep the pixel alone.
     narrow = deviation <= 0
     deviation = jnp.where(narrow, 1, deviation)
     reach = jnp.floor(4 * deviation + 0.5)
@@ -164,7 +164,7 @@ def _rows(
     else:
         period = rule.period(size, options.align_corners)
         centres = centres - period * jnp.floor(jax.lax.stop_gradient(centres) / period)
-    # As far as footprints may reach that are no wider than the image.
+    # Include pixels outside, as far as footprints reach that are no wider than the image.
     beyond = 0 if rule.renormalized else math.ceil((2 * reach + 1) * size) + 2 * around
     pixels = jnp.arange(-beyond, size + beyond)
     places = pixels[None].astype(centres.dtype)
