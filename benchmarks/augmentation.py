@@ -60,7 +60,7 @@ class Batch(NamedTuple):
 
 
 class Contender(NamedTuple):
-    """A library: what it moves, its call, and its results as a :class:`Batch`; cores it uses."""
+    """A library: the arrays that it moves, its call, its results as a :class:`Batch`, its cores."""
 
     name: str
     moves: str

@@ -79,7 +79,7 @@ def main(command_line: list[str] | None = None) -> None:
     parser.add_argument("--warps", type=int, default=200, help="warps of the loop")
     parser.add_argument("--rounds", type=int, default=3, help="compilations; the middle counts")
     arguments = parser.parse_args(command_line)
-    jax.config.update("jax_compilation_cache_dir", None)  # what was compiled in an earlier run
+    jax.config.update("jax_compilation_cache_dir", None)  # no programs of earlier runs
     first, others, stays, arrays = fresh_control_points(arguments.warps)
     print(f"{arguments.warps} warps, 64×64 pixels, 8 fresh control points each")
     print(f"{'the first':40}{1e3 * first:10.1f} ms")

@@ -322,7 +322,7 @@ def _act(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _view(image: np.ndarray, shape: tuple[int, ...], matrix: np.ndarray) -> np.ndarray:
-    """What a view reads of an image at ``matrix`` of its pixels, about the middle of both."""
+    """Samples an image where ``matrix`` maps the view's pixels, both counted from the middle."""
     axes = [np.arange(size) - (size - 1) / 2 for size in shape]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[..., ::-1]
     read = _act(matrix, points.reshape(-1, len(shape))) + (np.array(image.shape[::-1]) - 1) / 2

@@ -495,7 +495,7 @@ def _as_images(array: NDArray[Any], scale: int, where: str) -> NDArray[np.uint8]
         if array.ndim == 1:
             remedy = "perhaps images and labels are exchanged: x_ holds images, y_ labels"
         raise _error(where, expected, given, remedy)
-    # No picture is that low and has so many channels.
+    # Axis 1 has as many entries as an image has channels, so it is not the height of an image.
     if array.shape[1] in _CHANNELS and min(array.shape[2:]) >= 8:
         expected = "the channels on the last axis, [n, height, width, channels]"
         remedy = "transpose them, numpy.moveaxis(images, 1, -1)"

@@ -27,7 +27,7 @@ class Predicted(NamedTuple):
     Attributes:
       paths: Of the files.
       images: The model's inputs.
-      prediction: What it says.
+      prediction: The model's predictions for these inputs.
     """
 
     paths: list[Path]

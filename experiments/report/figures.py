@@ -90,7 +90,7 @@ def text_color() -> str:
 
 
 def wrong_color() -> str:
-    """The colour of what is wrong, readable on the page."""
+    """The colour of wrong predictions, readable on the page."""
     return "#ff8a80" if is_dark() else WRONG
 
 

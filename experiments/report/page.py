@@ -196,7 +196,7 @@ def training_picture(logged: Mapping[str, Sequence[Mapping[str, Any]]]) -> figur
 
 
 def before_after_picture(pictures: Pictures) -> figures.Picture:
-    """What a model sees, for pages of both widths."""
+    """The inputs and the outputs of a spatial transformer, for pages of both widths."""
     return figures.picture(
         lambda: figures.before_after(pictures),
         lambda: figures.before_after(pictures.first(_NARROW_COLUMNS)),

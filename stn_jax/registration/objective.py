@@ -53,8 +53,8 @@ class Objective(typing.NamedTuple):
       transform: The family.
       loss: A key of ``MEASURES``, or a function of two images and weights.
       options: How images are sampled; the padding is border.
-      bending: Weight of the bending energy; ``None`` is none.
-      consistency: Weight of the inverse consistency; ``None`` is none.
+      bending: Weight of the bending energy; ``None`` leaves it out.
+      consistency: Weight of the inverse consistency; ``None`` leaves it out.
       min_overlap: A theta with a smaller overlap has a loss of infinity.
     """
 

@@ -106,7 +106,7 @@ def _bring_near(
         extent = extent_of_period(size, rule, align_corners)
         length = as_float(extent, pixel.dtype)
         infinite = jnp.isinf(pixel)
-        pixel = jnp.where(infinite, 0, pixel)  # Any finite coordinate serves.
+        pixel = jnp.where(infinite, 0, pixel)  # Any finite coordinate will do.
         pixel = pixel - length * jnp.floor(jax.lax.stop_gradient(pixel) / length)
     # Beyond this margin no tap touches the image, so the sample no longer changes.
     margin = math.ceil(kernel.radius) + 1

@@ -78,7 +78,7 @@ def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array 
     if total is None or is_linear:
         total = step(total, parts[0])
     else:
-        # Coordinates are the first axis of what is stored: loops over interleaved ones are slow.
+        # Store points with coordinates on the first axis: loops over interleaved ones are slow.
         def planar_step(planar: Array, part: Array) -> Array:
             return _first(step(jnp.stack(list(planar), axis=-1), part))
 
