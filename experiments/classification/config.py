@@ -332,4 +332,4 @@ class RecipesArguments(Launch, Resume):
 
 def _check_different(name: str, names: tuple[Any, ...]) -> None:
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"{name} must be one or more different names; got {names}.")
+        raise ValueError(f"{name} must be one or more different values; got {names}.")

@@ -150,7 +150,7 @@ def test_an_output_folder_that_exists(finished, data, capsys):
     assert "--overwrite" in message
     changed = arguments(data, finished, "--resume", "--learning-rate", "0.1")
     assert distorted_mnist.main(changed) == 2
-    assert "learning_rate was 0.001, is 0.1" in capsys.readouterr().err
+    assert "learning_rate was 0.003, is 0.1" in capsys.readouterr().err
     assert result_of(finished) == before
 
 

@@ -200,7 +200,7 @@ def test_what_is_measured_is_kept_and_what_is_not_is_measured(
     assert json.loads(kept.read_text()) == before
     assert record_of(out) == expected
     assert invariance.main(words(data, out, "--learning-rate", "0.5")) == 2
-    assert "learning_rate was 0.001, is 0.5" in capsys.readouterr().err
+    assert "learning_rate was 0.003, is 0.5" in capsys.readouterr().err
 
 
 def test_numbers_of_the_table_and_of_the_figure():
