@@ -22,6 +22,7 @@ MODULES = (
     "stn_jax.conversions",
     "stn_jax.diagnostics",
     "stn_jax.estimation",
+    "stn_jax.fields",
     "stn_jax.geometry",
     "stn_jax.registration",
     "stn_jax.visualize",

@@ -8,7 +8,8 @@ x1, y1)`` in pixels from the outer edges, and one as a ``share`` of the distance
 centres; ``points`` and their targets ``moved``, ``[4, 2]``; ``corners`` of the input and their
 places ``dragged`` in the output, ``[4, 2]``, row by row; ``voxels`` ``[2, H, W]``, ``(rows,
 columns)`` to add to each pixel; ``places`` ``[5, 2]``; ``solid`` ``[5, 3]``, and two matrices of
-space, ``turn`` and ``shift``, ``[4, 4]``.
+space, ``turn`` and ``shift``, ``[4, 4]``; the ``spacing``, ``origin`` and ``direction`` of images
+in space, and ``world``, :func:`stn_jax.conversions.world_from_itk` of them.
 """
 
 from typing import Any, NamedTuple
@@ -246,6 +247,52 @@ TRANSLATIONS = (
         '(H, W), (H, W)).ravel(), padding="border", return_coverage=True))[..., 0]',
     ),
     Translation(
+        "SimpleITK",
+        "sitk.GetArrayFromImage(sitk.Resample(placed(image[..., 0]), placed(np.zeros((h, w))), "
+        "sitk.AffineTransform(m[:, :2].ravel().tolist(), m[:, 2].tolist(), [2.0, 3.0])))",
+        "zero_outside(stn.warp(image[..., :1], stn.affine(), conversions.matrix_from_world("
+        "conversions.matrix_about_center(m[:, :2], m[:, 2], np.float32([2, 3])), world, world, "
+        '(H, W), (h, w)).ravel(), output_shape=(h, w), padding="border", return_coverage=True))'
+        "[..., 0]",
+    ),
+    Translation(
+        "SimpleITK",
+        "sitk.GetArrayFromImage(sitk.Resample(placed(image[..., 0]), "
+        "sitk.DisplacementFieldTransform(placed(np.moveaxis(voxels, 0, -1), True))))",
+        "zero_outside(stn.warp(image[..., :1], stn.flow((H, W)), conversions.offsets_from_world("
+        'np.moveaxis(voxels, 0, -1), world, world).ravel(), padding="border", '
+        "return_coverage=True))[..., 0]",
+    ),
+    Translation(
+        "SciPy",
+        "ndimage.affine_transform(image[..., 0], m[:, :2], m[:, 2], (h, w), order=1, "
+        'mode="nearest")',
+        "stn.warp(image[..., :1], stn.affine(), conversions.matrix_from_pixels("
+        "conversions.reverse_axes(m), (H, W), (h, w)).ravel(), output_shape=(h, w), "
+        'padding="border")[..., 0]',
+    ),
+    Translation(
+        "OpenCV",
+        "cv2.remap(image, np.indices((H, W), np.float32)[1] + voxels[0], "
+        "np.indices((H, W), np.float32)[0] + voxels[1], cv2.INTER_LINEAR)",
+        "stn.warp(image, stn.flow((H, W)), conversions.offsets_from_optical_flow("
+        "np.moveaxis(voxels, 0, -1)).ravel())",
+    ),
+    Translation(
+        "NumPy",
+        "np.stack(np.gradient(np.moveaxis(voxels, 0, -1), axis=(0, 1)), -1)[..., ::-1, ::-1]",
+        "fields.jacobian(conversions.offsets_from_voxels(np.moveaxis(voxels, 0, -1))) * "
+        "jnp.array([[1, W / H], [H / W, 1]]) - jnp.eye(2)",
+    ),
+    Translation(
+        "MONAI",
+        "AffineTransform((h, w), normalized=False, mode='bilinear', padding_mode='border', "
+        "align_corners=True)(x, torch.tensor(m[None]))",
+        "stn.warp(image, stn.affine(), conversions.matrix_from_pixels("
+        "conversions.reverse_axes(m), (H, W), (h, w)).ravel(), output_shape=(h, w), "
+        'padding="border")',
+    ),
+    Translation(
         "MONAI",
         'Warp("bilinear", "border")(x, voxels[None])',
         "stn.warp(image, stn.flow((H, W)), conversions.offsets_from_voxels(jnp.moveaxis(voxels, "
@@ -318,10 +365,19 @@ def run(operator, *inputs, **attributes):
     "SimpleITK": """
 import SimpleITK as sitk
 
+def placed(array, is_vector=False):
+    image = sitk.GetImageFromArray(np.asarray(array, float), isVector=is_vector)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(direction)
+    return image
+
 def sitk_affine(matrix):
     return sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
 """,
-    "MONAI": "import torch\nfrom monai.networks.blocks import Warp",
+    "MONAI": "import torch\nfrom monai.networks.blocks import Warp\n"
+    "from monai.networks.layers import AffineTransform",
+    "NumPy": "",
     "VoxelMorph": "import torch\nfrom voxelmorph.nn.functional import spatial_transform",
     "NiTransforms": "from nitransforms.linear import Affine\n"
     "from nitransforms.manip import TransformChain",

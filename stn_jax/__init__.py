@@ -102,6 +102,7 @@ _MODULES = (
     "conversions",
     "diagnostics",
     "estimation",
+    "fields",
     "geometry",
     "nn",
     "visualize",

@@ -145,7 +145,7 @@ def offsets_from_voxels(
       >>> stn.warp(image, stn.flow((3, 4)), theta)[0, :, 0].tolist()
       [4.0, 5.0, 6.0, 7.0]
     """
-    displacement, shape = _field(displacement, image_shape)
+    displacement, shape = checked_field(displacement, image_shape)
     return displacement[..., ::-1] / _pixels_per_unit(shape, align_corners, displacement.dtype)
 
 
@@ -166,11 +166,13 @@ def voxels_from_offsets(
       >>> conversions.voxels_from_offsets(offsets)[0, 0].tolist()
       [0.0, 1.0]
     """
-    offsets, shape = _field(offsets, image_shape)
+    offsets, shape = checked_field(offsets, image_shape)
     return (offsets * _pixels_per_unit(shape, align_corners, offsets.dtype))[..., ::-1]
 
 
-def _field(field: AnyArray, image_shape: Sequence[int] | None) -> tuple[Array, tuple[int, ...]]:
+def checked_field(
+    field: AnyArray, image_shape: Sequence[int] | None
+) -> tuple[Array, tuple[int, ...]]:
     """Checks a field of vectors; returns it and the shape of the image that it reads from."""
     field = _checks.floating("displacement", field)
     ndim = field.ndim - 1

@@ -11,6 +11,10 @@ inverse, :func:`matrix_from_pixels`:
 * Kornia's ``warp_affine`` and ``warp_perspective`` take OpenCV's with ``inverse_map=False``.
 * Crops: :func:`matrix_from_box` and :func:`box_from_matrix`.
 * Displacement fields in voxels: :func:`offsets_from_voxels` and :func:`voxels_from_offsets`.
+* Medical images: :func:`world_from_itk` and :func:`world_from_nibabel` say where pixels lie in
+  space; :func:`matrix_from_world` and :func:`offsets_from_world` convert maps between such points.
+* Optical flow: :func:`offsets_from_optical_flow`, and :func:`optical_flow_from_kitti`.
+* Matrices on array indices, as SciPy's and MONAI's: :func:`reverse_axes`.
 
 A matrix is affine, ``[n, n + 1]``, or homogeneous, ``[n + 1, n + 1]``; the result has the shape of
 the argument. It acts on ``(x, y)`` or ``(x, y, z)``. Pixel centres are whole numbers; for a library
@@ -27,6 +31,22 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._optical_flow import (
+    kitti_from_optical_flow,
+    offsets_from_optical_flow,
+    optical_flow_from_kitti,
+    optical_flow_from_offsets,
+)
+from stn_jax._physical import (
+    matrix_about_center,
+    matrix_from_world,
+    offsets_from_world,
+    reverse_axes,
+    world_displacement,
+    world_from_itk,
+    world_from_nibabel,
+    world_matrix,
+)
 from stn_jax._pixel_units import (
     box_from_matrix,
     matrix_from_box,
@@ -42,13 +62,25 @@ __all__ = [
     "box_from_matrix",
     "change_alignment",
     "from_opencv",
+    "kitti_from_optical_flow",
+    "matrix_about_center",
     "matrix_from_box",
     "matrix_from_pixels",
+    "matrix_from_world",
+    "offsets_from_optical_flow",
     "offsets_from_voxels",
+    "offsets_from_world",
+    "optical_flow_from_kitti",
+    "optical_flow_from_offsets",
     "pixel_matrix",
     "projective_theta",
+    "reverse_axes",
     "to_opencv",
     "voxels_from_offsets",
+    "world_displacement",
+    "world_from_itk",
+    "world_from_nibabel",
+    "world_matrix",
 ]
 
 Matrix = Float[AnyArray, "rows columns"]

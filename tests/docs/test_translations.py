@@ -10,7 +10,7 @@ import pytest
 
 import stn_jax as stn
 from docs import translations
-from stn_jax import conversions, estimation, geometry
+from stn_jax import conversions, estimation, fields, geometry
 
 H, W, h, w = 9, 8, 6, 7
 PACKAGES = {
@@ -47,6 +47,8 @@ def operands():
     voxels = rng.normal(size=(2, H, W)).astype(np.float32)
     places, solid = (rng.uniform(0, 8, (5, ndim)).astype(np.float32) for ndim in (2, 3))
     turn, shift = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
+    spacing, origin, direction = (0.8, 1.2), (0.3, -0.4), (0.8, -0.6, 0.6, 0.8)
+    world = conversions.world_from_itk(spacing, origin, direction)
     turn[:2, :2], shift[:3, 3] = [[0.6, -0.8], [0.8, 0.6]], [1.0, -2.0, 0.5]
     local = dict(locals())
     del local["rng"]
@@ -79,7 +81,7 @@ def test_call(row):
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"{row.library} is not installed")
     modules = {"jax": jax, "jnp": jnp, "np": np, "cv2": cv2, "stn": stn}
-    modules |= {"estimation": estimation, "geometry": geometry}
+    modules |= {"estimation": estimation, "fields": fields, "geometry": geometry}
     modules |= {"conversions": conversions, "zero_outside": translations.zero_outside}
     ours = np.asarray(eval(row.ours, operands() | modules))
     theirs = run_theirs(row, operands())
