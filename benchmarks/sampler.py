@@ -1,8 +1,9 @@
 """Affine warps, compared with other libraries: ``python -m benchmarks.sampler``.
 
 One call goes from θ to warped images. The peers are PyTorch's ``affine_grid`` and ``grid_sample``,
-Kornia, ``jax.scipy.ndimage.map_coordinates``, dm_pix and OpenCV, in one process and on the same
-arrays. A peer is timed only if its values and gradients agree with this library's.
+Kornia, ``jax.scipy.ndimage.map_coordinates``, dm_pix and OpenCV, and SciPy for splines, in one
+process and on the same arrays. A peer is timed only if its values and gradients agree with this
+library's.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from typing import Literal
 
 from benchmarks.harness import records
 from benchmarks.harness.rows import Candidate, measured_beside, name_of
-from benchmarks.peers import in_jax, in_opencv, in_torch
+from benchmarks.peers import in_jax, in_opencv, in_scipy, in_torch
 from benchmarks.peers.cases import (
     PASSES,
     TOLERANCE,
@@ -28,6 +29,8 @@ from stn_jax.sampling.backends.base import ImplementationName
 
 SHAPES = ("256x28x28x1", "32x56x56x64", "16x224x224x3", "4x512x512x3", "4x64x64x64x1")
 SMALL_SHAPES = ("4x12x16x3", "2x5x6x7x1")
+# The pass of rows that time the coefficients of splines.
+COEFFICIENTS = "spline coefficients"
 PEERS = ("torch", "kornia", "dm_pix", "cv2")
 
 
@@ -40,7 +43,8 @@ class Arguments(records.Options):
       passes: Passes to time: forward, forward+backward to theta, or to image and theta.
       dtypes: Dtypes of the images.
       only: Measure only peers whose names begin with one of these; all if empty.
-      kernel: ``linear``, or ``cubic`` with PyTorch's slope, on images; PyTorch alone has that.
+      kernel: ``linear``; ``cubic`` with PyTorch's slope, on images, which PyTorch alone has; or
+        ``bspline3``, beside SciPy, with rows for the spline's coefficients.
       implementation: Name of this library's engine; the best available one if ``None``.
       torch_compile: Whether to measure compiled PyTorch, too; not with ``--small``.
     """
@@ -49,7 +53,7 @@ class Arguments(records.Options):
     passes: tuple[Pass, ...] = tuple(PASSES)
     dtypes: tuple[DTypeName, ...] = tuple(TOLERANCE)
     only: tuple[str, ...] = ()
-    kernel: Literal["linear", "cubic"] = "linear"
+    kernel: Literal["linear", "cubic", "bspline3"] = "linear"
     implementation: ImplementationName | None = None
     torch_compile: bool = True
 
@@ -57,20 +61,37 @@ class Arguments(records.Options):
         """One case for each row."""
         shapes = SMALL_SHAPES if self.small and self.shapes == SHAPES else self.shapes
         every = cases(shapes, self.dtypes, self.passes)
-        return [case for case in every if self.kernel == "linear" or len(case.space) == 2]
+        return [case for case in every if self.kernel != "cubic" or len(case.space) == 2]
 
 
 def candidates(case: Case, operands: Operands, arguments: Arguments) -> Iterator[Candidate]:
     """Ours, then the others."""
     compiled = arguments.torch_compile and not arguments.small
-    every = itertools.chain(
+    spline = arguments.kernel == "bspline3"
+    every = itertools.chain[Candidate](
         in_jax.affine_warps(case, operands, arguments.implementation, arguments.kernel),
-        in_torch.affine_warps(case, operands, compiled=compiled, kernel=arguments.kernel),
+        in_scipy.affine_warps(case, operands)
+        if spline
+        else in_torch.affine_warps(case, operands, compiled=compiled, kernel=arguments.kernel),
         in_opencv.affine_warps(case, operands),
     )
-    only = ("PyTorch",) if arguments.kernel == "cubic" else arguments.only
+    peer = {"cubic": "PyTorch", "bspline3": in_scipy.NAME}.get(arguments.kernel)
+    only = arguments.only if peer is None else (peer,)
     chosen = (in_jax.OURS, *only) if only else ("",)
     return (each for each in every if name_of(each).startswith(chosen))
+
+
+def spline_coefficients(case: Case, arguments: Arguments) -> records.Row:
+    """A row for the coefficients of the splines through a case's images."""
+    operands = affine_operands(case, arguments.seed)
+    ours = in_jax.spline_coefficients(case, operands)
+    labels = {
+        "shape": records.shape_name(case.shape),
+        "dtype": case.dtype,
+        "pass": COEFFICIENTS,
+    }
+    every = [ours, *in_scipy.spline_coefficients(case, operands)]
+    return measured_beside(labels, every, arguments, tolerance=TOLERANCE[case.dtype])
 
 
 def measure(arguments: Arguments) -> list[records.Row]:
@@ -96,6 +117,8 @@ def measure(arguments: Arguments) -> list[records.Row]:
             copied=2 * case.bytes_of_images,
         )
         rows.append(row)
+        if arguments.kernel == "bspline3" and case.which == "forward" and case.dtype == "float32":
+            rows.append(spline_coefficients(case, arguments))
         in_torch.forget_compiled()
     return rows
 

@@ -77,7 +77,7 @@ def affine_warps(
     """The contenders; ours comes first, with the given engine and kernel, the others are linear."""
     ndim = len(case.space)
     options: dict[str, Any] = {
-        "kernel": {"linear": "linear", "cubic": stn.cubic(a=-0.75)}[kernel],
+        "kernel": stn.cubic(a=-0.75) if kernel == "cubic" else kernel,
         "implementation": implementation,
     }
 
@@ -104,6 +104,18 @@ def affine_warps(
     ours_too = functools.partial(ours, padding="border")
     yield contender("dm_pix", dm_pix, case, operands)._replace(
         expected=lambda: contender(OURS, ours_too, case, operands).results()
+    )
+
+
+def spline_coefficients(case: Case, operands: Operands) -> Contender:
+    """The coefficients of the cubic splines through the images."""
+    images = jnp.asarray(operands.image)
+    run = jax.jit(jax.vmap(stn.spline_coefficients)).lower(images).compile()
+    return Contender(
+        OURS,
+        lambda: jax.block_until_ready(run(images)),
+        lambda: {"value": np.asarray(run(images))},
+        lambda: memory.of_jax(run),
     )
 
 

@@ -81,6 +81,15 @@ def test_sampler_of_volumes_in_half_precision():
     check_beside_peers(row)
 
 
+def test_sampler_of_splines_beside_scipy():
+    shape = ["--shapes", "1x40x32x2", "--dtypes", "float32", "--passes", "forward"]
+    rows = sampler.main(["--small", "--kernel", "bspline3", *shape])
+    assert [row["pass"] for row in rows] == ["forward", sampler.COEFFICIENTS]
+    for row in rows:
+        check_beside_peers(row)
+        assert "SciPy" in row["ratios"]
+
+
 def test_sampler_with_chosen_peers():
     command = ["--small", "--shapes", "2x6x9x3", "--dtypes", "float32", "--passes", "forward"]
     (row,) = sampler.main([*command, "--only", "map"])
