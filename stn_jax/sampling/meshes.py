@@ -41,12 +41,25 @@ def on_one_mesh(operands: Sequence[Array]) -> list[Array]:
 
 def alike(operands: Sequence[Array]) -> list[Array]:
     """The operands, cast so that all vary over the same Manual mesh axes."""
-    varying = [jax.typeof(each).mat.varying for each in operands]
+    varying = [_varying(each) for each in operands]
     every = frozenset().union(*varying)
     return [
-        each if own == every else jax.lax.pcast(each, tuple(sorted(every - own)), to="varying")
+        each if own == every else _cast_to_vary(each, tuple(sorted(every - own)))
         for each, own in zip(operands, varying, strict=True)
     ]
+
+
+def _varying(operand: Array) -> frozenset[str]:
+    aval = jax.typeof(operand)
+    # Before JAX 0.10 the attribute is vma.
+    return aval.mat.varying if hasattr(aval, "mat") else aval.vma
+
+
+def _cast_to_vary(operand: Array, axes: tuple[str, ...]) -> Array:
+    # Before JAX 0.8.1 the function is pvary.
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(operand, axes, to="varying")
+    return jax.lax.pvary(operand, axes)  # type: ignore[attr-defined]
 
 
 def zeros(aval: Any) -> Array:

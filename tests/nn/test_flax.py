@@ -7,6 +7,7 @@ import functools
 import subprocess
 import sys
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,9 +93,10 @@ def test_vmap_over_models(images):
         assert_close(out[index], Model(nnx.Rngs(key))(images))
 
 
-@pytest.mark.usefixtures("graph")
-def test_scan_over_transformers(images):
+def test_scan_over_transformers(graph, images):
     """A stack of transformers, one after the other, as one scan."""
+    if flax.__version__ == "0.12.6" and not graph:
+        pytest.skip("nnx.scan of Flax 0.12.6 returns its first carry in tree mode")
 
     def make(key):
         network = stnn.FullyConnectedLocalization(

@@ -102,7 +102,7 @@ def test_an_isolated_loop_has_its_derivatives_and_runs_in_shard_map():
     for specs in ((P("data"), P()), (P(), P("data"))):
         mapped = jax.shard_map(square, mesh=mesh, in_specs=specs, out_specs=P("data"))
         np.testing.assert_allclose(jax.jit(mapped)(x, x), x**3)
-    with jax.set_mesh(jax.make_mesh((1,), ("data",))):
+    with jax.set_mesh(jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))):
         np.testing.assert_allclose(jax.jit(square)(jax.device_put(x, P("data")), x), x**3)
 
 
