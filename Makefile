@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= digits
-# Further arguments of the tests, such as -m 'not slow'.
+# Further arguments of the tests, such as -k name.
 PYTEST ?=
+# Of the slow tests only every N-th file from the K-th on: PART=K/N.
+PART ?=
 
-.PHONY: help demo docs readme-assets test test-all native-sanitized conformance bench lint dist setup clean
+.PHONY: help demo docs readme-assets test test-all test-slow native-sanitized conformance bench lint dist setup clean
 help:
 	@echo "make demo   train a network without and with a spatial transformer; runs/demo/report.html"
-	@echo "make test   run the tests, but for those that take longest"
-	@echo "make test-all   run all tests"
+	@echo "make test   run the tests, but for those that take longest: 8 minutes on two cores"
+	@echo "make test-all   run all tests, which takes hours"
+	@echo "make test-slow   run those that make test leaves out; PART=0/7 runs a seventh of their files"
 	@echo "make conformance   tables of members × laws: transforms and the sampler beside oracles, and all"
 	@echo "                   members, kernels, paddings, options and modules under what JAX does to functions"
 	@echo "make bench  every benchmark in its small form, for errors rather than for times"
@@ -60,6 +63,10 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 $(PYTEST)
+
+test-slow: setup
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 -m slow \
+	    $(if $(PART),--part $(PART)) $(PYTEST)
 
 # The native engine built with the address and undefined-behaviour sanitizers, and one in thirteen of its tests: that
 # number divides no count of alternatives, so each is met.

@@ -3,16 +3,15 @@
 import os
 from pathlib import Path
 
+import conformance
 import hypothesis
 import jax
 import jaxtyping
 import numpy as np
 import pytest
-from conformance import (  # noqa: F401
-    pytest_addoption,
-    pytest_runtest_call,
-    pytest_terminal_summary,
-)
+import selection
+from conformance import pytest_runtest_call, pytest_terminal_summary  # noqa: F401
+from selection import pytest_collection_modifyitems  # noqa: F401
 
 # Helpers without tests that need PyTorch; the collection of doctests would import them.
 collect_ignore = ["torch_backbones.py", "torch_stn.py"]
@@ -27,6 +26,11 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
 hypothesis.settings.load_profile(os.environ.get("STN_JAX_HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser):
+    conformance.pytest_addoption(parser)
+    selection.pytest_addoption(parser)
 
 
 @pytest.fixture

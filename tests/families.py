@@ -35,9 +35,8 @@ class Member(NamedTuple):
 
     ``oracle`` maps ``(theta, points)`` to points with errors of at most ``tolerance``. ``spread``
     is the distance of the laws' parameters from the identity, and ``step`` the step of difference
-    quotients. The laws of a ``slow`` member run with the slow tests. A family without
-    ``has_identity`` has no theta of the identity. At the identity of a family with
-    ``kinks_at_identity`` first derivatives bend, so that there is no second derivative.
+    quotients. A family without ``has_identity`` has no theta of the identity. At the identity of a
+    family with ``kinks_at_identity`` first derivatives bend, so that there is no second derivative.
     """
 
     make: Callable[[], Transform]
@@ -45,7 +44,6 @@ class Member(NamedTuple):
     spread: float = 0.3
     tolerance: float = 1e-13
     step: float = 1e-6
-    slow: bool = False
     has_identity: bool = True
     kinks_at_identity: bool = False
 
@@ -161,13 +159,13 @@ LINEAR = {
 }
 MEMBERS = {
     **LINEAR,
-    "exponential rigid": _exponential("rigid")._replace(slow=True),
-    "exponential similarity": _exponential("similarity")._replace(slow=True),
-    "exponential affine": _exponential("affine")._replace(slow=True),
-    "exponential projective": _exponential("projective")._replace(slow=True),
-    "exponential rigid 3-D": _exponential("rigid", 3)._replace(slow=True),
+    "exponential rigid": _exponential("rigid"),
+    "exponential similarity": _exponential("similarity"),
+    "exponential affine": _exponential("affine"),
+    "exponential projective": _exponential("projective"),
+    "exponential rigid 3-D": _exponential("rigid", 3),
     "exponential similarity 3-D": _exponential("similarity", 3),
-    "exponential affine 3-D": _exponential("affine", 3)._replace(slow=True),
+    "exponential affine 3-D": _exponential("affine", 3),
     "projective, full matrix": Member(
         functools.partial(stn.projective, full_matrix=True),
         lambda theta, points: act(theta.reshape(3, 3), points),
@@ -179,8 +177,8 @@ MEMBERS = {
     "spline of signals": _spline(spline_oracle(lattice_points(5)), (5,)),
     "spline of volumes": _spline(
         spline_oracle(lattice_points(2, 3, 2), 0.3), (2, 3, 2), smoothing=0.3
-    )._replace(slow=True),
-    "polar": _polar(0.8, 1.5)._replace(slow=True),
+    ),
+    "polar": _polar(0.8, 1.5),
     "log-polar": _log_polar(0.2, 1.3, 1.0),
     "displacement": _displacement(4, 5),
     "displacement 3-D": _displacement(2, 4, 3),
@@ -193,10 +191,10 @@ MEMBERS = {
     ),
     "diffeomorphic": _diffeomorphic(4, 5),
     "diffeomorphic 3-D": _diffeomorphic(3, 2, 4),
-    "cpab": _cpab(3, 4)._replace(slow=True),
-    "cpab of signals": _cpab(5)._replace(slow=True),
+    "cpab": _cpab(3, 4),
+    "cpab of signals": _cpab(5),
     # The integrator of the oracle steps over more kinks.
-    "cpab 3-D": _cpab(2, 3, 2)._replace(slow=True, tolerance=5e-7),
+    "cpab 3-D": _cpab(2, 3, 2)._replace(tolerance=5e-7),
 }
 MEMBERS |= {
     "chain of linear": _chain("projective", "attention", "rigid"),
@@ -208,8 +206,8 @@ MEMBERS |= {
     "bounded projective": _bounded("projective", 0.1),
     "bounded spline": _bounded("thin plate spline", 0.3),
     "isotropic rigid": _isotropic("rigid", 4 / 3),
-    "isotropic similarity 3-D": _isotropic("similarity 3-D", 0.7, 1.6)._replace(slow=True),
-    "isotropic displacement": _isotropic("displacement", 1.4)._replace(slow=True),
+    "isotropic similarity 3-D": _isotropic("similarity 3-D", 0.7, 1.6),
+    "isotropic displacement": _isotropic("displacement", 1.4),
     "fixed similarity": _fixed("similarity", {0: 1.0, 2: 0.0}),
 }
 MEMBERS |= {

@@ -15,12 +15,19 @@ from hypothesis import strategies as st
 import stn_jax as stn
 from stn_jax import augmentation as aug
 
+pytestmark = pytest.mark.cross_section(4)
+
 SHAPE = (48, 64)
 KEY = jax.random.key(0)
 
 
 def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
+
+
+def draws(augmentation, keys):
+    """A theta for each key."""
+    return jax.jit(jax.vmap(augmentation.draw))(keys)
 
 
 def members(shape=SHAPE):
@@ -124,13 +131,17 @@ def test_volume_its_mask_and_points_move_together():
 @pytest.mark.parametrize("name", NAMES)
 def test_points_move_by_the_inverse(name, x64):
     augmentation = members()[name]
-    theta = augmentation.draw(KEY)
     points = np.random.default_rng(0).uniform(10, 36, (7, 2))
-    moved = aug.move({"points": points}, augmentation, theta)["points"]
-    grid = stn.normalized_from_pixels(moved, augmentation.output_shape)
-    source = augmentation.transform.apply(theta, grid)
-    back = stn.pixels_from_normalized(source, augmentation.image_shape)
-    np.testing.assert_allclose(back, points, atol=1e-9)
+
+    @jax.jit
+    def there_and_back(key):
+        theta = augmentation.draw(key)
+        moved = aug.move({"points": points}, augmentation, theta)["points"]
+        grid = stn.normalized_from_pixels(moved, augmentation.output_shape)
+        source = augmentation.transform.apply(theta, grid)
+        return stn.pixels_from_normalized(source, augmentation.image_shape)
+
+    np.testing.assert_allclose(there_and_back(KEY), points, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", STILL)
@@ -150,7 +161,7 @@ def test_ranges_of_zero_width_at_the_identity_change_no_bit(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_key_decides_the_draw(name):
     augmentation = members()[name]
-    thetas = jax.vmap(augmentation.draw)(keys(64))
+    thetas = draws(augmentation, keys(64))
     assert thetas.shape == (64, augmentation.transform.num_params)
     np.testing.assert_array_equal(augmentation.draw(KEY), augmentation.draw(KEY))
     np.testing.assert_allclose(
@@ -236,7 +247,7 @@ def test_a_crop_is_a_slice_of_the_padded_image(shape, output, seed):
 def test_all_places_of_a_crop_are_equally_likely():
     crop = aug.random_crop((1, 6), (1, 3))
     image = np.arange(1.0, 7)[None, :, None]
-    moved = jax.vmap(lambda key: aug.augment(image, crop, key))(keys(1200))
+    moved = jax.jit(jax.vmap(lambda key: aug.augment(image, crop, key)))(keys(1200))
     seen, counts = np.unique(np.asarray(moved)[:, 0, 1, 0], return_counts=True)
     np.testing.assert_array_equal(seen, [2, 3, 4, 5])
     assert counts.min() > 240
@@ -258,7 +269,7 @@ def test_an_affine_draw_keeps_to_its_ranges(shape, turns, factors, shifts):
     shift = (shifts[0], shifts[0] + shifts[1])
     affine = aug.random_affine(shape, angle=angle, scale=scale, translation=shift)
     half = np.array(shape[::-1]) / 2
-    for theta in np.asarray(jax.vmap(affine.draw)(keys(16)), np.float64):
+    for theta in np.asarray(draws(affine, keys(16)), np.float64):
         matrix = np.vstack([theta.reshape(2, 3), [0, 0, 1]])
         stretch = np.diag([*half, 1])
         # How content moves, in pixels from the centre.
@@ -300,7 +311,7 @@ def test_a_turn_of_a_volume_has_its_angle():
     turn = aug.random_affine(shape, angle=(0.7, 0.7))
     half = np.diag(np.array(shape[::-1]) / 2)
     axes = []
-    for theta in np.asarray(jax.vmap(turn.draw)(keys(400)), np.float64):
+    for theta in np.asarray(draws(turn, keys(400)), np.float64):
         rotation = half @ theta.reshape(3, 4)[:, :3] @ np.linalg.inv(half)
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
         assert np.trace(rotation) == pytest.approx(1 + 2 * np.cos(0.7), abs=1e-5)
@@ -333,16 +344,16 @@ def test_an_elastic_draw_keeps_to_its_amplitude_and_never_folds(shape, x64):
     bend = aug.random_elastic(shape, amplitude=largest, spacing=spacing)
     half = np.array(shape[::-1]) / 2
     points = jnp.asarray(np.random.default_rng(0).uniform(-1.2, 1.2, (300, len(shape))))
-    thetas = jax.vmap(bend.draw)(keys(40))
-    moved = np.asarray(jax.vmap(lambda t: bend.transform.displacement(t, points))(thetas)) * half
+    thetas = draws(bend, keys(40))
+    displaced = jax.jit(jax.vmap(lambda theta: bend.transform.displacement(theta, points)))
+    moved = np.asarray(displaced(thetas)) * half
     assert np.abs(moved).max() <= largest
     inside = np.abs(np.asarray(points)).max(axis=-1) < 0.7
     root_mean_square = np.sqrt(np.mean(moved[:, inside] ** 2)) / largest
     assert root_mean_square == pytest.approx({2: 0.277, 3: 0.192}[len(shape)], rel=0.1)
+    there = jax.jit(lambda theta: bend.transform.apply(theta, bend.transform.invert(theta, points)))
     for theta in thetas[:3]:
-        target = bend.transform.invert(theta, points)
-        back = bend.transform.apply(theta, target)
-        np.testing.assert_allclose(back, points, atol=1e-9)
+        np.testing.assert_allclose(there(theta), points, atol=1e-9)
 
 
 def test_an_elastic_draw_is_a_spline_of_noise(x64):
@@ -365,7 +376,7 @@ def test_an_elastic_draw_is_a_spline_of_noise(x64):
 def test_a_resized_crop_keeps_to_its_ranges(shape, areas, aspects):
     area, aspect = sorted(areas), sorted(aspects)
     crop = aug.random_resized_crop(shape, (8, 8), area=area, aspect=aspect)
-    for theta in np.asarray(jax.vmap(crop.draw)(keys(24)), np.float64):
+    for theta in np.asarray(draws(crop, keys(24)), np.float64):
         sx, zero, tx, other, sy, ty = theta
         assert zero == other == 0
         assert abs(tx) + sx <= 1 + 1e-5
@@ -386,11 +397,11 @@ def test_a_resized_crop_without_a_fitting_aspect_takes_the_nearest():
 
 def test_probabilities_are_kept():
     flip = aug.random_flip(SHAPE, axes=(0, 1), probability=0.3)
-    signs = np.asarray(jax.vmap(flip.draw)(keys(2000)))[:, [0, 4]]
+    signs = np.asarray(draws(flip, keys(2000)))[:, [0, 4]]
     np.testing.assert_allclose((signs < 0).mean(axis=0), 0.3, atol=0.04)
     assert abs(np.corrcoef(signs.T)[0, 1]) < 0.08
     shift = aug.sometimes(aug.random_affine(SHAPE, translation=(1, 2)), probability=0.8)
-    moved = np.asarray(jax.vmap(shift.draw)(keys(2000)))[:, 2] != 0
+    moved = np.asarray(draws(shift, keys(2000)))[:, 2] != 0
     assert moved.mean() == pytest.approx(0.8, abs=0.04)
 
 

@@ -13,6 +13,8 @@ from scipy import integrate, stats
 import stn_jax as stn
 from stn_jax import nn as stnn
 
+pytestmark = pytest.mark.cross_section(3)
+
 IN_SHAPE = (8, 8, 1)
 LOCALIZATIONS = {
     "fully connected": lambda t, **o: stnn.FullyConnectedLocalization(IN_SHAPE, t, **o),

@@ -13,7 +13,7 @@ from flax import nnx
 from flax_modules import MODULES, an_input, functional, look, made
 from mesh_laws import MODES, told_on_eight_devices
 
-pytestmark = pytest.mark.conformance("module")
+pytestmark = [pytest.mark.conformance("module"), pytest.mark.cross_section(5)]
 every_module = pytest.mark.parametrize("module", MODULES)
 COPIES = {
     "pickle": lambda each: pickle.loads(pickle.dumps(each)),
@@ -82,7 +82,6 @@ def test_batches_of_any_size_are_exported(module):
     assert [each.shape for each in exported.out_avals][-1] == slope.shape == images.shape
 
 
-@pytest.mark.slow
 @every_module
 def test_scan_remat_and_vmap_without_leaks(module):
     """Beside one batch at a time; gradients reach parameters and images and are finite."""

@@ -9,6 +9,8 @@ import reference
 import stn_jax as stn
 from benchmarks import alignment
 
+pytestmark = pytest.mark.cross_section(3)
+
 
 def an_image(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import stn_jax as stn
 
+pytestmark = pytest.mark.cross_section(6)
+
 PYTORCH_KERNEL = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}
 PYTORCH_PADDING = {"constant": "zeros", "border": "border", "reflection": "reflection"}
 SCIPY_ORDER = {"nearest": 0, "linear": 1}

@@ -9,6 +9,8 @@ from scipy import ndimage
 
 import stn_jax as stn
 
+pytestmark = pytest.mark.cross_section(3)
+
 ENGINES = [each.name for each in stn.implementations() if each.available]
 # SciPy's name of each padding, under both alignments.
 SCIPY_MODES = [

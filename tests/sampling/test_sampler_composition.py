@@ -15,14 +15,8 @@ from sampler_options import OPTIONS, SHAPE, THETA, an_image, look, warp
 import stn_jax as stn
 from stn_jax.sampling.kernels import KERNELS, SPLINES
 
-pytestmark = pytest.mark.conformance("option")
+pytestmark = [pytest.mark.conformance("option"), pytest.mark.cross_section(7)]
 every_option = pytest.mark.parametrize("option", OPTIONS)
-# The widest kernels take longest to compile.
-SLOW = ("kernel lanczos", "kernel bspline", "antialias, wrap")
-every_compiled_option = pytest.mark.parametrize(
-    "option",
-    [pytest.param(o, marks=[pytest.mark.slow] * o.startswith(SLOW)) for o in OPTIONS],
-)
 COPIES = {
     "pickle": lambda each: pickle.loads(pickle.dumps(each)),
     "cloudpickle": lambda each: cloudpickle.loads(cloudpickle.dumps(each)),
@@ -69,7 +63,6 @@ def test_the_warp_is_linear_and_can_be_transposed(option):
     np.testing.assert_allclose(transposed, expected, atol=1e-6)
 
 
-@pytest.mark.slow
 @every_option
 def test_scan_remat_and_nested_vmap_without_leaks(option):
     """Beside one image and theta at a time."""
@@ -117,7 +110,6 @@ def test_images_of_any_number_and_size_are_exported(option):
     assert str(d_image.shape) == "(b, h, w, 2)"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", [o for o in EXPORTED if o != "implementation native"])
 def test_an_export_gives_the_same_for_every_size(option):
     """A program that was exported once, for a batch of small images and for one large image."""

@@ -15,7 +15,7 @@ import stn_jax as stn
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.padding import PADDINGS
 
-pytestmark = pytest.mark.conformance("engine", "kernel", "padding")
+pytestmark = [pytest.mark.conformance("engine", "kernel", "padding"), pytest.mark.cross_section(11)]
 
 ENGINES = [each.name for each in stn.implementations() if each.available]
 
@@ -27,9 +27,7 @@ MODES = [(*pair, bool(i % 2 ^ i // len(PADDINGS) % 2)) for i, pair in enumerate(
 def listed(modes):
     """Parameters for every engine.
 
-    The widest kernels take longest to compile and share cubic's code, so they are left out.
-    Paddings that change weights do so in one place for all kernels and engines. Matrix products do
-    not depend on kernels and paddings, so two of each suffice.
+    Matrix products do not depend on kernels and paddings, so two of each suffice.
     """
 
     def is_slow(engine, kernel, padding):
@@ -37,7 +35,7 @@ def listed(modes):
         return kernel.startswith("lanczos") or (changed and (engine, kernel) != ("xla", "linear"))
 
     return [
-        pytest.param(engine, *mode, marks=[pytest.mark.slow] * is_slow(engine, *mode[:2]))
+        (engine, *mode)
         for engine in ENGINES
         for mode in modes
         if engine != "dense" or mode[:2] in (("linear", "constant"), ("cubic", "reflection"))
@@ -152,16 +150,7 @@ def assert_identity(image, families, modes, engine):
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "dense"])
 @pytest.mark.parametrize(
     ("kernel", "dtype"),
-    [
-        pytest.param(
-            name,
-            dtype,
-            marks=[pytest.mark.slow]
-            * (name.startswith("lanczos") or (kernel.radius > 1 and dtype != "float32")),
-        )
-        for name, kernel in KERNELS.items()
-        for dtype in ("bfloat16", "float16", "float32", "float64")
-    ],
+    [(name, dtype) for name in KERNELS for dtype in ("bfloat16", "float16", "float32", "float64")],
 )
 def test_identity_is_exact_in_every_mode(engine, kernel, dtype):
     modes = [mode for mode in MODES if mode[0] == kernel]
@@ -230,7 +219,6 @@ def test_derivatives_in_both_modes(engine, kernel, padding, align_corners, ndim,
     )
 
 
-@pytest.mark.slow
 @every_mode
 def test_second_derivatives(engine, kernel, padding, align_corners, x64):
     ours, _ = bind(engine, kernel, padding, align_corners)

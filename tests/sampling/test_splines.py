@@ -10,6 +10,8 @@ from scipy import interpolate, ndimage
 
 import stn_jax as stn
 
+pytestmark = pytest.mark.cross_section(5)
+
 # Our padding and alignment, and SciPy's name of the same.
 MODES = {
     ("reflection", False): "reflect",

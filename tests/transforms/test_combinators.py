@@ -43,11 +43,12 @@ def test_inverse_swaps_the_directions(member, x64):
     t = MEMBERS[member].transform
     theta, points = jnp.asarray(MEMBERS[member].theta(7)), MEMBERS[member].points(8, 9)
     swapped = stn.inverted(t)
-    np.testing.assert_allclose(swapped.apply(theta, points), t.invert(theta, points), atol=1e-14)
-    np.testing.assert_allclose(swapped.invert(theta, points), t.apply(theta, points), atol=1e-14)
-    np.testing.assert_allclose(
-        swapped.matrix(theta) @ t.matrix(theta), np.eye(t.ndim + 1), atol=1e-13
-    )
+    look = lambda t: jax.jit(lambda v, p: (t.apply(v, p), t.invert(v, p), t.matrix(v)))  # noqa: E731
+    there, back, matrix = look(t)(theta, points)
+    swapped_there, swapped_back, inverse = look(swapped)(theta, points)
+    np.testing.assert_allclose(swapped_there, back, atol=1e-14)
+    np.testing.assert_allclose(swapped_back, there, atol=1e-14)
+    np.testing.assert_allclose(inverse @ matrix, np.eye(t.ndim + 1), atol=1e-13)
 
 
 def test_bounded_stays_in_its_box_and_starts_with_slope_one(x64):

@@ -17,7 +17,7 @@ from scipy import interpolate
 
 import stn_jax as stn
 
-pytestmark = pytest.mark.conformance("member")
+pytestmark = [pytest.mark.conformance("member"), pytest.mark.cross_section(5)]
 COPIES = {
     "pickle": lambda t: pickle.loads(pickle.dumps(t)),
     "cloudpickle": lambda t: cloudpickle.loads(cloudpickle.dumps(t)),
@@ -90,7 +90,6 @@ def test_points_of_any_number_are_exported(member):
     assert exported.out_avals[0].shape == (number, t.ndim)
 
 
-@pytest.mark.slow
 @every_member
 def test_scan_remat_and_nested_vmap_without_leaks(member):
     t = MEMBERS[member].transform

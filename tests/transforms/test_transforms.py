@@ -24,7 +24,7 @@ from members import (
 import stn_jax as stn
 from stn_jax import diagnostics
 
-pytestmark = pytest.mark.conformance("member")
+pytestmark = [pytest.mark.conformance("member"), pytest.mark.cross_section(7)]
 
 
 seeds = st.integers(0, 2**32 - 1)
@@ -142,7 +142,6 @@ def test_derivatives_in_both_modes(member, x64):
                 np.testing.assert_allclose(jacobians[argument], expected, atol=tolerance)
 
 
-@pytest.mark.slow
 @every_member
 def test_second_derivatives(member, x64):
     t = MEMBERS[member].transform

@@ -22,6 +22,8 @@ from stn_jax.visualize import (
     strip,
 )
 
+pytestmark = pytest.mark.cross_section(3)
+
 SHAPE = (10, 20)
 FAMILIES = [
     stn.translation(),

@@ -60,6 +60,7 @@ def assert_same(made, expected):
         assert made == expected
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(finished, drawn, capsys):
     names = [f"{model}-seed-{seed}" for model in ("cnn", "2xst-cnn") for seed in (0, 1)]
     lines = lines_of(finished)

@@ -108,6 +108,7 @@ def test_seeds_at_once_end_as_each_by_itself(classifier, program, stripes, rng):
         np.testing.assert_array_equal(wrong[k], expected)
 
 
+@pytest.mark.slow
 def test_convolutions_of_several_seeds_run_one_after_the_other_on_accelerators(rng):
     images = jnp.asarray(rng.integers(0, 256, (6, 24, 24, 1)).astype(np.uint8))
     data, seeds = (images, jnp.arange(6) % 3), (4, 1)

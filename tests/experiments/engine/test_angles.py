@@ -97,7 +97,7 @@ def test_a_training_stops_early(angles, tmp_path):
     assert rows[-1]["step"] < 400
 
 
-@pytest.mark.parametrize("form", ["jit", "pmap"])
+@pytest.mark.parametrize("form", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_several_devices_end_as_one(form, finished, tmp_path):
     out = tmp_path / "run"
     words = ["--seeds", "0", "1", "--parallel", form, "--out", str(out)]

@@ -133,7 +133,10 @@ def in_a_process(program, folder):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(each, marks=[pytest.mark.slow] * (each != "one bit")) for each in CHANGES],
+)
 def test_a_damaged_one_is_set_aside_and_the_one_before_it_used(folder, change):
     # As if one of that step had been set aside before.
     (folder / "3.damaged").mkdir()

@@ -103,14 +103,14 @@ def test_bfloat16_is_what_layers_compute_in_and_nothing_else(kind, rng):
     shape = (28, 28, 1) if name == "st-cnn" else shape
     model = models.build(name, "affine", shape, 2, width=0.1, rngs=nnx.Rngs(0))
     images = jnp.asarray(rng.uniform(size=(4, *shape)), jnp.float32)
-    expected, _ = model.forward(images)
+    expected, _ = nnx.jit(lambda model: model.forward(images))(model)
     models.compute_in(model, "bfloat16")
     graph, params = nnx.split(model)
 
     def forward(params):
         return nnx.merge(graph, params).forward(images)
 
-    logits, theta = forward(params)
+    logits, theta = jax.jit(forward)(params)
     assert logits.dtype == theta.dtype == jnp.float32
     # Eight bits of mantissa, through a few layers.
     np.testing.assert_allclose(logits, expected, atol=0.05 * np.abs(expected).max())
