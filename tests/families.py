@@ -35,8 +35,9 @@ class Member(NamedTuple):
 
     ``oracle`` maps ``(theta, points)`` to points with errors of at most ``tolerance``. ``spread``
     is the distance of the laws' parameters from the identity, and ``step`` the step of difference
-    quotients. A family without ``has_identity`` has no theta of the identity. At the identity of a
-    family with ``kinks_at_identity`` first derivatives bend, so that there is no second derivative.
+    quotients. The laws of a ``slow`` member run with the slow tests. A family without
+    ``has_identity`` has no theta of the identity. At the identity of a family with
+    ``kinks_at_identity`` first derivatives bend, so that there is no second derivative.
     """
 
     make: Callable[[], Transform]
@@ -44,6 +45,7 @@ class Member(NamedTuple):
     spread: float = 0.3
     tolerance: float = 1e-13
     step: float = 1e-6
+    slow: bool = False
     has_identity: bool = True
     kinks_at_identity: bool = False
 
@@ -191,10 +193,10 @@ MEMBERS = {
     ),
     "diffeomorphic": _diffeomorphic(4, 5),
     "diffeomorphic 3-D": _diffeomorphic(3, 2, 4),
-    "cpab": _cpab(3, 4),
+    "cpab": _cpab(3, 4)._replace(slow=True),
     "cpab of signals": _cpab(5),
     # The integrator of the oracle steps over more kinks.
-    "cpab 3-D": _cpab(2, 3, 2)._replace(tolerance=5e-7),
+    "cpab 3-D": _cpab(2, 3, 2)._replace(slow=True, tolerance=5e-7),
 }
 MEMBERS |= {
     "chain of linear": _chain("projective", "attention", "rigid"),

@@ -7,10 +7,14 @@ import jax.numpy as jnp
 import pytest
 from families import MEMBERS
 
-every_member = pytest.mark.parametrize("member", MEMBERS)
-every_member_with_an_identity = pytest.mark.parametrize(
-    "member", [name for name, each in MEMBERS.items() if each.has_identity]
-)
+
+def parametrize(names):
+    marks = {name: [pytest.mark.slow] * MEMBERS[name].slow for name in names}
+    return pytest.mark.parametrize("member", [pytest.param(n, marks=m) for n, m in marks.items()])
+
+
+every_member = parametrize(MEMBERS)
+every_member_with_an_identity = parametrize([n for n, each in MEMBERS.items() if each.has_identity])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -169,7 +169,13 @@ def test_each_loss_finds_the_map(loss, change, limit):
     assert error(stn.affine(), found.theta, NEAR) < limit
 
 
-@pytest.mark.parametrize("optimizer", [optax.adam(0.1), optax.lbfgs()], ids=["adam", "lbfgs"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param(optax.adam(0.1), id="adam"),
+        pytest.param(optax.lbfgs(), id="lbfgs", marks=pytest.mark.slow),
+    ],
+)
 def test_optax_serves(optimizer):
     fixed, moving = pair(NEAR)
     found = stn.register(
@@ -310,7 +316,11 @@ def test_levels_are_means_of_what_counts(x64):
 
 
 @pytest.mark.parametrize(
-    ("loss", "masked"), [("cross_correlation", True), ("mean_squared_error", False)]
+    ("loss", "masked"),
+    [
+        pytest.param("cross_correlation", True, marks=pytest.mark.slow),
+        ("mean_squared_error", False),
+    ],
 )
 def test_normal_equations_are_those_of_the_loss(loss, masked, x64):
     rng = np.random.default_rng(2)

@@ -17,7 +17,7 @@ from scipy import interpolate
 
 import stn_jax as stn
 
-pytestmark = [pytest.mark.conformance("member"), pytest.mark.cross_section(5)]
+pytestmark = [pytest.mark.conformance("member"), pytest.mark.cross_section(7)]
 COPIES = {
     "pickle": lambda t: pickle.loads(pickle.dumps(t)),
     "cloudpickle": lambda t: cloudpickle.loads(cloudpickle.dumps(t)),

@@ -24,7 +24,7 @@ from members import (
 import stn_jax as stn
 from stn_jax import diagnostics
 
-pytestmark = [pytest.mark.conformance("member"), pytest.mark.cross_section(7)]
+pytestmark = [pytest.mark.conformance("member"), pytest.mark.cross_section(13)]
 
 
 seeds = st.integers(0, 2**32 - 1)
@@ -63,6 +63,7 @@ def test_warping_by_the_identity_is_exact(member, align_corners):
         np.testing.assert_array_equal(warp(image, theta), image)
 
 
+@pytest.mark.cross_section(1)
 @every_member
 @cases(seed=seeds)
 def test_apply_matches_the_oracle(member, seed):

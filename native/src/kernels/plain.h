@@ -136,10 +136,13 @@ STN_INLINE void PlainPixels(const T* image, const int32_t* pixel, const PlainRow
       left = (Vector<float, kLanes>)(pairs << 16);
       right = (Vector<float, kLanes>)(pairs & 0xffff0000u);
     } else {
+      Vector<Accumulator<T>, kLanes> near = {}, far = {};
       for (int lane = 0; lane < kLanes; ++lane) {
-        left[lane] = Widen(from[pixel[lane]]);
-        right[lane] = Widen(from[pixel[lane] + 1]);
+        near[lane] = Widen(from[pixel[lane]]);
+        far[lane] = Widen(from[pixel[lane] + 1]);
       }
+      left = near;
+      right = far;
     }
   }
 }
