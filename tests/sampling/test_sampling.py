@@ -15,7 +15,7 @@ import stn_jax as stn
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.padding import PADDINGS
 
-pytestmark = [pytest.mark.conformance("engine", "kernel", "padding"), pytest.mark.cross_section(11)]
+pytestmark = [pytest.mark.conformance("engine", "kernel", "padding"), pytest.mark.cross_section(13)]
 
 ENGINES = [each.name for each in stn.implementations() if each.available]
 
@@ -24,8 +24,8 @@ PAIRS = list(itertools.product(KERNELS, PADDINGS))
 MODES = [(*pair, bool(i % 2 ^ i // len(PADDINGS) % 2)) for i, pair in enumerate(PAIRS)]
 
 
-def listed(modes):
-    """Parameters for every engine.
+def listed(modes, slow=()):
+    """Parameters for every engine; those of ``slow`` kernels run with the slow tests.
 
     Matrix products do not depend on kernels and paddings, so two of each suffice.
     """
@@ -35,7 +35,7 @@ def listed(modes):
         return kernel.startswith("lanczos") or (changed and (engine, kernel) != ("xla", "linear"))
 
     return [
-        (engine, *mode)
+        pytest.param(engine, *mode, marks=[pytest.mark.slow] * (mode[0] in slow))
         for engine in ENGINES
         for mode in modes
         if engine != "dense" or mode[:2] in (("linear", "constant"), ("cubic", "reflection"))
@@ -44,6 +44,10 @@ def listed(modes):
 
 every_mode = pytest.mark.parametrize(
     ("engine", "kernel", "padding", "align_corners"), listed(MODES)
+)
+# The widest kernels' programs take longest to compile, minutes for second derivatives.
+every_mode_of_narrow_kernels = pytest.mark.parametrize(
+    ("engine", "kernel", "padding", "align_corners"), listed(MODES, slow=("lanczos3", "lanczos5"))
 )
 # Compilations grow with the support to the power of the dimensions, so the wide kernels meet
 # lines and volumes once, and the others always.
@@ -178,7 +182,7 @@ def test_a_constant_image_stays_constant(engine, kernel, padding, align_corners)
     np.testing.assert_allclose(ours(image, grid), expected, rtol=1e-6, atol=1e-5)
 
 
-@every_mode
+@every_mode_of_narrow_kernels
 def test_jit_vmap_and_eager_agree(engine, kernel, padding, align_corners):
     ours, _ = bind(engine, kernel, padding, align_corners)
     images = jnp.asarray([an_image(2, seed=s) for s in range(3)], jnp.float32)
@@ -219,7 +223,7 @@ def test_derivatives_in_both_modes(engine, kernel, padding, align_corners, ndim,
     )
 
 
-@every_mode
+@every_mode_of_narrow_kernels
 def test_second_derivatives(engine, kernel, padding, align_corners, x64):
     ours, _ = bind(engine, kernel, padding, align_corners)
     image, grid = jnp.asarray(an_image(2)), a_grid(2)
@@ -263,7 +267,7 @@ def test_the_kink_takes_the_cell_on_the_right(x64):
         np.testing.assert_allclose(slopes, [4, -3, 8, 0])
 
 
-@every_mode
+@every_mode_of_narrow_kernels
 def test_coordinates_that_are_not_finite(engine, kernel, padding, align_corners):
     ours, _ = bind(engine, kernel, padding, align_corners, fill_value=-1.0)
     image = jnp.arange(1.0, 13.0).reshape(3, 4, 1)
