@@ -79,12 +79,13 @@ def test_too_fast_it_leaves_the_image_and_is_told_so(train):
     assert history["accuracy"][-20:].mean() < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "remedy",
     [
         pytest.param({"multiplier": 0.1}, id="multiplier"),
-        pytest.param({"frozen_steps": 50}, id="frozen steps", marks=pytest.mark.slow),
-        pytest.param({"weight": 0.1}, id="identity penalty", marks=pytest.mark.slow),
+        pytest.param({"frozen_steps": 50}, id="frozen steps"),
+        pytest.param({"weight": 0.1}, id="identity penalty"),
     ],
 )
 def test_each_remedy_alone_holds_it_together(remedy, train):

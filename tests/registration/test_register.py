@@ -231,6 +231,7 @@ def test_a_start_is_followed_and_may_be_exact():
     np.testing.assert_allclose([same.loss, same.residual], 0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_images_of_different_sizes():
     matrix = np.array([[1.0, -0.2, 4.0], [0.2, 1.0, -3.0]])
     shape, larger = (40, 48), (72, 60)
@@ -315,12 +316,9 @@ def test_levels_are_means_of_what_counts(x64):
     np.testing.assert_allclose(counts, blocks[1].mean(axis=(1, 3)), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("loss", "masked"),
-    [
-        pytest.param("cross_correlation", True, marks=pytest.mark.slow),
-        ("mean_squared_error", False),
-    ],
+    ("loss", "masked"), [("cross_correlation", True), ("mean_squared_error", False)]
 )
 def test_normal_equations_are_those_of_the_loss(loss, masked, x64):
     rng = np.random.default_rng(2)

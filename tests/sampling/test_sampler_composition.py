@@ -17,6 +17,12 @@ from stn_jax.sampling.kernels import KERNELS, SPLINES
 
 pytestmark = [pytest.mark.conformance("option"), pytest.mark.cross_section(7)]
 every_option = pytest.mark.parametrize("option", OPTIONS)
+# The widest kernels take longest to compile.
+SLOW = ("kernel lanczos", "kernel bspline", "antialias, wrap")
+every_compiled_option = pytest.mark.parametrize(
+    "option",
+    [pytest.param(o, marks=[pytest.mark.slow] * o.startswith(SLOW)) for o in OPTIONS],
+)
 COPIES = {
     "pickle": lambda each: pickle.loads(pickle.dumps(each)),
     "cloudpickle": lambda each: cloudpickle.loads(cloudpickle.dumps(each)),
@@ -63,7 +69,7 @@ def test_the_warp_is_linear_and_can_be_transposed(option):
     np.testing.assert_allclose(transposed, expected, atol=1e-6)
 
 
-@every_option
+@every_compiled_option
 def test_scan_remat_and_nested_vmap_without_leaks(option):
     """Beside one image and theta at a time."""
     images, thetas = an_image(2), np.stack([THETA, 0.8 * THETA, 1.2 * THETA])

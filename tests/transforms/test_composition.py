@@ -90,6 +90,7 @@ def test_points_of_any_number_are_exported(member):
     assert exported.out_avals[0].shape == (number, t.ndim)
 
 
+@pytest.mark.cross_section(13)
 @every_member
 def test_scan_remat_and_nested_vmap_without_leaks(member):
     t = MEMBERS[member].transform

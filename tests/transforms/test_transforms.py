@@ -63,7 +63,7 @@ def test_warping_by_the_identity_is_exact(member, align_corners):
         np.testing.assert_array_equal(warp(image, theta), image)
 
 
-@pytest.mark.cross_section(1)
+@pytest.mark.cross_section(3)
 @every_member
 @cases(seed=seeds)
 def test_apply_matches_the_oracle(member, seed):

@@ -92,6 +92,7 @@ def test_errors_are_those_of_every_copy_of_every_image_once(classifier, program,
     np.testing.assert_array_equal(copies[1], second != labels)
 
 
+@pytest.mark.slow
 def test_seeds_at_once_end_as_each_by_itself(classifier, program, stripes, rng):
     seeds = (3, 0, 5)
     states, metrics = trained(classifier.problem, program, stripes, 30, seeds)

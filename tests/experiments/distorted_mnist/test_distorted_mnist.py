@@ -138,6 +138,7 @@ def test_a_finished_run_resumes_to_itself(finished, data, capsys):
     assert "st-fcn" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_several_models_share_a_report(data, tmp_path, capsys):
     out = tmp_path / "both"
     options = arguments(data, out, model=("fcn", "st-fcn"), seeds=(0,))

@@ -97,7 +97,14 @@ def test_parts_must_divide_what_a_device_works_on(data, monkeypatch):
         check_model(settings, dataset)
 
 
-@pytest.mark.parametrize("kind", [("st-cnn", SHAPE), ("st-deep-st-cnn", (24, 24, 1))], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ("st-cnn", SHAPE),
+        pytest.param(("st-deep-st-cnn", (24, 24, 1)), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_bfloat16_is_what_layers_compute_in_and_nothing_else(kind, rng):
     name, shape = kind
     shape = (28, 28, 1) if name == "st-cnn" else shape
