@@ -29,11 +29,6 @@ def listed(modes, slow=()):
 
     Matrix products do not depend on kernels and paddings, so two of each suffice.
     """
-
-    def is_slow(engine, kernel, padding):
-        changed = not PADDINGS[padding].keeps_weights
-        return kernel.startswith("lanczos") or (changed and (engine, kernel) != ("xla", "linear"))
-
     return [
         pytest.param(engine, *mode, marks=[pytest.mark.slow] * (mode[0] in slow))
         for engine in ENGINES
