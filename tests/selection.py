@@ -28,13 +28,12 @@ def _part(text):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
-    groups = collections.defaultdict(list)
+    modules = collections.defaultdict(list)
     for item in items:
-        marker = item.get_closest_marker("cross_section")
-        if marker and not item.get_closest_marker("slow"):
-            groups[item.path, marker.args[0]].append(item)
-    for (_, n), group in groups.items():
-        mark_all_but_a_cross_section(group, n)
+        if item.get_closest_marker("cross_section") and not item.get_closest_marker("slow"):
+            modules[item.path].append(item)
+    for module in modules.values():
+        mark_all_but_a_cross_section(module)
     result = yield  # pytest selects by names and marks
     if part := config.getoption("part"):
         k, n = part
@@ -44,11 +43,11 @@ def pytest_collection_modifyitems(config, items):
     return result
 
 
-def mark_all_but_a_cross_section(items, n):
+def mark_all_but_a_cross_section(items):
     """Marks as slow all but a diagonal through laws × cases, which meets each law and each value.
 
     Law ``j`` keeps its cases ``i`` with ``(i + j) % n == 0``. A law, or a value of a parameter,
-    that the diagonal misses keeps its first case.
+    that the diagonal misses keeps its first case. A test's own ``n`` comes before its module's.
     """
     laws = collections.defaultdict(list)
     for item in items:
@@ -58,7 +57,10 @@ def mark_all_but_a_cross_section(items, n):
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         return {item.originalname, *((name, repr(each)) for name, each in parameters.items())}
 
-    kept = [cases[i] for j, cases in enumerate(laws.values()) for i in range(-j % n, len(cases), n)]
+    kept = []
+    for j, cases in enumerate(laws.values()):
+        n = cases[0].get_closest_marker("cross_section").args[0]
+        kept += cases[-j % n :: n]
     met = set().union(*map(features, kept))
     for item in items:
         if item in kept or not features(item) <= met:

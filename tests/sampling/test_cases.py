@@ -187,7 +187,7 @@ def test_the_gradient_at_a_nan_coordinate_is_0_along_every_axis(engine, kernel):
 
 
 @every_engine
-@pytest.mark.parametrize("kernel", ["linear", "lanczos3"])
+@pytest.mark.parametrize("kernel", ["linear", pytest.param("lanczos3", marks=pytest.mark.slow)])
 def test_a_tangent_without_the_batch_axis_of_its_operand(engine, kernel, rng):
     """It replaces the only operand that had that axis."""
     images, tangent = rng.normal(size=(3, 4, 5, 1)), rng.normal(size=(4, 5, 1))
