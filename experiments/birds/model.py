@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import stn_jax as stn
 from experiments.models.backbones import BACKBONES, Backbone, BackboneName
+from experiments.models.heads import plain_head
 from stn_jax import nn as stnn
 
 # Side of a crop as a share of the image's.
@@ -96,6 +97,7 @@ class PartModel(nnx.Module):
                 hidden=(_UNITS,),
                 num_transforms=num_transforms,
                 initial_theta=stnn.tiled(grid=_rows_and_columns(num_transforms), scale=SCALE),
+                head=plain_head,
                 rngs=rngs,
             )
             transformer = stnn.SpatialTransformer(

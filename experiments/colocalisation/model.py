@@ -23,6 +23,7 @@ from experiments.engine.optimizers import adam_cosine
 from experiments.engine.options import PrecisionName
 from experiments.engine.problem import Problem, Shard
 from experiments.models import ConvolutionalClassifier, compute_in
+from experiments.models.heads import plain_head
 from stn_jax import nn as stnn
 
 TargetsName = Literal["constant", "free"]
@@ -167,7 +168,13 @@ def make_localizer(
 
     def create(rngs: nnx.Rngs) -> nnx.Module:
         localization = stnn.ConvolutionalLocalization(
-            shape, crop(), features=(16, 32), hidden=64, downsample=4, rngs=rngs
+            shape,
+            crop(),
+            features=(16, 32),
+            hidden=64,
+            downsample=4,
+            head=plain_head,
+            rngs=rngs,
         )
         model = stnn.SpatialTransformer(localization, crop(), output_shape=size)
         compute_in(model, kind.precision)

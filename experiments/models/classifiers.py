@@ -33,6 +33,7 @@ from experiments.data.volumes import cube_shape
 from experiments.engine.options import PrecisionName
 from experiments.models import volumes
 from experiments.models.deep_cnn import DeepClassifier
+from experiments.models.heads import plain_head
 from experiments.models.pooling import average_pool, convolve, max_pool
 from stn_jax import nn as stnn
 
@@ -319,11 +320,15 @@ def localization(
         side = in_shape[0] // 2
         in_shape = (side, side, 3 * in_shape[-1])
 
+    options: dict[str, Any] = {"head": plain_head, "rngs": rngs}
+
     def network() -> stnn.ConvolutionalLocalization | stnn.FullyConnectedLocalization:
         if is_convolutional(name):
-            options: dict[str, Any] = {"downsample": 1 if solid else 2, "rngs": rngs}
-            return stnn.ConvolutionalLocalization(in_shape, family, **options)
-        return stnn.FullyConnectedLocalization(in_shape, family, hidden=(32, 32, 32), rngs=rngs)
+            downsample = 1 if solid else 2
+            return stnn.ConvolutionalLocalization(
+                in_shape, family, downsample=downsample, **options
+            )
+        return stnn.FullyConnectedLocalization(in_shape, family, hidden=(32, 32, 32), **options)
 
     networks = [network() for _ in range(num_transforms(name))]
     whole = ParallelLocalizations(networks) if len(networks) > 1 else networks[0]

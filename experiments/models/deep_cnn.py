@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 import stn_jax as stn
+from experiments.models.heads import plain_head
 from experiments.models.pooling import convolve, max_pool
 from stn_jax import nn as stnn
 
@@ -70,7 +71,9 @@ class DeepClassifier(nnx.Module):
         self.convolutions = nnx.List(convolutions)
         transformer = None
         if transform is not None:
-            locate = stnn.ConvolutionalLocalization(maps[0], transform, downsample=1, rngs=rngs)
+            locate = stnn.ConvolutionalLocalization(
+                maps[0], transform, downsample=1, head=plain_head, rngs=rngs
+            )
             transformer = stnn.SpatialTransformer(locate, transform)
         self.transformer = transformer
         units = math.ceil(_UNITS * width)

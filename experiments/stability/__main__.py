@@ -1,6 +1,7 @@
 """Stability of training: ``python -m experiments.stability``.
 
-``--help`` lists the options; the README beside this file has the protocol.
+``--help`` lists the options, and ``obvious --help`` those of the comparison of heads without and
+with scaled features. The README beside this file has the protocol.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from experiments.classification.run import execute, load_dataset
 from experiments.engine import command_of, prepare_folders, run_command
 from experiments.engine.files import environment, write_json
 from experiments.engine.options import Launch, OutputFolder
+from experiments.stability.obvious import ObviousArguments, compare
 from experiments.stability.report import StabilityResult, build_page, findings, summary, table
 
 _PROGRAM = "python -m experiments.stability"
@@ -66,7 +68,10 @@ class Arguments(Training, Launch, OutputFolder):
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Runs the command line, ``sys.argv`` unless given; returns the exit status."""
-    return run_command(_PROGRAM, Arguments, _compare, command_line)
+    words = list(sys.argv[1:] if command_line is None else command_line)
+    if words[:1] == ["obvious"]:
+        return run_command(f"{_PROGRAM} obvious", ObviousArguments, compare, words[1:])
+    return run_command(_PROGRAM, Arguments, _compare, words, commands=["obvious"])
 
 
 def _compare(arguments: Arguments) -> None:

@@ -62,10 +62,12 @@ def from_pytorch(
         not in ``flattened`` has inputs.
 
     Note:
-      Transposed convolutions are not converted: PyTorch keeps their kernels in another order, which
-      a square kernel does not show. ``grid_sample`` and ``affine_grid`` of PyTorch have
-      ``align_corners=False`` by default, as here; pass ``align_corners=True`` on where the model
-      does.
+      A head of this library scales theta's distance from the identity, and PyTorch's linear layers
+      do not: give the localization network ``head=functools.partial(stnn.RegressionHead,
+      scale=1.0)``. Transposed convolutions are not converted: PyTorch keeps their kernels in
+      another order, which a square kernel does not show. ``grid_sample`` and ``affine_grid`` of
+      PyTorch have ``align_corners=False`` by default, as here; pass ``align_corners=True`` on where
+      the model does.
 
     Example:
       >>> import numpy as np

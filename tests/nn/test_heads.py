@@ -138,6 +138,34 @@ def test_heads_and_starts_reach_every_localization(localization, rng):
     assert out.shape == (2, 2, *IN_SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("options", "factor"), [({}, 0.125), ({"scale": 1.0}, 1), ({"scale": 0.3}, 0.3)]
+)
+def test_the_distance_from_the_identity_is_scaled(options, factor, rng):
+    """Against NumPy; the start, the parameters' names and their shapes are those of any scale."""
+    t, features = stn.affine(), rng.normal(size=(3, 4))
+    make = {
+        "one": lambda **o: stnn.RegressionHead(4, t, **o),
+        "two": lambda **o: stnn.RegressionHead(4, t, num_transforms=2, **o),
+        "mean": lambda **o: stnn.GaussianHead(4, t, **o).mean,
+    }
+    for name, head in make.items():
+        head = head(**options, rngs=nnx.Rngs(0))
+        number = 2 if name == "two" else 1
+        shapes = {"kernel": (4, 6 * number), "bias": (6 * number,)}
+        linear = nnx.state(head)["linear"]
+        assert {key: linear[key].shape for key in linear} == shapes
+        assert set(nnx.state(head)) == {"linear"}
+        theta = np.asarray(head(jnp.asarray(features, jnp.float32))).reshape(3, number, 6)
+        np.testing.assert_array_equal(theta, np.broadcast_to(t.identity, theta.shape))
+        weights, bias = rng.normal(size=shapes["kernel"]), rng.normal(size=shapes["bias"])
+        head.linear.kernel[...], head.linear.bias[...] = jnp.asarray(weights), jnp.asarray(bias)
+        theta = np.asarray(head(jnp.asarray(features, jnp.float32))).reshape(3, -1)
+        start = np.tile(t.identity, number)
+        expected = start + factor * (features @ weights + bias - start)
+        np.testing.assert_allclose(theta, expected, atol=1e-5)
+
+
 def gaussian_head(t, number, std=0.1, **options):
     return stnn.GaussianHead(
         3, t, num_transforms=number, initial_std=std, rngs=nnx.Rngs(0, theta=1), **options
@@ -266,6 +294,14 @@ BAD = {
     "a box that is too small": (
         lambda: start(stnn.tiled(), stn.bounded(AFFINE, radius=0.3), 4),
         r"cannot express.*bounded\(affine\).*wider radius",
+    ),
+    "no features left": (
+        lambda: stnn.RegressionHead(3, AFFINE, scale=0.0, rngs=nnx.Rngs(0)),
+        "scale must be a positive number; got 0.0",
+    ),
+    "unlimited features": (
+        lambda: stnn.GaussianHead(3, AFFINE, scale=float("inf"), rngs=nnx.Rngs(0)),
+        "scale must be a positive number; got inf",
     ),
     "no spread": (lambda: gaussian_head(AFFINE, 1, 0.0), "initial_std must be above 0.0001"),
     "spread of another length": (

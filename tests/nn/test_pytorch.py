@@ -1,5 +1,6 @@
 """Weights of PyTorch: equal outputs of ported models, and what is wrong said in words."""
 
+import functools
 import importlib.util
 
 import jax
@@ -24,6 +25,10 @@ def pool(maps):
     return nnx.max_pool(maps, (2, 2), (2, 2))
 
 
+# PyTorch's linear layer gives theta itself, not its scaled distance from the identity.
+PLAIN = functools.partial(stnn.RegressionHead, scale=1.0)
+
+
 class Port(nnx.Module):
     """The network of PyTorch's tutorial on spatial transformers, written as one writes it here."""
 
@@ -35,7 +40,7 @@ class Port(nnx.Module):
             convolution(1, 8, 7), pool, nnx.relu, convolution(8, 10, 5), pool, nnx.relu
         )
         localization = stnn.FeatureLocalization(
-            features, 3 * 3 * 10, stn.affine(), hidden=(32,), rngs=rngs
+            features, 3 * 3 * 10, stn.affine(), hidden=(32,), head=PLAIN, rngs=rngs
         )
         self.transformer = stnn.SpatialTransformer(localization, stn.affine())
         self.conv1, self.conv2 = convolution(1, 10, 5), convolution(10, 20, 5)
@@ -140,7 +145,7 @@ class Normalised(linen.Module):
     def __call__(self, images):
         def make(rngs):
             return stnn.FullyConnectedLocalization(
-                images.shape[1:], stn.affine(), hidden=(5,), rngs=rngs
+                images.shape[1:], stn.affine(), hidden=(5,), head=PLAIN, rngs=rngs
             )
 
         images = stnn.linen.spatial_transformer(make, stn.affine(), name="st")(images)

@@ -1,5 +1,7 @@
 """A training that collapses, its diagnosis, and the same training with the remedies."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +15,14 @@ from stn_jax import nn as stnn
 
 T = stn.affine()
 SHAPE = (12, 12)
+PLAIN = functools.partial(stnn.RegressionHead, scale=1.0)
 
 
 class Model(nnx.Module):
     """Two layers behind a spatial transformer."""
 
-    def __init__(self, rngs):
-        network = stnn.FullyConnectedLocalization((*SHAPE, 1), T, rngs=rngs)
+    def __init__(self, head, rngs):
+        network = stnn.FullyConnectedLocalization((*SHAPE, 1), T, head=head, rngs=rngs)
         self.transformer = stnn.SpatialTransformer(network, T)
         self.hidden = nnx.Linear(144, 64, rngs=rngs)
         self.logits = nnx.Linear(64, 10, rngs=rngs)
@@ -36,18 +39,18 @@ def train():
     digits = load_digits()
     images = np.pad(digits.images / 16, ((0, 0), (2, 2), (2, 2)))[..., None]
     images, labels = jnp.asarray(images, jnp.float32), jnp.asarray(digits.target)
-    graphdef, start = nnx.split(Model(nnx.Rngs(0)))
 
     def turn(image, angle):
         return stn.warp(image, stn.rigid(), jnp.stack([angle, 0.0, 0.0]))
 
-    def loss(params, batch, wanted, weight):
+    def loss(params, graphdef, batch, wanted, weight):
         logits, theta = nnx.merge(graphdef, params)(batch)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean()
         penalty = weight * stnn.identity_penalty(T, theta).mean()
         return loss + penalty, (theta, jnp.mean(logits.argmax(-1) == wanted))
 
-    def train(weight=0.0, **options):
+    def train(weight=0.0, head=PLAIN, **options):
+        graphdef, start = nnx.split(Model(head, nnx.Rngs(0)))
         rate = stnn.localization_rate(**{"multiplier": 1.0} | options)
         optimizer = optax.chain(optax.adam(0.05), rate)
 
@@ -57,7 +60,7 @@ def train():
             angles = jax.random.uniform(key, (64,), minval=-1, maxval=1)
             batch = jax.vmap(turn)(images[chosen], angles)
             gradient, (theta, accuracy) = jax.grad(loss, has_aux=True)(
-                params, batch, labels[chosen], weight
+                params, graphdef, batch, labels[chosen], weight
             )
             updates, state = optimizer.update(gradient, state)
             record = stnn.monitor(T, theta, SHAPE) | {"accuracy": accuracy}
@@ -83,6 +86,7 @@ def test_too_fast_it_leaves_the_image_and_is_told_so(train):
 @pytest.mark.parametrize(
     "remedy",
     [
+        pytest.param({"head": stnn.RegressionHead}, id="the default head"),
         pytest.param({"multiplier": 0.1}, id="multiplier"),
         pytest.param({"frozen_steps": 50}, id="frozen steps"),
         pytest.param({"weight": 0.1}, id="identity penalty"),
