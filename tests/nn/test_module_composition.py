@@ -82,6 +82,7 @@ def test_batches_of_any_size_are_exported(module):
     assert [each.shape for each in exported.out_avals][-1] == slope.shape == images.shape
 
 
+@pytest.mark.cross_section(13)
 @every_module
 def test_scan_remat_and_vmap_without_leaks(module):
     """Beside one batch at a time; gradients reach parameters and images and are finite."""
