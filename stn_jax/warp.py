@@ -116,7 +116,8 @@ def warp(
         wide as the output pixel: with ``"linear"`` a triangle, as PyTorch, JAX and Pillow reduce
         images; add ``padding="renormalized"`` for their borders. ``"gaussian"``: the kernel on the
         image smoothed by a Gaussian, as in scikit-image. An output pixel may cover up to the whole
-        image; a filter that is still wider is cut off.
+        image; a filter that is still wider is cut off. A NaN or infinite pixel makes the whole
+        channel NaN, since its zero weights are multiplied, too.
       gradient: As in :func:`grid_sample`.
       deterministic: As in :func:`grid_sample`.
       implementation: As in :func:`grid_sample`.
