@@ -41,8 +41,9 @@ every_mode = pytest.mark.parametrize(
     ("engine", "kernel", "padding", "align_corners"), listed(MODES)
 )
 # The widest kernels' programs take longest to compile, minutes for second derivatives.
+WIDE = ("lanczos3", "lanczos5")
 every_mode_of_narrow_kernels = pytest.mark.parametrize(
-    ("engine", "kernel", "padding", "align_corners"), listed(MODES, slow=("lanczos3", "lanczos5"))
+    ("engine", "kernel", "padding", "align_corners"), listed(MODES, slow=WIDE)
 )
 # Compilations grow with the support to the power of the dimensions, so the wide kernels meet
 # lines and volumes once, and the others always.
@@ -53,6 +54,9 @@ SPATIAL_MODES = [
 ]
 every_spatial_mode = pytest.mark.parametrize(
     ("engine", "kernel", "padding", "align_corners", "ndim"), listed(SPATIAL_MODES)
+)
+every_spatial_mode_of_narrow_kernels = pytest.mark.parametrize(
+    ("engine", "kernel", "padding", "align_corners", "ndim"), listed(SPATIAL_MODES, slow=WIDE)
 )
 SHAPES = {1: (9,), 2: (6, 7), 3: (4, 5, 6)}
 OUT_SHAPES = {1: (5,), 2: (5, 4), 3: (2, 3, 4)}
@@ -107,7 +111,7 @@ def test_values_match_the_oracle(engine, kernel, padding, align_corners, ndim):
         )
 
 
-@pytest.mark.parametrize(("engine", "kernel", "padding"), listed(PAIRS))
+@pytest.mark.parametrize(("engine", "kernel", "padding"), listed(PAIRS, slow=WIDE))
 @cases(align_corners=st.booleans(), data=st.data())
 def test_any_shape_matches_the_oracle(engine, kernel, padding, align_corners, data):
     sizes = st.sampled_from([1, 2, 5])
@@ -189,7 +193,7 @@ def test_jit_vmap_and_eager_agree(engine, kernel, padding, align_corners):
     chex.assert_trees_all_close(eager, batched, compiled, atol=1e-5)
 
 
-@every_spatial_mode
+@every_spatial_mode_of_narrow_kernels
 def test_derivatives_in_both_modes(engine, kernel, padding, align_corners, ndim, x64):
     ours, oracle = bind(engine, kernel, padding, align_corners, fill_value=0.7)
     image, grid = an_image(ndim), a_grid(ndim)
