@@ -169,7 +169,12 @@ def _functions(
     if framework == "linen":
         model = _LinenTutorial(localization, transform)
         example = jnp.zeros((1, side, side, 1))
-        return _Functions(lambda key: model.init(key, example), model.apply)
+
+        def apply(params: Any, images: Array) -> tuple[Array, Array]:
+            logits, theta = model.apply(params, images)
+            return logits, theta
+
+        return _Functions(lambda key: model.init(key, example), apply)
     make = functools.partial(_Tutorial, localization, transform, side)
     graph = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     return _Functions(
