@@ -171,8 +171,8 @@ def _functions(
         example = jnp.zeros((1, side, side, 1))
 
         def apply(params: Any, images: Array) -> tuple[Array, Array]:
-            logits, theta = model.apply(params, images)
-            return logits, theta
+            outputs: Any = model.apply(params, images)
+            return outputs
 
         return _Functions(lambda key: model.init(key, example), apply)
     make = functools.partial(_Tutorial, localization, transform, side)
