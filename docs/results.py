@@ -98,9 +98,9 @@ _EXPERIMENTS = {
     "recipes": (
         "Recipes",
         "Ways to train, compared by the errors on held-out images: Adam along a cosine, which made "
-        "most tables here, and Adam along a line, the default, alone, with decoupled weight decay "
-        "and with smoothed labels. The second table has how many times fewer images each needs for "
-        "the error of the longest training of the first.",
+        "most tables here, and Adam along a line, alone, with decoupled weight decay and with "
+        "smoothed labels, the default. The second table has how many times fewer images each needs "
+        "for the error of the longest training of the first.",
     ),
 }
 _HEAD = """\

@@ -14,7 +14,7 @@ from optax import contrib
 
 from experiments.engine.optimizers import adam_cosine, linear_decay, sgd_staircase
 
-RecipeName = Literal["linear", "decay", "smooth", "muon", "adam", "paper"]
+RecipeName = Literal["smooth", "linear", "decay", "muon", "adam", "paper"]
 
 
 class Optimization(NamedTuple):
@@ -63,8 +63,8 @@ def _adam_linear(rate: float, steps: int) -> optax.GradientTransformation:
 
 
 RECIPES: dict[RecipeName, Optimization] = {
-    "linear": Optimization(_adam_linear, 3e-3),
     "smooth": Optimization(_adam_linear, 3e-3, label_smoothing=0.1),
+    "linear": Optimization(_adam_linear, 3e-3),
     "decay": Optimization(
         lambda rate, steps: optax.adamw(linear_decay(rate, steps), weight_decay=0.1), 3e-3
     ),

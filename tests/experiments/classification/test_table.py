@@ -182,7 +182,7 @@ def test_other_settings_are_refused(finished, data, capsys):
     before = table_of(finished)
     assert distorted_mnist.main(arguments(data, finished, "--recipe", "paper")) == 2
     message = capsys.readouterr().err
-    assert "recipe was 'linear', is 'paper'" in message
+    assert "recipe was 'smooth', is 'paper'" in message
     assert "learning_rate was 0.003, is 0.01" in message
     assert table_of(finished) == before
 
@@ -216,11 +216,11 @@ def test_rates_of_the_recipes():
     paper, sizes = rates(TableArguments(recipe="paper", steps=9), 9)
     np.testing.assert_allclose(sizes, 3 * [1e-2] + 3 * [1e-3] + 3 * [1e-4], rtol=1e-5)
     assert (paper.batch_size, paper.learning_rate) == (256, 0.01)
-    linear, sizes = rates(TableArguments(steps=40), 40)
+    smooth, sizes = rates(TableArguments(steps=40), 40)
     # Of a constant gradient Adam's step is the rate.
     expected = 3e-3 * np.concatenate([[0, 0.5], 1 - np.arange(38) / 38])
     np.testing.assert_allclose(sizes, expected, rtol=1e-3)
-    assert (linear.batch_size, linear.learning_rate) == (128, 0.003)
+    assert (smooth.batch_size, smooth.learning_rate) == (128, 0.003)
     adam, sizes = rates(TableArguments(recipe="adam", steps=4), 4)
     np.testing.assert_allclose(sizes, 0.5e-3 * (1 + np.cos(np.pi * np.arange(4) / 4)), rtol=1e-3)
     assert (adam.batch_size, adam.learning_rate) == (128, 0.001)
