@@ -88,7 +88,11 @@ PICTURES = {
     ),
     "before_after.png": Picture(
         _draw_demo,
-        ("Makefile:demo", "experiments.report.figures:before_after"),
+        (
+            "Makefile:demo",
+            "experiments/classification/recipes.py",
+            "experiments.report.figures:before_after",
+        ),
     ),
     "invariance.png": Picture(
         _draw_invariance,

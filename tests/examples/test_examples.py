@@ -121,7 +121,8 @@ def test_residual_network_classifies_the_warped_input():
     model = resnet_nnx.ResNet(4, with_transformer=True, rngs=nnx.Rngs(0))
     model.eval()
     turn = jnp.array([0.4, 0.1, 0.0])
-    model.transformer.localization.linear.bias[...] = turn
+    head = model.transformer.localization
+    head.linear.bias[...] = turn / head.scale  # The identity of rigid maps is 0.
     run = nnx.jit(lambda model, images: model(images))
     logits = run(model, images)
     model.with_transformer = False
@@ -139,7 +140,8 @@ def test_linen_model_starts_from_the_identity_and_obeys_its_parameters():
     np.testing.assert_array_equal(straight, images)
     bias = params["transformer"]["localization"]["head"]["linear"]["bias"]
     turn = jnp.array([0.4, 0.1, 0.0])
-    turned = jax.tree.map(lambda leaf: turn if leaf is bias else leaf, params)
+    by_hand = turn / 0.125  # The head's scale; the identity of rigid maps is 0.
+    turned = jax.tree.map(lambda leaf: by_hand if leaf is bias else leaf, params)
     _, straight = model.apply({"params": turned}, images, method="straighten")
     expected = jax.vmap(lambda image: stn.warp(image, stn.rigid(), turn))(images)
     np.testing.assert_allclose(straight, expected, atol=1e-6)
