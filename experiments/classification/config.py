@@ -129,7 +129,6 @@ class Run(Training):
     model: ModelName
     batch_size: int = RECIPES["smooth"].batch_size
     learning_rate: float = RECIPES["smooth"].learning_rate
-    label_smoothing: float = RECIPES["smooth"].label_smoothing
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,6 +137,12 @@ class Run(Training):
                 f"batch_size must be at least 2 for {self.distortion}, which takes more than one "
                 f"image of a batch for each of its own; got {self.batch_size}."
             )
+
+    @property
+    def smoothing(self) -> float:
+        """The share of each label that is spread over all classes."""
+        usual = RECIPES[self.recipe].label_smoothing
+        return usual if self.label_smoothing is None else self.label_smoothing
 
     @property
     def task(self) -> Task:

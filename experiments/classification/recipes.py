@@ -35,7 +35,7 @@ class Optimization(NamedTuple):
     @property
     def usual(self) -> dict[str, Any]:
         """The settings that a run takes from its recipe unless they are given."""
-        return {name: getattr(self, name) for name in self._fields if name != "optimizer"}
+        return {"batch_size": self.batch_size, "learning_rate": self.learning_rate}
 
 
 def _muon(rate: float, steps: int) -> optax.GradientTransformation:

@@ -178,7 +178,7 @@ def build_classifier(run: Run, dataset: Dataset | DataShape) -> Classifier:
         run.task,
         run.batch_size,
         penalty=run.identity_penalty,
-        label_smoothing=run.label_smoothing,
+        label_smoothing=run.smoothing,
     )
 
 

@@ -102,7 +102,7 @@ COMMANDS = {
     "another name of an option": ("distorted_mnist", f"{DIGITS} --lr 0.1", "has no option --lr; --learning-rate; --help"),
     "epochs": ("distorted_mnist", f"{DIGITS} --epochs 3", "has no option --epochs; --steps; --help"),
     "a typing error in an option": ("distorted_mnist", f"{DIGITS} --distorsion R", "has no option --distorsion; --distortion"),
-    "a typing error in a command": ("distorted_mnist", "tabel", "its commands are table, pictures; got 'tabel'; --help"),
+    "a typing error in a command": ("distorted_mnist", "tabel", "its commands are table, recipes, pictures; got 'tabel'; --help"),
     "the command last": ("distorted_mnist", f"{DIGITS} table", "table must come first; python -m experiments.distorted_mnist table"),
     "a command where there is none": ("birds", "train", "must be followed by options; got 'train'; --help"),
     "seeds with commas": ("distorted_mnist", f"{DIGITS} --seeds 0,1", "--seeds takes numbers with spaces; got '0,1'; --seeds 0 1"),

@@ -8,6 +8,7 @@ import optax
 import pytest
 from data_samples import two_classes_of_noise
 
+from experiments.classification.config import Run
 from experiments.classification.recipe_comparison import (
     RecipesResult,
     RecipeTraining,
@@ -97,3 +98,9 @@ def test_command_trains_what_is_missing(tmp_path, capsys):
     with pytest.raises(SystemExit):
         distorted_mnist.main([*words, "--steps", "4", "4"])
     assert "steps must be one or more different" in capsys.readouterr().err
+
+
+def test_runs_that_older_versions_saved_have_no_smoothed_labels():
+    assert Run(model="fcn", recipe="adam").smoothing == 0
+    assert Run(model="fcn").smoothing == 0.1
+    assert Run(model="fcn", label_smoothing=0.0).smoothing == 0

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import pytest
 
 from experiments.birds.records import BirdsResult
+from experiments.classification.recipe_comparison import RecipesResult
 from experiments.colocalisation.records import ColocalisationResult
 from experiments.engine.records import Record
 from experiments.invariance.report import InvarianceResult
 from experiments.report.records import TableEntry, cell_from_json
+from experiments.stability.obvious import ObviousResult
 from experiments.stability.report import StabilityResult
 
 RESULTS = Path(__file__).parents[3] / "experiments" / "results"
@@ -79,6 +81,8 @@ KINDS = {
     "birds_drawn": BirdsResult,
     "colocalisation": ColocalisationResult,
     "invariance": InvarianceResult,
+    "obvious": ObviousResult,
+    "recipes": RecipesResult,
     "stability": StabilityResult,
 }
 
