@@ -11,7 +11,7 @@ PART ?=
 .PHONY: help demo docs readme-assets test test-all test-slow native-sanitized conformance bench lint dist setup clean
 help:
 	@echo "make demo   train a network without and with a spatial transformer; runs/demo/report.html"
-	@echo "make test   run the tests, but for those that take longest: a quarter of an hour on two cores"
+	@echo "make test   run the tests, but for those that take longest"
 	@echo "make test-all   run all tests, which takes hours"
 	@echo "make test-slow   run those that make test leaves out; PART=0/7 runs a seventh of their files"
 	@echo "make conformance   tables of members × laws: transforms and the sampler beside oracles, and all"

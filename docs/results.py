@@ -100,7 +100,8 @@ _EXPERIMENTS = {
         "Ways to train, compared by the errors on held-out images: Adam along a cosine, which made "
         "most tables here, and Adam along a line, alone, with decoupled weight decay and with "
         "smoothed labels, the default. The second table has how many times fewer images each needs "
-        "for the error of the longest training of the first.",
+        "for the error of the longest training of the first. The seconds were taken beside other "
+        "work, and do not compare.",
     ),
 }
 _HEAD = """\

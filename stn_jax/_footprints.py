@@ -36,7 +36,7 @@ def checked_antialias(
         )
     if not _keeps_axes_apart(transform, theta):
         raise ValueError(
-            f"antialias={antialias!r} is for maps that scale and shift each axis by itself, as "
+            f"antialias={antialias!r} needs a map that scales and shifts each axis by itself, as "
             f"translation and attention do for every theta; got the map {transform.name} with "
             + ("a traced theta. " if isinstance(theta, jax.core.Tracer) else f"theta={theta}. ")
             + "Use antialias=True, which serves every map."

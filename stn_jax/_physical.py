@@ -240,7 +240,7 @@ def offsets_from_world(
     """
     field, shape = checked_field(displacement, image_shape)
     linear, still = _field_parts(field, shape, image_world, output_world, align_corners)
-    return _turned(linear, field) + jnp.asarray(still, field.dtype)
+    return _multiplied(linear, field) + jnp.asarray(still, field.dtype)
 
 
 def world_displacement(
@@ -265,7 +265,7 @@ def world_displacement(
     """
     field, shape = checked_field(offsets, image_shape)
     linear, still = _field_parts(field, shape, image_world, output_world, align_corners)
-    return _turned(np.linalg.inv(linear), field - jnp.asarray(still, field.dtype))
+    return _multiplied(np.linalg.inv(linear), field - jnp.asarray(still, field.dtype))
 
 
 def reverse_axes(matrix: Float[AnyArray, "rows columns"]) -> Float[Array, "rows columns"]:
@@ -298,6 +298,7 @@ def reverse_axes(matrix: Float[AnyArray, "rows columns"]) -> Float[Array, "rows 
 
 
 def _checked_world(name: str, world: np.ndarray, ndim: int) -> np.ndarray:
+    """Checks that a matrix from pixel coordinates to points can be inverted."""
     if world.shape != (ndim + 1, ndim + 1) or not np.abs(np.linalg.det(world)) > 0:
         raise ValueError(
             f"{name} must give an invertible matrix [{ndim + 1}, {ndim + 1}] from pixel "
@@ -337,7 +338,7 @@ def _changes(
 
 
 def _between(matrix: AnyArray, into: np.ndarray, out_of: np.ndarray) -> Array:
-    """``into · matrix · out_of``, where what does not depend on the matrix is in float64."""
+    """``into · matrix · out_of``; its part for the identity, ``into · out_of``, is in float64."""
     ndim = len(into) - 1
     matrix = _checks.matrix(matrix, ndim)
     change = square_matrix(matrix) - jnp.eye(ndim + 1, dtype=matrix.dtype)
@@ -354,7 +355,7 @@ def _field_parts(
     output_world: AnyArray,
     align_corners: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix that turns vectors into offsets, and the offsets of a field of zeros."""
+    """The matrix from physical vectors to offsets, and the offsets where all vectors are 0."""
     shape, n = field.shape[:-1], field.shape[-1]
     into, out_of = _changes(image_world, output_world, image_shape, shape, align_corners)
     with jax.ensure_compile_time_eval():
@@ -363,6 +364,7 @@ def _field_parts(
     return into[:n, :n], lattice @ change[:n, :n].T + change[:n, n]
 
 
-def _turned(linear: np.ndarray, vectors: Array) -> Array:
-    turn = jnp.asarray(linear, vectors.dtype)
-    return jnp.tensordot(vectors, turn, (-1, 1), precision=jax.lax.Precision.HIGHEST)
+def _multiplied(matrix: np.ndarray, vectors: Array) -> Array:
+    """The matrix times each vector ``[*space, n]``."""
+    linear = jnp.asarray(matrix, vectors.dtype)
+    return jnp.tensordot(vectors, linear, (-1, 1), precision=jax.lax.Precision.HIGHEST)

@@ -125,7 +125,7 @@ def inverse(field: Field, *, align_corners: bool = False) -> Float[Array, "*spac
 
     Reference:
       Chen et al., A simple fixed-point approach to invert a deformation field, Medical Physics
-      35(1), 2008.
+      35(1), 2008, where the iteration takes no derivatives.
     """
     field, shape = checked_field(field, None)
     points = regular_grid(shape, align_corners=align_corners, dtype=field.dtype)

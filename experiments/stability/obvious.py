@@ -1,4 +1,4 @@
-"""The obvious code, seed by seed: a head with and without its scale.
+"""A tutorial's code without precautions, from many seeds: the head with and without its scale.
 
 The model that PyTorch's tutorial on spatial transformers trains, at half its side: two convolutions
 before theta, a free family, one rate for all, upright digits.

@@ -33,9 +33,9 @@ class RegressionHead(nnx.Module):
 
     All features move theta together, so at a usual learning rate it moves far in a few steps, and
     once it has left the image no gradient brings it back. A small ``scale`` shortens the steps of
-    theta under any optimizer, and bounds nothing. Of 20 seeds of a small affine ST-CNN with SGD at
-    0.1, all fail without it and one with it, of the classifier alone none; with Adam at 0.01 one
-    and none: ``python -m experiments.stability obvious``.
+    theta under any optimizer, and bounds nothing. Of 20 seeds of a small affine ST-CNN in NNX, with
+    SGD at 0.1, all fail without it and one with it, of the classifier alone none; with Adam at 0.01
+    one and none: ``python -m experiments.stability obvious``.
 
     Args:
       in_features: Number of features of an example.

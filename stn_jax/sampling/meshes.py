@@ -51,12 +51,12 @@ def alike(operands: Sequence[Array]) -> list[Array]:
 
 def _varying(operand: Array) -> frozenset[str]:
     aval = jax.typeof(operand)
-    # Before JAX 0.10 the attribute is vma.
+    # In JAX 0.8.1 the attribute is vma.
     return aval.mat.varying if hasattr(aval, "mat") else aval.vma
 
 
 def _cast_to_vary(operand: Array, axes: tuple[str, ...]) -> Array:
-    # Before JAX 0.8.1 the function is pvary.
+    # JAX 0.8.1 has pvary in its place.
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(operand, axes, to="varying")
     return jax.lax.pvary(operand, axes)  # type: ignore[attr-defined]

@@ -79,16 +79,19 @@ def _mirror_beyond(index: Array, size: Size, align_corners: bool) -> Array:
 
 
 def _sign_beyond(index: Array, size: Size) -> Array:
+    """The sign of each pixel under ``_mirror_beyond``; 0 of the pixels just outside."""
     index = (index + 1) % (2 * size + 2)
     return jnp.where(index % (size + 1) == 0, 0, jnp.where(index > size, -1, 1))
 
 
 def _reflect_at_edges(index: Array, size: Size, align_corners: bool) -> Array:
+    """Mirrors at the image's outer edges, under either alignment."""
     del align_corners
     return _reflect(index, size, False)
 
 
 def _sign_at_edges(index: Array, size: Size) -> Array:
+    """The sign of each pixel under ``_reflect_at_edges``."""
     return jnp.where(index % (2 * size) < size, 1, -1)
 
 
