@@ -24,7 +24,7 @@ from flax import nnx
 from jaxtyping import Array
 
 import stn_jax as stn
-from experiments.data import distortions, sources
+from experiments.data import datasets, distortions, sources
 from stn_jax import nn as stnn
 
 # The program that uses the model needs only JAX.
@@ -72,7 +72,7 @@ class Classifier(nnx.Module):
         return self.logits(self.transformer(images).reshape(images.shape[0], -1))
 
 
-def train(model: Classifier, data: sources.Dataset, arguments: Arguments) -> None:
+def train(model: Classifier, data: datasets.Dataset, arguments: Arguments) -> None:
     """Trains on freshly rotated images."""
     rate = stnn.localization_rate(multiplier=0.1)
     optimizer = nnx.Optimizer(model, optax.chain(optax.adam(3e-3), rate), wrt=nnx.Param)

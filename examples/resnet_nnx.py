@@ -27,7 +27,7 @@ from flax import nnx
 from jaxtyping import Array
 
 import stn_jax as stn
-from experiments.data import distortions, sources
+from experiments.data import datasets, distortions, sources
 from stn_jax import nn as stnn
 from stn_jax import visualize
 
@@ -95,7 +95,7 @@ class ResNet(nnx.Module):
         return self.logits(self.rest(self.trunk(images)).mean(axis=(1, 2)))
 
 
-def train(model: ResNet, data: sources.Dataset, arguments: Arguments) -> ResNet:
+def train(model: ResNet, data: datasets.Dataset, arguments: Arguments) -> ResNet:
     """Trains on freshly rotated images; the state is split once and the step is a pure function."""
     model.train()
     graph, (params, statistics) = nnx.graphdef(model), nnx.state(model, nnx.Param, nnx.BatchStat)

@@ -18,8 +18,8 @@ from jaxtyping import Integer
 
 from experiments.birds import drawn as drawn_birds
 from experiments.data.benchmarks import BenchmarkName
+from experiments.data.datasets import DataError
 from experiments.data.examples import Chosen, Examples, Files, Framing, Tfds
-from experiments.data.sources import DataError
 
 HEAD = ("beak", "crown", "forehead", "left eye", "nape", "right eye", "throat")
 BODY = ("back", "belly", "breast", "left wing", "right wing", "tail")

@@ -18,8 +18,9 @@ from experiments.classification.config import Recipe, Run
 from experiments.classification.recipes import RECIPES
 from experiments.classification.snapshots import follow_test_images
 from experiments.classification.step import Classifier, error_mask, make_classifier
+from experiments.data.datasets import Dataset
 from experiments.data.distortions import distorted_shape, hash_test_images
-from experiments.data.sources import Dataset, load_split
+from experiments.data.sources import load_split
 from experiments.engine import intervals
 from experiments.engine.devices import Devices, all_devices, wait_for_all
 from experiments.engine.files import environment, write_atomically, write_json

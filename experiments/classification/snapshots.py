@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.classification.step import Classifier
+from experiments.data.datasets import Dataset
 from experiments.data.distortions import distort_test_images
-from experiments.data.sources import Dataset
 from experiments.data.tasks import Task
 from experiments.engine.snapshots import Snapshots
 from experiments.models.volumes import flatten

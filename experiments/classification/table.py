@@ -20,8 +20,9 @@ from experiments.classification.config import PicturesArguments, Recipe, Run, Ta
 from experiments.classification.run import check_model, execute, load_dataset
 from experiments.classification.snapshots import as_pictures
 from experiments.data.benchmarks import BenchmarkName
+from experiments.data.datasets import Dataset
 from experiments.data.distortions import distort_test_images
-from experiments.data.sources import Dataset, load
+from experiments.data.sources import load
 from experiments.data.tasks import TASKS, TaskName
 from experiments.engine import command_of, intervals, run_command
 from experiments.engine.files import write_atomically, write_json

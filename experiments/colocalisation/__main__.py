@@ -21,7 +21,8 @@ from experiments.colocalisation.run import (
     train_all,
 )
 from experiments.colocalisation.scenes import SetName, crop, places_of
-from experiments.data.sources import Dataset, load_split
+from experiments.data.datasets import Dataset
+from experiments.data.sources import load_split
 from experiments.engine import (
     command_of,
     intervals,

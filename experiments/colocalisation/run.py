@@ -19,7 +19,7 @@ from experiments.colocalisation.scenes import (
     draw_held_out,
     intersection_over_union,
 )
-from experiments.data.sources import Dataset, Split
+from experiments.data.datasets import Dataset, Split
 from experiments.engine import (
     Problem,
     Program,

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 
+from experiments.data.datasets import DataError
 from experiments.data.pictures import ENDINGS, FitName, as_rgb
-from experiments.data.sources import DataError
 
 Example = dict[str, np.ndarray]
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
+from experiments.data.datasets import DataError, data_error
 from experiments.data.pictures import ENDINGS, as_array
 
 # Side of the squares that images of several sizes become.
@@ -16,14 +17,6 @@ SIDE = 64
 TEST_EVERY = 5
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
 _GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
-
-
-class FolderError(Exception):
-    """An unusable folder: where, what was expected and got, and the remedy."""
-
-    def __init__(self, where: Path, expected: str, got: str, remedy: str) -> None:
-        super().__init__(f"{where}: expected {expected}; got {got}; {remedy}")
-        self.where, self.expected, self.got, self.remedy = where, expected, got, remedy
 
 
 class Folder(NamedTuple):
@@ -48,12 +41,12 @@ def read(root: Path) -> tuple[dict[str, Folder], tuple[str, ...]]:
     to its middle square and resized to 64×64 pixels.
 
     Raises:
-      FolderError: If there are less than two classes, a class has no images, a split has a class
+      DataError: If there are less than two classes, a class has no images, a split has a class
         that ``train`` has not, or an image cannot be read.
     """
     if not root.is_dir():
         got = "a file" if root.exists() else "nothing there"
-        raise FolderError(root, "a folder with a folder for each class", got, "check the path")
+        raise data_error(root, "a folder with a folder for each class", got, "check the path")
     split_folders = {
         split: root / name for name, split in _SPLITS.items() if (root / name).is_dir()
     }
@@ -79,7 +72,7 @@ def read(root: Path) -> tuple[dict[str, Folder], tuple[str, ...]]:
 def _classes(folder: Path) -> tuple[str, ...]:
     names = [each.name for each in folder.iterdir() if each.is_dir()]
     if len(names) < 2:
-        raise FolderError(
+        raise data_error(
             folder,
             "a folder for each of two classes or more",
             f"the folders {', '.join(names)}" if names else "none",
@@ -93,7 +86,7 @@ def _files(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
     """The images in the folders of the classes, with the numbers of these."""
     others = sorted({each.name for each in folder.iterdir() if each.is_dir()} - set(names))
     if others:
-        raise FolderError(
+        raise data_error(
             folder,
             f"the classes of the training images, {', '.join(names)}",
             f"{', '.join(others)}, too",
@@ -105,7 +98,7 @@ def _files(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
         own = sorted(inside.glob("*")) if inside.is_dir() else []
         own = [path for path in own if path.suffix.lower() in ENDINGS]
         if not own:
-            raise FolderError(
+            raise data_error(
                 inside, f"images ({' '.join(ENDINGS)})", "none", "add some, or remove the class"
             )
         found += [(path, label) for path in own]
@@ -121,7 +114,7 @@ def _parted(
     for label in sorted({label for _, label in files}):
         own = [each for each in files if each[1] == label]
         if len(own) < TEST_EVERY:
-            raise FolderError(
+            raise data_error(
                 own[0][0].parent,
                 f"{TEST_EVERY} images or more, since every fifth is a test image",
                 f"{len(own)}",
@@ -159,8 +152,8 @@ def _read_one(
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> FolderError:
-    return FolderError(
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return data_error(
         path,
         "a readable image",
         f"{type(error).__name__}: {error}",

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from experiments.data.datasets import data_error
 from experiments.data.pictures import as_rgb
 
 SIDE = 48
@@ -31,14 +32,6 @@ _TEST = Path("Final_Test/Images")
 _TEST_FILE = "GT-final_test.csv"
 _FETCH = "fetch the benchmark again, with the classes of the test images"
 _COLUMNS = ("Filename", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId")
-
-
-class SignsError(Exception):
-    """A broken folder: names the place, what was expected and got, and the remedy."""
-
-    def __init__(self, where: Path, expected: str, got: object, remedy: str) -> None:
-        super().__init__(where, expected, got, remedy)
-        self.where, self.expected, self.got, self.remedy = where, expected, got, remedy
 
 
 class Signs(NamedTuple):
@@ -64,14 +57,14 @@ def read(folder: Path, *, cut: bool = False) -> dict[str, Signs]:
       cut: Whether to cut images to their regions of interest.
 
     Raises:
-      SignsError: If a file is missing or broken; names it.
+      DataError: If a file is missing or broken; names it.
     """
     roots = [folder, folder / "GTSRB", folder / "gtsrb" / "GTSRB"]
     pairs = [(root, root / inner) for root in roots for inner in _TRAININGS]
     found = [(root, inner) for root, inner in pairs if inner.is_dir()]
     if not found:
         expected = f"a folder with {' or '.join(map(str, _TRAININGS))} in it"
-        raise SignsError(folder, expected, "none", "name that folder")
+        raise data_error(folder, expected, "none", "name that folder")
     root, classes = found[0]
     training = [
         entry
@@ -79,12 +72,12 @@ def read(folder: Path, *, cut: bool = False) -> dict[str, Signs]:
         for entry in _entries(file, file.parent)
     ]
     if not training:
-        raise SignsError(classes, "a folder with a CSV file for each class", "none", _FETCH)
+        raise data_error(classes, "a folder with a CSV file for each class", "none", _FETCH)
     places = [root / _TEST, root, root.parent]
     files = [place / _TEST_FILE for place in places]
     present = [file for file in files if file.is_file()]
     if not present:
-        raise SignsError(files[0], "the classes of the test images", "no such file", _FETCH)
+        raise data_error(files[0], "the classes of the test images", "no such file", _FETCH)
     tracks = [_track(entry.path) for entry in training]
     test = list(_entries(present[0], root / _TEST))
     return {
@@ -100,14 +93,14 @@ def _entries(file: Path, images: Path) -> Iterator[_Entry]:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             rows = list(csv.DictReader(opened, delimiter=";"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SignsError(file, "a readable CSV file", error, _FETCH) from error
+        raise data_error(file, "a readable CSV file", error, _FETCH) from error
     for number, row in enumerate(rows, start=2):
         try:
             name, *numbers = (row[column] for column in _COLUMNS)
             left, top, right, bottom, label = map(int, numbers)
         except (KeyError, TypeError, ValueError) as error:
             expected = f"the columns {', '.join(_COLUMNS)} between semicolons"
-            raise SignsError(file, expected, f"{error!r} in line {number}", _FETCH) from error
+            raise data_error(file, expected, f"{error!r} in line {number}", _FETCH) from error
         yield _Entry(images / name, (left, top, right, bottom), label)
 
 
@@ -115,7 +108,7 @@ def _track(path: Path) -> int:
     try:
         return int(path.stem.split("_")[0])
     except ValueError:
-        raise SignsError(path, "a name such as 00003_00017.ppm", path.name, _FETCH) from None
+        raise data_error(path, "a name such as 00003_00017.ppm", path.name, _FETCH) from None
 
 
 def _decoded(
@@ -129,7 +122,7 @@ def _decoded(
             with Image.open(path) as image:
                 whole = as_rgb(image)
         except (OSError, ValueError) as error:
-            raise SignsError(path, "a readable image", error, _FETCH) from error
+            raise data_error(path, "a readable image", error, _FETCH) from error
         seen = whole.crop(region) if cut else whole
         images[number] = np.asarray(seen.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 

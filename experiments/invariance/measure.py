@@ -18,7 +18,7 @@ from experiments.classification.config import Recipe, Run
 from experiments.classification.restore import trained_states
 from experiments.classification.run import build_classifier, check_model
 from experiments.classification.step import Classifier
-from experiments.data.sources import Dataset, Split
+from experiments.data.datasets import Dataset, Split
 from experiments.engine import Interrupted, in_batches
 from experiments.engine.files import read_json, write_json
 from experiments.engine.signals import stop_signal

@@ -19,7 +19,8 @@ from flax import linen, nnx
 from jaxtyping import Array
 
 import stn_jax as stn
-from experiments.data.sources import Dataset, load
+from experiments.data.datasets import Dataset
+from experiments.data.sources import load
 from experiments.engine.files import environment, write_json
 from experiments.engine.options import Options, check_at_least
 from experiments.engine.records import Record, Result

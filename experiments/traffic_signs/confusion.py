@@ -10,7 +10,7 @@ from experiments.classification.config import TableArguments
 from experiments.classification.restore import run_of, trained_states
 from experiments.classification.run import build_classifier
 from experiments.classification.step import predictions
-from experiments.data.sources import Dataset
+from experiments.data.datasets import Dataset
 from experiments.engine.files import write_json
 from experiments.report.markup import heading, section
 from experiments.report.tables import text_table, text_table_html

@@ -8,6 +8,7 @@ this order in it.
 
 import importlib
 import re
+import struct
 import warnings
 
 import jax.numpy as jnp
@@ -52,6 +53,17 @@ def place(tmp_path_factory):
     save("words", y_train=np.array(["cat", "dog"] * 10))
     save("fewer", y_train=labels[1:])
     save("halves", y_train=labels / 2)
+    save("from-one", y_train=labels + 1, y_test=labels + 1)
+    save("one-hot-from-one", y_train=np.eye(3)[labels + 1], y_test=np.eye(3)[labels + 1])
+    save("gaps", y_train=labels * 7, y_test=labels * 7)
+    save("untrained", y_test=np.arange(20) % 4)
+    save("minus-one", y_train=2 * labels - 1, y_test=2 * labels - 1)
+    for part in ("train", "t10k"):
+        idx = struct.pack(">IIII", 0x803, *images.shape) + images.tobytes()
+        (folder / "letters").mkdir(exist_ok=True)
+        (folder / "letters" / f"{part}-images-idx3-ubyte").write_bytes(idx)
+        idx = struct.pack(">II", 0x801, len(labels)) + (labels + 1).astype(np.uint8).tobytes()
+        (folder / "letters" / f"{part}-labels-idx1-ubyte").write_bytes(idx)
     save("exchanged", x_train=labels, y_train=images)
     save("two-shapes", x_test=images[:, 2:, 2:])
     save("objects", x_train=np.array([1, "a"], object))
@@ -80,7 +92,13 @@ DATA = {
     "images of 16 bits": ("npz:@/sixteen-bits.npz", "expected finite image values from 0 to 255; got; 51; rescale"),
     "labels in words": ("npz:@/words.npz", "expected labels [n]; got <U3; numpy.unique"),
     "a label too few": ("npz:@/fewer.npz", "expected one label for each image; got 20 images and 19 labels; check"),
-    "labels that are no whole numbers": ("npz:@/halves.npz", "expected labels that are whole numbers; got float64; number the classes from 0"),
+    "labels that are no whole numbers": ("npz:@/halves.npz", "expected labels that are whole numbers; got float64; 0.0 to 0.5; number the classes from 0"),
+    "classes numbered from 1": ("npz:@/from-one.npz", "from-one.npz: expected training labels that number all classes from 0 on, 0 to 2; got 1 to 2, without 0; subtract 1 from all labels"),
+    "classes numbered from 1 in MNIST's files": ("idx:@/letters", "letters: expected; from 0 on; got 1 to 2, without 0; subtract 1"),
+    "one-hot labels with an unused column": ("npz:@/one-hot-from-one.npz", "expected; from 0 on; got 1 to 2, without 0; subtract 1"),
+    "numbers of classes left out": ("npz:@/gaps.npz", "expected; from 0 on, 0 to 7; got 0 to 7, without 1, 2, 3, 4, 5 and 1 more; numpy.searchsorted"),
+    "test images of other classes": ("npz:@/untrained.npz", "expected; from 0 on, 0 to 3; got 0 to 1, without 2, 3; add training images of 2, 3"),
+    "labels of -1 and 1": ("npz:@/minus-one.npz", "expected labels that are whole numbers; got int64; -1 to 1; numpy.searchsorted"),
     "images and labels exchanged": ("npz:@/exchanged.npz", "expected numeric images; got int64 of shape (20,); exchanged"),
     "images of two shapes": ("npz:@/two-shapes.npz", "expected images of shape (12, 12, 1), as in training; got (10, 10, 1); bring"),
     "a name of a set alone": ("mnist", "expected one of digits, idx:FOLDER; got 'mnist'; idx:FOLDER, the folder of its four files, or tfds"),

@@ -10,8 +10,8 @@ from tfds_samples import encoded, prepare_birds
 from experiments.birds import data as birds
 from experiments.birds import drawn as drawn_birds
 from experiments.birds.data import load
+from experiments.data.datasets import DataError
 from experiments.data.examples import Framing
-from experiments.data.sources import DataError
 
 FRAMING = Framing(8)
 CLASSES = ("001.Black_Auk", "002.Blue Bunting", "003.Wren")

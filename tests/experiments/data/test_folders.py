@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data.sources import DataError, load, split_validation
+from experiments.data.datasets import DataError, split_validation
+from experiments.data.sources import load
 
 
 def fill(folder, number, size=(6, 5), mode="L", seed=0):

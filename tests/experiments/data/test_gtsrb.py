@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.data.datasets import DataError, split_validation
 from experiments.data.gtsrb import SIDE
-from experiments.data.sources import DataError, load, split_validation
+from experiments.data.sources import load
 
 COLUMNS = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
 # Tracks of each class, and frames of a track.

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from data_samples import assert_holds, make_arrays
 
-from experiments.data.sources import DataError, load
+from experiments.data.datasets import DataError
+from experiments.data.sources import load
 
 
 def idx_bytes(array, kind=8):

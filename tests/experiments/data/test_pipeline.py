@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from tfds_samples import encoded, prepare_birds
 
+from experiments.data.datasets import DataError
 from experiments.data.examples import Arrays, Chosen, Files, Framing, Tfds, folder
 from experiments.data.pipeline import Reading, Shard, in_order, shuffled
-from experiments.data.sources import DataError
 from experiments.engine.feed import placed_ahead
 
 NUMBER = 23

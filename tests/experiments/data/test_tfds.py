@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from data_samples import make_arrays
 
-from experiments.data.sources import DataError, load
+from experiments.data.datasets import DataError
+from experiments.data.sources import load
 
 
 @pytest.fixture(scope="module", params=["array_record", "parquet"])

@@ -14,7 +14,7 @@ from experiments.classification import restore as trained
 from experiments.classification import run
 from experiments.classification.config import Run
 from experiments.classification.step import error_mask
-from experiments.data.sources import Dataset, Split
+from experiments.data.datasets import Dataset, Split
 from experiments.engine import prepare_folder
 from experiments.invariance import __main__ as invariance
 from experiments.invariance import measure
