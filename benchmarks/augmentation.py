@@ -25,6 +25,7 @@ import stn_jax as stn
 from benchmarks.harness import records, timing
 from benchmarks.harness.environment import threads
 from benchmarks.harness.rows import print_labels
+from benchmarks.harness.unfinished import Planned
 from benchmarks.peers import in_torch
 from benchmarks.peers.cases import optional
 from stn_jax import augmentation as aug
@@ -308,11 +309,9 @@ def contenders(batch: Batch, arguments: Arguments) -> Iterator[tuple[str, Any]]:
             yield name, functools.partial(make, batch)
 
 
-def measured(shape: str, arguments: Arguments) -> records.Row:
+def measured(labels: dict[str, str], sizes: tuple[int, ...], arguments: Arguments) -> records.Row:
     """A row: all contenders on one batch."""
-    sizes = tuple(int(size) for size in shape.split("x"))
     batch = batch_of(sizes, arguments.keypoints, arguments.seed)
-    labels = {"what": "affine, elastic, crop", "shape": records.shape_name(sizes)}
     print_labels(labels)
     made, skipped, errors = [], {}, {}
     cropped = (sizes[0], *_cropped(sizes[1:3]), sizes[3])
@@ -387,16 +386,18 @@ def compile_seconds(batch: Batch, seed: int) -> dict[str, float]:
     return found
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
+def plan(arguments: Arguments) -> Iterator[Planned]:
     """A row for each shape."""
     small = arguments.small and arguments.shapes == Arguments().shapes
-    shapes = ("2x28x35x3",) if small else arguments.shapes
-    return [measured(shape, arguments) for shape in shapes]
+    for shape in ("2x28x35x3",) if small else arguments.shapes:
+        sizes = tuple(int(size) for size in shape.split("x"))
+        labels = {"what": "affine, elastic, crop", "shape": records.shape_name(sizes)}
+        yield Planned(labels, functools.partial(measured, labels, sizes, arguments))
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Prints the rows; saves them if ``--save`` is given."""
-    return records.run_command("augmentation", Arguments, __doc__, measure, command_line)
+    return records.run_command("augmentation", Arguments, __doc__, plan, command_line)
 
 
 def _show(row: records.Row) -> None:

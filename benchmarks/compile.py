@@ -5,8 +5,10 @@ training step of each model; and ``jax.scipy.ndimage.map_coordinates``. Caches a
 Each import is timed in a new process: ``import stn_jax`` after ``import jax``, for example.
 """
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import stn_jax as stn
 from benchmarks.harness import records, timing
 from benchmarks.harness.rows import print_labels
+from benchmarks.harness.unfinished import Planned
 from benchmarks.peers import in_jax
 from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
 from benchmarks.train_step import LEARNING_RATE, NAMES, Name, Training
@@ -111,8 +114,8 @@ def trace_anew(function: Any, operands: tuple[Any, ...]) -> None:
     function.lower(*operands)
 
 
-def import_time(module: str, before: str) -> float | None:
-    """Seconds of an import after another, in a new process; ``None`` if a module is missing."""
+def import_time(module: str, before: str) -> float:
+    """Seconds of an import after another, in a new process."""
     code = _TIME_IMPORT.format(module=module, before=before)
     root = Path(__file__).parent.parent
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -120,74 +123,72 @@ def import_time(module: str, before: str) -> float | None:
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
         cwd=root,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     )
-    return float(found.stdout.split()[-1]) if found.returncode == 0 else None
+    return float(found.stdout.split()[-1])
 
 
-def measure_compilations(arguments: Arguments) -> list[records.Row]:
-    """Rows of trace and compile times."""
-    rows = []
+def compilations(arguments: Arguments) -> Iterator[Planned]:
+    """Rows of trace and compile times, with JAX's cache on disk switched off."""
     for which in arguments.passes:
         case = Case(SHAPE, "float32", which)
         for name, warp, operands in warps(case, arguments.seed):
-            if not arguments.wants(name):
-                continue
-            function, arrays = in_jax.jitted(warp, case, operands)
-            labels = {"what": name, "pass": PASSES[which]}
-            rows.append(_row(labels, function, arrays, arguments))
-    for name in filter(arguments.wants, NAMES):
-        labels = {"what": name, "pass": "training step"}
-        rows.append(_row(labels, *training_step(name), arguments))
-    return rows
+            if arguments.wants(name):
+                make = functools.partial(in_jax.jitted, warp, case, operands)
+                labels = {"what": name, "pass": PASSES[which]}
+                yield Planned(labels, functools.partial(_row, labels, make, arguments))
+    for model in filter(arguments.wants, NAMES):
+        labels = {"what": model, "pass": "training step"}
+        make = functools.partial(training_step, model)
+        yield Planned(labels, functools.partial(_row, labels, make, arguments))
 
 
-def measure_imports(arguments: Arguments) -> list[records.Row]:
+def imports(arguments: Arguments) -> Iterator[Planned]:
     """Rows of import times, each with the median of several processes."""
-    rows = []
     for module, before in IMPORTS.items():
         name = f"import {module} after {before}"
         if not arguments.wants(name):
             continue
-        repeats = 1 if arguments.small else 7
-        seconds = [import_time(module, before) for _ in range(repeats)]
-        if None in seconds:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
             print(f"{name}: not installed")
             continue
-        spread = timing.Spread.of(np.array(seconds))._asdict()
-        rows.append({"what": name, "pass": "import", "seconds": {module: spread}})
-        print(f"{name}: {records.milliseconds(spread)} ms", flush=True)
-    return rows
+        repeats = 1 if arguments.small else 7
+        measure = functools.partial(_import_row, name, module, before, repeats)
+        yield Planned({"what": name, "pass": "import"}, measure)
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
-    """Rows of compilations, with JAX's cache on disk switched off, then rows of imports."""
+def plan(arguments: Arguments) -> Iterator[Planned]:
+    """Rows of compilations, then of imports."""
+    yield from compilations(arguments)
+    yield from imports(arguments)
+
+
+def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
+    """Prints the rows; saves them if ``--save`` is given."""
+    return records.run_command("compile", Arguments, __doc__, plan, command_line)
+
+
+@contextlib.contextmanager
+def _without_cache_on_disk() -> Iterator[None]:
     config: Any = jax.config  # The flags are attributes at run time, but not in the type.
     folder = config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     try:
-        rows = measure_compilations(arguments)
+        yield
     finally:
         jax.config.update("jax_compilation_cache_dir", folder)
         compilation_cache.reset_cache()
-    return rows + measure_imports(arguments)
 
 
-def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
-    """Prints the rows; saves them if ``--save`` is given."""
-    return records.run_command("compile", Arguments, __doc__, measure, command_line)
-
-
+@_without_cache_on_disk()
 def _row(
-    labels: dict[str, str],
-    function: Callable[..., Any],
-    operands: tuple[Any, ...],
-    arguments: Arguments,
+    labels: dict[str, str], make: Callable[[], tuple[Any, tuple[Any, ...]]], arguments: Arguments
 ) -> records.Row:
     print_labels(labels)
+    function, operands = make()
     runs = {
         "trace": functools.partial(trace_anew, function, operands),
         "trace and compile": functools.partial(compile_anew, function, operands),
@@ -196,7 +197,14 @@ def _row(
     spreads = {name: timing.Spread.of(values)._asdict() for name, values in seconds.items()}
     for name, spread in spreads.items():
         print(f"    {name:32}{records.milliseconds(spread):>20} ms", flush=True)
-    return labels | {"seconds": spreads}
+    return {"seconds": spreads}
+
+
+def _import_row(name: str, module: str, before: str, repeats: int) -> records.Row:
+    seconds = [import_time(module, before) for _ in range(repeats)]
+    spread = timing.Spread.of(np.array(seconds))._asdict()
+    print(f"{name}: {records.milliseconds(spread)} ms", flush=True)
+    return {"seconds": {module: spread}}
 
 
 def _warp(

@@ -8,7 +8,9 @@ arXiv:1506.02025, section 4.2, 6 % slower, on 64×64 pixels and with many more l
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import jax
@@ -17,6 +19,7 @@ import numpy as np
 import optax
 
 from benchmarks.harness import records, timing
+from benchmarks.harness.unfinished import Planned
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
 from experiments import models
 from experiments.classification.step import make_classifier
@@ -83,27 +86,33 @@ def contenders(
     return size, {STEP: step, BATCH: predict}
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
+def plan(arguments: Arguments) -> Iterator[Planned]:
     """Two rows for each pair of models."""
     if arguments.small:
         arguments = dataclasses.replace(arguments, batch_size=8, width=0.05, steps=2)
-    rows = []
-    for plain in arguments.models:
+
+    @functools.lru_cache(maxsize=1)
+    def pair(plain: ModelName) -> dict[str, tuple[int, dict[str, timing.Run]]]:
+        """Both models, made once for the two rows."""
         full = models.width_for(models.PARAMETERS, plain, "affine", _IN_SHAPE, NUM_CLASSES)
-        pair = (plain, PAIRS[plain])
-        made = {name: contenders(name, arguments.width * full, arguments) for name in pair}
-        sizes = {name: size for name, (size, _) in made.items()}
-        for what, units in ((STEP, arguments.steps), (BATCH, 1)):
-            runs: dict[str, timing.Run] = {name: run[what] for name, (_, run) in made.items()}
-            seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
-            each = {name: values / units for name, values in seconds.items()}
-            row: records.Row = {"model": plain, "with a transformer": PAIRS[plain], "what": what}
-            row |= {"batch": arguments.batch_size, "width": arguments.width, "steps": units}
-            row |= {"parameters": sizes}
-            row |= timing.compare(each, plain)
-            rows.append(row)
-            print(_sentence(row), flush=True)
-    return rows
+        width = arguments.width * full
+        return {name: contenders(name, width, arguments) for name in (plain, PAIRS[plain])}
+
+    def row(labels: records.Row, plain: ModelName) -> records.Row:
+        runs = {name: run[labels["what"]] for name, (_, run) in pair(plain).items()}
+        seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
+        each = {name: values / labels["steps"] for name, values in seconds.items()}
+        sizes = {name: size for name, (size, _) in pair(plain).items()}
+        row = labels | {"parameters": sizes} | timing.compare(each, plain)
+        print(_sentence(row), flush=True)
+        return row
+
+    for plain, (what, units) in itertools.product(
+        arguments.models, ((STEP, arguments.steps), (BATCH, 1))
+    ):
+        labels: records.Row = {"model": plain, "with a transformer": PAIRS[plain], "what": what}
+        labels |= {"batch": arguments.batch_size, "width": arguments.width, "steps": units}
+        yield Planned(labels, functools.partial(row, labels, plain))
 
 
 def _sentence(row: records.Row) -> str:
@@ -120,7 +129,7 @@ def _sentence(row: records.Row) -> str:
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Prints the rows; saves them if ``--save`` is given."""
-    return records.run_command("cost", Arguments, __doc__, measure, command_line)
+    return records.run_command("cost", Arguments, __doc__, plan, command_line)
 
 
 if __name__ == "__main__":

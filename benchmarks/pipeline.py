@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import records, timing
+from benchmarks.harness.unfinished import Planned
 from experiments.birds.model import PartModel
 from experiments.birds.train import make_classifier, make_optimizer, stored_side
 from experiments.data import pipeline
@@ -131,9 +132,7 @@ def row_of(name: str, examples: Examples, arguments: Arguments) -> records.Row:
     finally:
         for batches in to_close:
             batches.close()
-    row: records.Row = {"images": name, "side": arguments.side, "batch size": arguments.batch_size}
-    row["ours"] = TOGETHER
-    row |= timing.compare(seconds, TOGETHER)
+    row: records.Row = {"ours": TOGETHER} | timing.compare(seconds, TOGETHER)
     number = arguments.steps * arguments.batch_size
     row["images_per_second"] = {
         each: number / spread["median"] for each, spread in row["seconds"].items()
@@ -147,19 +146,30 @@ def row_of(name: str, examples: Examples, arguments: Arguments) -> records.Row:
     return row
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
+def plan(arguments: Arguments) -> Iterator[Planned]:
     """A row for arrays and one for files."""
     if arguments.small:
         arguments = dataclasses.replace(arguments, side=32, batch_size=4, images=16, steps=2)
-    rows = [row_of("arrays", arrays(arguments), arguments)]
-    with tempfile.TemporaryDirectory() as root:
-        rows.append(row_of("JPEG files", photographs(arguments, Path(root)), arguments))
-    return rows
+
+    def of_arrays() -> records.Row:
+        return row_of("arrays", arrays(arguments), arguments)
+
+    def of_files() -> records.Row:
+        with tempfile.TemporaryDirectory() as root:
+            return row_of("JPEG files", photographs(arguments, Path(root)), arguments)
+
+    for name, measure in {"arrays": of_arrays, "JPEG files": of_files}.items():
+        labels: records.Row = {
+            "images": name,
+            "side": arguments.side,
+            "batch size": arguments.batch_size,
+        }
+        yield Planned(labels, measure)
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Runs the command line; ``sys.argv`` unless given."""
-    return records.run_command("pipeline", Arguments, __doc__, measure, command_line)
+    return records.run_command("pipeline", Arguments, __doc__, plan, command_line)
 
 
 if __name__ == "__main__":

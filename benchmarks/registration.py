@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 import stn_jax as stn
 from benchmarks.harness import records
+from benchmarks.harness.unfinished import Planned
 from benchmarks.peers.cases import optional
 
 Family = str
@@ -229,21 +230,20 @@ def contenders(kind: Kind, only: Sequence[str]) -> dict[str, Find]:
     }
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
+def plan(arguments: Arguments) -> Iterator[Planned]:
     """A row for each kind of pairs."""
-    rows = []
+    number = min(arguments.pairs, 2) if arguments.small else arguments.pairs
     for name in arguments.kinds:
         kind = KINDS[name]
         if arguments.small:
             kind = kind._replace(shape=_SMALL_SHAPES[len(kind.shape)])
-        rows.append(_row(name, kind, arguments))
-    return rows
+        labels = {"pairs": name, "shape": records.shape_name(kind.shape), "number": number}
+        yield Planned(labels, functools.partial(_row, labels, kind, arguments))
 
 
-def _row(name: str, kind: Kind, arguments: Arguments) -> records.Row:
+def _row(labels: records.Row, kind: Kind, arguments: Arguments) -> records.Row:
     chosen = contenders(kind, arguments.only)
-    number = min(arguments.pairs, 2) if arguments.small else arguments.pairs
-    every = list(pairs(kind, number, arguments.seed))
+    every = list(pairs(kind, labels["number"], arguments.seed))
     errors: dict[str, list[float]] = {each: [] for each in chosen}
     seconds: dict[str, list[float]] = {each: [] for each in chosen}
     first = {}
@@ -260,9 +260,6 @@ def _row(name: str, kind: Kind, arguments: Arguments) -> records.Row:
             seconds[each].append(time.perf_counter() - start)
             errors[each].append(error(pair, matrix))
     row: records.Row = {
-        "pairs": name,
-        "shape": records.shape_name(kind.shape),
-        "number": number,
         "ours": OURS,
         "median_error": {each: float(np.median(found)) for each, found in errors.items()},
         "found": {each: float(np.mean(np.array(e) < _FOUND)) for each, e in errors.items()},
@@ -271,7 +268,7 @@ def _row(name: str, kind: Kind, arguments: Arguments) -> records.Row:
         "errors": errors,
         "seconds": seconds,
     }
-    print(f"{name}, {row['shape']}, {number} pairs", flush=True)
+    print(f"{labels['pairs']}, {labels['shape']}, {labels['number']} pairs", flush=True)
     for each in chosen:
         print(
             f"    {each:16}error {row['median_error'][each]:9.4f} pixels, within a pixel "
@@ -284,7 +281,7 @@ def _row(name: str, kind: Kind, arguments: Arguments) -> records.Row:
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Prints the rows; saves them if ``--save`` is given."""
-    return records.run_command("registration", Arguments, __doc__, measure, command_line)
+    return records.run_command("registration", Arguments, __doc__, plan, command_line)
 
 
 def _similarity(kind: Kind, rng: np.random.Generator) -> np.ndarray:

@@ -228,10 +228,12 @@ def section(record: dict[str, Any]) -> str:
     on_cpu = where["backend"] == "cpu"
     title = title if on_cpu else f"{title} on {where['device']}"
     policy = f"OpenMP's policy {where['omp_wait_policy']}; " if on_cpu else ""
+    starts = 1 + len(where.get("went_on", ()))
+    stopped = f"; in {starts} starts" if starts > 1 else ""
     measured = (
         f"{where['processor']}, {where['threads']} threads, JAX on {where['device']}; {versions}; "
         f"{policy}{where['time'][:10]}; "
-        f"load when it began {where['load_at_start']:.1f}.{small}"
+        f"load when it began {where['load_at_start']:.1f}{stopped}.{small}"
     )
     return f"### {title}\n\n{measured}\n\n{render(record['rows'])}"
 

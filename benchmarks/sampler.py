@@ -7,12 +7,14 @@ library's.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from benchmarks.harness import records
 from benchmarks.harness.rows import Candidate, measured_beside, name_of
+from benchmarks.harness.unfinished import Planned
 from benchmarks.peers import in_jax, in_opencv, in_scipy, in_torch
 from benchmarks.peers.cases import (
     PASSES,
@@ -81,51 +83,47 @@ def candidates(case: Case, operands: Operands, arguments: Arguments) -> Iterator
     return (each for each in every if name_of(each).startswith(chosen))
 
 
-def spline_coefficients(case: Case, arguments: Arguments) -> records.Row:
+def plan(arguments: Arguments) -> Iterator[Planned]:
+    """A row for each case, and one for the coefficients of the splines through its images."""
+    print(f"Not installed: {', '.join(missing(PEERS)) or 'none of the peers'}.")
+    if in_torch.device() is None and "torch" not in missing(PEERS):
+        print("PyTorch is left out: it sees no accelerator where JAX does.")
+    for case in arguments.cases():
+        labels = {"shape": records.shape_name(case.shape), "dtype": case.dtype}
+        of_pass = labels | {"pass": PASSES[case.which]}
+        yield Planned(of_pass, functools.partial(_warps, of_pass, case, arguments))
+        if arguments.kernel == "bspline3" and case.which == "forward" and case.dtype == "float32":
+            own = labels | {"pass": COEFFICIENTS}
+            yield Planned(own, functools.partial(_coefficients, own, case, arguments))
+
+
+def _warps(labels: dict[str, str], case: Case, arguments: Arguments) -> records.Row:
+    """A row for the affine warps of a case."""
+    operands = affine_operands(case, arguments.seed)
+    row = measured_beside(
+        labels,
+        candidates(case, operands, arguments),
+        arguments,
+        tolerance=TOLERANCE[case.dtype],
+        copy=in_jax.copy_of(case, operands),
+        bytes_moved=case.bytes_moved,
+        copied=2 * case.bytes_of_images,
+    )
+    in_torch.forget_compiled()
+    return row
+
+
+def _coefficients(labels: dict[str, str], case: Case, arguments: Arguments) -> records.Row:
     """A row for the coefficients of the splines through a case's images."""
     operands = affine_operands(case, arguments.seed)
     ours = in_jax.spline_coefficients(case, operands)
-    labels = {
-        "shape": records.shape_name(case.shape),
-        "dtype": case.dtype,
-        "pass": COEFFICIENTS,
-    }
     every = [ours, *in_scipy.spline_coefficients(case, operands)]
     return measured_beside(labels, every, arguments, tolerance=TOLERANCE[case.dtype])
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
-    """A row for each case."""
-    print(f"Not installed: {', '.join(missing(PEERS)) or 'none of the peers'}.")
-    if in_torch.device() is None and "torch" not in missing(PEERS):
-        print("PyTorch is left out: it sees no accelerator where JAX does.")
-    rows = []
-    for case in arguments.cases():
-        operands = affine_operands(case, arguments.seed)
-        labels = {
-            "shape": records.shape_name(case.shape),
-            "dtype": case.dtype,
-            "pass": PASSES[case.which],
-        }
-        row = measured_beside(
-            labels,
-            candidates(case, operands, arguments),
-            arguments,
-            tolerance=TOLERANCE[case.dtype],
-            copy=in_jax.copy_of(case, operands),
-            bytes_moved=case.bytes_moved,
-            copied=2 * case.bytes_of_images,
-        )
-        rows.append(row)
-        if arguments.kernel == "bspline3" and case.which == "forward" and case.dtype == "float32":
-            rows.append(spline_coefficients(case, arguments))
-        in_torch.forget_compiled()
-    return rows
-
-
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Prints the rows; saves them if ``--save`` is given."""
-    return records.run_command("sampler", Arguments, __doc__, measure, command_line)
+    return records.run_command("sampler", Arguments, __doc__, plan, command_line)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ time over log quantity to the larger half of the sizes: 1 means proportional, 0 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 
 import stn_jax as stn
 from benchmarks.harness import records, timing
+from benchmarks.harness.unfinished import Planned
 from benchmarks.peers import in_jax
 from benchmarks.peers.cases import PASSES, Case, Operands, Pass, affine_operands
 
@@ -136,40 +138,31 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes[half:]), np.log(seconds[half:]), 1)[0])
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
+def plan(arguments: Arguments) -> Iterator[Planned]:
     """A row for each quantity and pass; the sizes of a row are measured in turns."""
-    rows = []
     passes = arguments.passes[:1] if arguments.small else arguments.passes
-    for name in arguments.sweeps:
-        sweep = sweeps()[name]
-        sizes = sweep.sizes[:2] if arguments.small else sweep.sizes
-        shape = SMALL_SHAPE if arguments.small else SHAPE
-        print(f"{sweep.quantity}: {', '.join(map(str, sizes))}", flush=True)
-        for which in passes:
-            runs = {
-                str(size): contender(sweep.create(size, shape), which, arguments.seed)
-                for size in sizes
-            }
-            seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
-            medians = [float(np.median(seconds[str(size)])) for size in sizes]
-            row = {
-                "sweep": name,
-                "quantity": sweep.quantity,
-                "pass": PASSES[which],
-                "sizes": list(sizes),
-                "seconds": {
-                    size: timing.Spread.of(values)._asdict() for size, values in seconds.items()
-                },
-                "slope": slope(sizes, medians),
-            }
-            rows.append(row)
-            milliseconds = "  ".join(f"{1e3 * each:.3g}" for each in medians)
-            print(
-                f"    {PASSES[which]:32} slope {row['slope']:5.2f}   ms {milliseconds}", flush=True
-            )
-    if arguments.picture is not None:
-        draw(arguments.picture, rows)
-    return rows
+    for name, which in itertools.product(arguments.sweeps, passes):
+        labels = {"sweep": name, "quantity": sweeps()[name].quantity, "pass": PASSES[which]}
+        yield Planned(labels, functools.partial(_row, labels, sweeps()[name], which, arguments))
+
+
+def _row(labels: dict[str, str], sweep: Sweep, which: Pass, arguments: Arguments) -> records.Row:
+    sizes = sweep.sizes[:2] if arguments.small else sweep.sizes
+    shape = SMALL_SHAPE if arguments.small else SHAPE
+    print(f"{sweep.quantity}: {', '.join(map(str, sizes))}", flush=True)
+    runs = {
+        str(size): contender(sweep.create(size, shape), which, arguments.seed) for size in sizes
+    }
+    seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
+    medians = [float(np.median(seconds[str(size)])) for size in sizes]
+    row: records.Row = {
+        "sizes": list(sizes),
+        "seconds": {size: timing.Spread.of(values)._asdict() for size, values in seconds.items()},
+        "slope": slope(sizes, medians),
+    }
+    milliseconds = "  ".join(f"{1e3 * each:.3g}" for each in medians)
+    print(f"    {labels['pass']:32} slope {row['slope']:5.2f}   ms {milliseconds}", flush=True)
+    return row
 
 
 def draw(path: Path, rows: Sequence[records.Row]) -> None:
@@ -207,7 +200,12 @@ def draw(path: Path, rows: Sequence[records.Row]) -> None:
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Prints the slopes; draws them with ``--picture`` and saves them with ``--save``."""
-    return records.run_command("scaling", Arguments, __doc__, measure, command_line)
+    return records.run_command("scaling", Arguments, __doc__, plan, command_line, _finish)
+
+
+def _finish(arguments: Arguments, rows: Sequence[records.Row]) -> None:
+    if arguments.picture is not None:
+        draw(arguments.picture, rows)
 
 
 if __name__ == "__main__":

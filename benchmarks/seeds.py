@@ -7,7 +7,7 @@ experiments.distorted_mnist`` does, on random images turned as in set R; once wi
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from benchmarks.harness import records, timing
+from benchmarks.harness.unfinished import Planned
 from benchmarks.train_step import LEARNING_RATE, NUM_CLASSES
 from experiments import models
 from experiments.classification.step import make_classifier
@@ -80,33 +81,40 @@ def contenders(name: ModelName, arguments: Arguments) -> dict[str, timing.Run]:
     }
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
+def plan(arguments: Arguments) -> Iterator[Planned]:
     """A row for each model."""
     if arguments.small:
         arguments = dataclasses.replace(arguments, batch_size=8, width=0.05, steps=2)
-    rows = []
     for name in arguments.models:
-        runs = contenders(name, arguments)
-        losses: dict[str, Any] = {way: run() for way, run in runs.items()}
-        np.testing.assert_allclose(losses[AT_ONCE], losses[APART], rtol=_TOLERANCE)
-        seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
-        steps = {way: values / arguments.steps for way, values in seconds.items()}
-        row: records.Row = {"model": name, "seeds": arguments.seeds, "batch": arguments.batch_size}
-        row |= {"width": arguments.width} | timing.compare(steps, AT_ONCE)
-        rows.append(row)
-        spread = {way: records.milliseconds(each) for way, each in row["seconds"].items()}
-        print(
-            f"{name:7} a step of {arguments.seeds} seeds, batch {arguments.batch_size}: "
-            f"{APART} {spread[APART]} ms, {AT_ONCE} {spread[AT_ONCE]} ms, "
-            f"{row['ratios'][APART]['median']:.2f} times as fast",
-            flush=True,
-        )
-    return rows
+        labels: records.Row = {
+            "model": name,
+            "seeds": arguments.seeds,
+            "batch": arguments.batch_size,
+            "width": arguments.width,
+        }
+        yield Planned(labels, functools.partial(_row, name, arguments))
+
+
+def _row(name: ModelName, arguments: Arguments) -> records.Row:
+    runs = contenders(name, arguments)
+    losses: dict[str, Any] = {way: run() for way, run in runs.items()}
+    np.testing.assert_allclose(losses[AT_ONCE], losses[APART], rtol=_TOLERANCE)
+    seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
+    steps = {way: values / arguments.steps for way, values in seconds.items()}
+    row = timing.compare(steps, AT_ONCE)
+    spread = {way: records.milliseconds(each) for way, each in row["seconds"].items()}
+    print(
+        f"{name:7} a step of {arguments.seeds} seeds, batch {arguments.batch_size}: "
+        f"{APART} {spread[APART]} ms, {AT_ONCE} {spread[AT_ONCE]} ms, "
+        f"{row['ratios'][APART]['median']:.2f} times as fast",
+        flush=True,
+    )
+    return row
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Prints the rows; saves them if ``--save`` is given."""
-    return records.run_command("seeds", Arguments, __doc__, measure, command_line)
+    return records.run_command("seeds", Arguments, __doc__, plan, command_line)
 
 
 if __name__ == "__main__":

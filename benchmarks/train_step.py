@@ -8,6 +8,7 @@ contender is timed if its logits, loss and gradients of all biases agree on one 
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -20,6 +21,7 @@ from flax import nnx
 from benchmarks.harness import memory, records
 from benchmarks.harness.contenders import Contender
 from benchmarks.harness.rows import Candidate, measured_beside
+from benchmarks.harness.unfinished import Planned
 from benchmarks.peers import in_jax, in_torch, torch_models
 from experiments import models
 from experiments.classification.step import make_classifier
@@ -197,43 +199,40 @@ def candidates(case: Training, *, compiled: bool) -> Iterator[Candidate]:
             )
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
+def plan(arguments: Arguments) -> Iterator[Planned]:
     """A row for each model and number of steps in a call."""
-    small = arguments.small
-    batch_size, width = (8, 0.1) if small else (arguments.batch_size, arguments.width)
+    if arguments.small:
+        arguments = dataclasses.replace(arguments, batch_size=8, width=0.1, torch_compile=False)
     # Each number of steps is compiled, so ``--small`` takes only one.
-    numbers_of_steps = (2,) if small else (1, arguments.steps_per_dispatch)
-    rows = []
-    for name in arguments.models:
-        for steps in numbers_of_steps:
-            case = Training.create(
-                name,
-                side=arguments.side,
-                width=width,
-                batch_size=batch_size,
-                steps=steps,
-                seed=arguments.seed,
-            )
-            labels = {
-                "model": name,
-                "batch": batch_size,
-                "width": width,
-                "steps per dispatch": steps,
-            }
-            row = measured_beside(
-                labels,
-                candidates(case, compiled=arguments.torch_compile and not small),
-                arguments,
-                tolerance=TOLERANCE,
-            )
-            rows.append(row)
-            in_torch.forget_compiled()
-    return rows
+    numbers_of_steps = (2,) if arguments.small else (1, arguments.steps_per_dispatch)
+    for name, steps in itertools.product(arguments.models, numbers_of_steps):
+        labels: records.Row = {
+            "model": name,
+            "batch": arguments.batch_size,
+            "width": arguments.width,
+            "steps per dispatch": steps,
+        }
+        yield Planned(labels, functools.partial(_row, labels, name, steps, arguments))
+
+
+def _row(labels: records.Row, name: Name, steps: int, arguments: Arguments) -> records.Row:
+    case = Training.create(
+        name,
+        side=arguments.side,
+        width=arguments.width,
+        batch_size=arguments.batch_size,
+        steps=steps,
+        seed=arguments.seed,
+    )
+    every = candidates(case, compiled=arguments.torch_compile)
+    row = measured_beside(labels, every, arguments, tolerance=TOLERANCE)
+    in_torch.forget_compiled()
+    return row
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Prints the rows; saves them if ``--save`` is given."""
-    return records.run_command("train_step", Arguments, __doc__, measure, command_line)
+    return records.run_command("train_step", Arguments, __doc__, plan, command_line)
 
 
 def _reduced_precision_in_torch(allowed: bool) -> None:

@@ -6,6 +6,7 @@ compares thin plate splines, of points and as a warp, with Kornia's.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import stn_jax as stn
 from benchmarks.harness import records, timing
 from benchmarks.harness.contenders import Contender
 from benchmarks.harness.rows import Candidate, measured_beside, print_labels
+from benchmarks.harness.unfinished import Planned
 from benchmarks.peers import in_jax, in_torch
 from benchmarks.peers.cases import (
     PASSES,
@@ -78,14 +80,13 @@ def near_identity(
     return Operands(images, theta.astype(np.float32), cotangent.astype(np.float32))
 
 
-def multiples_of_affine(case: Case, arguments: Arguments) -> records.Row:
+def multiples_of_affine(labels: dict[str, str], case: Case, arguments: Arguments) -> records.Row:
     """Times of all families, measured in turns, divided by that of the affine warp."""
     contenders = {}
     for name, (transform, spread, options) in families().items():
         operands = near_identity(case, transform, spread, arguments.seed, case.shape[-1])
         warp = functools.partial(_warp, transform=transform, **options)
         contenders[name] = in_jax.contender(name, warp, case, operands)
-    labels = _labels("families", case)
     print_labels(labels)
     runs = {name: each.run for name, each in contenders.items()}
     seconds = timing.measure(runs, arguments.budget, seed=arguments.seed)
@@ -106,36 +107,37 @@ def multiples_of_affine(case: Case, arguments: Arguments) -> records.Row:
     return row
 
 
-def splines(case: Case, side: int, arguments: Arguments) -> Iterator[records.Row]:
-    """Compares a thin plate spline of ``side``² points with Kornia's: of points, and as a warp."""
+def spline(
+    labels: dict[str, str], what: str, case: Case, side: int, arguments: Arguments
+) -> records.Row:
+    """Compares a thin plate spline of ``side``² points with Kornia's: of points, or as a warp."""
     transform = stn.thin_plate_spline((side, side))
     control = np.asarray(transform.identity, np.float32).reshape(-1, 2)
-    for what in ("points", "warp"):
-        channels = 2 if what == "points" else case.shape[-1]
-        operands = near_identity(case, transform, 0.05, arguments.seed, channels)
-        # The points are an image whose channels are coordinates.
-        shape = (*case.shape[:-1], channels)
-        yield measured_beside(
-            _labels(f"thin plate spline, {side**2} points: {what}", case),
-            _spline_candidates(what, transform, control, case._replace(shape=shape), operands),
-            arguments,
-            tolerance=TOLERANCE["float32"],
-        )
+    channels = 2 if what == "points" else case.shape[-1]
+    operands = near_identity(case, transform, 0.05, arguments.seed, channels)
+    # The points are an image whose channels are coordinates.
+    shape = (*case.shape[:-1], channels)
+    return measured_beside(
+        labels,
+        _spline_candidates(what, transform, control, case._replace(shape=shape), operands),
+        arguments,
+        tolerance=TOLERANCE["float32"],
+    )
 
 
-def measure(arguments: Arguments) -> list[records.Row]:
+def plan(arguments: Arguments) -> Iterator[Planned]:
     """The families, then the splines, for each case."""
-    rows = []
     for case in arguments.cases():
-        rows.append(multiples_of_affine(case, arguments))
-        for side in (4, 8):
-            rows.extend(splines(case, side, arguments))
-    return rows
+        labels = _labels("families", case)
+        yield Planned(labels, functools.partial(multiples_of_affine, labels, case, arguments))
+        for side, what in itertools.product((4, 8), ("points", "warp")):
+            labels = _labels(f"thin plate spline, {side**2} points: {what}", case)
+            yield Planned(labels, functools.partial(spline, labels, what, case, side, arguments))
 
 
 def main(command_line: Sequence[str] | None = None) -> list[records.Row]:
     """Prints the rows; saves them if ``--save`` is given."""
-    return records.run_command("transforms", Arguments, __doc__, measure, command_line)
+    return records.run_command("transforms", Arguments, __doc__, plan, command_line)
 
 
 def _warp(

@@ -8,9 +8,9 @@ all numbers, with versions and the device.
 """
 
 import dataclasses
+import functools
 import platform
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,7 +31,7 @@ from benchmarks.accuracy import (
 )
 from benchmarks.accuracy.geometry import pytorch
 from benchmarks.accuracy.tables import Table
-from benchmarks.harness.files import write_json
+from benchmarks.harness import unfinished
 
 TableName = Literal["identity", "pytorch", "opencv", "scipy", "positions", "half"]
 TABLES: dict[TableName, Callable[[int], Table]] = {
@@ -52,7 +52,8 @@ class Arguments:
     Attributes:
       trials: Random operands for each row, alignment and padding.
       tables: Which tables to print.
-      save: File to write all numbers to, as JSON.
+      save: File to write all numbers to, as JSON. Tables are kept beside it as they are measured;
+        if the command is stopped, the same command goes on with the others.
     """
 
     trials: int = 10
@@ -79,21 +80,34 @@ def environment() -> dict[str, Any]:
 def main(command_line: list[str] | None = None) -> None:
     """Prints the tables; saves them if ``--save`` is given."""
     arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
-    started = time.perf_counter()
     setting = environment()
     print(", ".join(f"{name} {version}" for name, version in setting.items()), end="\n\n")
-    shown = {}
+    settings = {"trials": arguments.trials, "tables": arguments.tables}
+    origin = {"environment": setting, "settings": settings}
+    before = unfinished.read(arguments.save, origin)
+    rows, seconds = unfinished.measure(
+        list(_plan(arguments)), origin, save=arguments.save, before=before
+    )
+    print(f"{seconds:.0f} s")
+    if arguments.save:
+        tables = {row.pop("table"): row for row in rows}
+        record = {"environment": setting, "trials": arguments.trials, "seconds": seconds}
+        unfinished.finish(arguments.save, record | {"tables": tables})
+
+
+def _plan(arguments: Arguments) -> Iterator[unfinished.Planned]:
     for name in arguments.tables:
         if name in NEED_PYTORCH and pytorch() is None:
             print(f"PyTorch is not installed; table {name!r} is left out.\n")
             continue
-        shown[name] = TABLES[name](arguments.trials).show()
-        jax.clear_caches()  # Free hundreds of compiled programs that are not needed any more.
-    seconds = time.perf_counter() - started
-    print(f"{seconds:.0f} s")
-    if arguments.save:
-        record = {"environment": setting, "trials": arguments.trials, "seconds": seconds}
-        write_json(arguments.save, record | {"tables": shown})
+        show = functools.partial(_show, TABLES[name], arguments.trials)
+        yield unfinished.Planned({"table": name}, show)
+
+
+def _show(make: Callable[[int], Table], trials: int) -> dict[str, Any]:
+    shown = make(trials).show()
+    jax.clear_caches()  # Free hundreds of compiled programs that are not needed any more.
+    return shown
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 
 _POLICY = "OMP_WAIT_POLICY"
 _PASSIVE = "passive"
+_DEFAULT = "default"
 # Seconds to wait for another contender's threads to sleep; by default they spin for less.
 _PAUSE = 15e-3
 _TIME_SAMPLING = """
@@ -28,19 +29,28 @@ print(sorted(seconds)[len(seconds) // 2])
 """
 
 
-def choose_policy(threads: int, *, try_both: bool) -> str:
+def given() -> str | None:
+    """The policy that the user has set."""
+    return os.environ.get(_POLICY)
+
+
+def choose_policy(threads: int, *, try_both: bool, earlier: str | None = None) -> str:
     """Sets the policy with which PyTorch is faster at present, unless the user has set one.
 
     Args:
       threads: Number of threads that PyTorch will use.
       try_both: Whether to try both policies, each in a process; otherwise takes ``passive``.
+      earlier: The policy of a measurement that goes on; nothing is tried then.
 
     Returns:
       The policy; ``"default"`` if OpenMP's own stays.
     """
-    if _POLICY not in os.environ and not (try_both and _faster_by_default(threads)):
-        os.environ[_POLICY] = _PASSIVE
-    return os.environ.get(_POLICY, "default")
+    if _POLICY not in os.environ:
+        if earlier is None:
+            earlier = _DEFAULT if try_both and _faster_by_default(threads) else _PASSIVE
+        if earlier != _DEFAULT:
+            os.environ[_POLICY] = earlier
+    return os.environ.get(_POLICY, _DEFAULT)
 
 
 def pause() -> float:

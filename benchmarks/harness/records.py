@@ -2,18 +2,18 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from benchmarks.harness import openmp
+from benchmarks.harness import openmp, unfinished
 from benchmarks.harness.environment import environment, threads
-from benchmarks.harness.files import write_json
 from benchmarks.harness.timing import Budget
+from benchmarks.harness.unfinished import Planned
 
-Row = dict[str, Any]
+Row = unfinished.Row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Options:
       seconds: Time for the rounds of one row, all contenders together.
       rounds: At most this many rounds for a row.
       seed: Seed of the operands and of the order in the rounds.
-      save: JSON file to write.
+      save: JSON file to write. Rows are kept beside it as they are measured; if the command is
+        stopped, the same command goes on with the others.
     """
 
     small: bool = False
@@ -42,6 +43,8 @@ class Options:
         return Budget(seconds=self.seconds, rounds=self.rounds, pause=openmp.pause())
 
 
+# Options that change no row.
+_OUTPUTS = ("save", "picture")
 SomeOptions = TypeVar("SomeOptions", bound=Options)
 
 
@@ -49,21 +52,55 @@ def run_command(
     benchmark: str,
     arguments_type: type[SomeOptions],
     description: str | None,
-    measure: Callable[[SomeOptions], list[Row]],
+    plan: Callable[[SomeOptions], Iterable[Planned]],
     command_line: Sequence[str] | None,
+    finish: Callable[[SomeOptions, list[Row]], object] = lambda arguments, rows: None,
 ) -> list[Row]:
-    """Parses the command line, measures, and saves the rows if ``--save`` is given.
+    """Parses the command line, measures row by row, and saves the rows if ``--save`` is given.
 
-    The file is written whole or not at all, with versions and device.
+    The file is written whole or not at all, with versions and device. If the command was stopped,
+    the same command on the same machine goes on where it was; see :mod:`.unfinished`.
+
+    Args:
+      benchmark: Its name in the file.
+      arguments_type: Its options.
+      description: What ``--help`` says.
+      plan: Gives the rows that are to be measured.
+      command_line: The words; those of the process by default.
+      finish: What else is made of all rows.
     """
     arguments = tyro.cli(arguments_type, args=command_line, description=description)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    policy = openmp.choose_policy(threads(), try_both=not arguments.small)
-    rows = measure(arguments)
+    given = dataclasses.asdict(arguments)
+    settings = {name: given[name] for name in given if name not in _OUTPUTS}
+    settings["omp_wait_policy given"] = openmp.given()
+    origin: dict[str, Any] = {"benchmark": benchmark, "small": arguments.small}
+    origin |= {"seed": arguments.seed, "settings": settings, "environment": environment()}
+    before = unfinished.read(arguments.save, origin)
+    policy = openmp.choose_policy(
+        threads(),
+        try_both=not arguments.small,
+        earlier=before["environment"]["omp_wait_policy"] if before else None,
+    )
+    if before:
+        starts = [
+            *before["environment"].get("went_on", []),
+            {"time": origin["environment"]["time"], "load": load},
+        ]
+        origin["environment"] = before["environment"] | {"went_on": starts}
+    else:
+        origin["environment"] |= {"load_at_start": load, "omp_wait_policy": policy}
+    try:
+        rows, seconds = unfinished.measure(
+            list(plan(arguments)), origin, save=arguments.save, before=before
+        )
+    except KeyboardInterrupt:
+        kept = arguments.save is not None and unfinished.path_of(arguments.save).is_file()
+        unfinished.tell("Stopped; the same command goes on." if kept else "Stopped.")
+        raise SystemExit(130) from None
     if arguments.save is not None:
-        record = {"benchmark": benchmark, "small": arguments.small, "seed": arguments.seed}
-        where = environment() | {"load_at_start": load, "omp_wait_policy": policy}
-        write_json(arguments.save, record | {"environment": where, "rows": rows})
+        unfinished.finish(arguments.save, origin | {"seconds": seconds, "rows": rows})
+    finish(arguments, rows)
     return rows
 
 

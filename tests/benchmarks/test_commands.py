@@ -55,6 +55,32 @@ def check_beside_peers(row):
     assert not any("differs" in reason for reason in row["skipped"].values())
 
 
+COMMANDS = {
+    each.__name__.rpartition(".")[2]: each
+    for each in (
+        augmentation,
+        compile_command,
+        cost,
+        pipeline,
+        registration,
+        sampler,
+        scaling,
+        seeds,
+        train_step,
+        transforms,
+    )
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("small", [False, True])
+def test_labels_tell_the_rows_of_a_plan_apart(name, small):
+    """Otherwise a measurement that goes on would take one row for another."""
+    plan = list(COMMANDS[name].plan(COMMANDS[name].Arguments(small=small)))
+    labels = {json.dumps(row.labels, sort_keys=True) for row in plan}
+    assert len(labels) == len(plan) > 0
+
+
 def test_sampler(tmp_path, capsys):
     path = tmp_path / "results" / "sampler.json"
     chosen = ["--shapes", "2x6x9x3", "--dtypes", "float32", "--passes", "forward", "image"]

@@ -1,14 +1,17 @@
 """The harness of the benchmarks: turns, budgets, ratios, admission of contenders, imports."""
 
 import ast
+import functools
+import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import harness
-from benchmarks.harness import openmp, timing
+from benchmarks.harness import openmp, records, timing, unfinished
 from benchmarks.harness.contenders import Contender, Skipped
 from benchmarks.harness.rows import admitted
 
@@ -158,3 +161,95 @@ def test_the_harness_imports_nothing_of_this_project_but_itself():
             assert root not in ("stn_jax", "experiments", "examples", "docs", "tests"), (path, name)
             if root == "benchmarks":
                 assert name.startswith("benchmarks.harness"), (path, name)
+
+
+# Measurements that are stopped.
+
+
+class Stops:
+    """Rows of a plan; measuring the one of this number is interrupted."""
+
+    def __init__(self, at=None):
+        self.at, self.measured = at, []
+
+    def plan(self, arguments):
+        for number in range(4):
+            yield unfinished.Planned({"number": number}, functools.partial(self.measure, number))
+
+    def measure(self, number):
+        if number == self.at:
+            raise KeyboardInterrupt
+        self.measured.append(number)
+        return {"square": number**2}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a command with these rows and words; it saves them."""
+    monkeypatch.setattr(openmp, "_faster_by_default", lambda threads: True)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    save = tmp_path / "squares.json"
+
+    def run(rows, *words, finish=lambda arguments, rows: None):
+        words = [*words, "--save", str(save)]
+        return records.run_command("squares", records.Options, "", rows.plan, words, finish)
+
+    run.save, run.unfinished = save, unfinished.path_of(save)
+    return run
+
+
+def test_a_stopped_measurement_goes_on_with_the_rows_that_are_missing(run, capsys, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        run(Stops(at=2))
+    assert stopped.value.code == 130
+    assert not run.save.exists()
+    assert [row["square"] for row in json.loads(run.unfinished.read_text())["rows"]] == [0, 1]
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines()[-1] == "Stopped; the same command goes on."
+    assert re.search(r"^row 3 of 4, about \d+ s left$", told.err, re.M)
+    # It goes on with the policy that was the faster one at the start.
+    monkeypatch.setattr(openmp, "_faster_by_default", lambda threads: False)
+    rest, seen = Stops(), []
+    rows = run(rest, finish=lambda arguments, rows: seen.append(rows))
+    assert rest.measured == [2, 3]
+    assert rows == seen[0] == [{"number": n, "square": n**2} for n in range(4)]
+    assert "2 of 4 rows are taken from" in capsys.readouterr().err
+    record = json.loads(run.save.read_text())
+    assert record["rows"] == rows
+    assert record["environment"]["omp_wait_policy"] == "default"
+    assert len(record["environment"]["went_on"]) == 1
+    assert not run.unfinished.exists()
+    # A finished measurement is made anew.
+    again = Stops()
+    run(again)
+    assert again.measured == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "change", "said"),
+    [
+        (["--rounds", "5"], {}, "settings.rounds"),
+        (["--small"], {}, "small, settings.small"),
+        ([], {"processor": "another"}, "environment.processor"),
+        ([], {"versions": {"jax": "2"}}, "environment.versions.jax"),
+    ],
+)
+def test_a_measurement_of_another_kind_starts_over(run, capsys, monkeypatch, words, change, said):
+    here = {"processor": "abacus", "time": "now", "versions": {"jax": "1"}}
+    monkeypatch.setattr(records, "environment", lambda: dict(here))
+    with pytest.raises(SystemExit):
+        run(Stops(at=3))
+    monkeypatch.setattr(records, "environment", lambda: here | change)
+    anew = Stops()
+    run(anew, *words)
+    assert anew.measured == [0, 1, 2, 3]
+    assert f"has other {said}: all rows are measured anew" in capsys.readouterr().err
+
+
+def test_nothing_is_kept_without_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    with pytest.raises(SystemExit):
+        records.run_command("squares", records.Options, "", Stops(at=1).plan, [])
+    assert list(tmp_path.iterdir()) == []
