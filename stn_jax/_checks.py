@@ -35,9 +35,19 @@ def spatial_shape(name: str, shape: Sequence[Any], ndim: int | None = None) -> t
     return sizes
 
 
+def as_array(value: Any, dtype: Any = None) -> Array:
+    """A JAX array of the value, also of NumPy's arrays in the byte order of other machines.
+
+    Files in FITS, TIFF or NIfTI are read as such arrays, and JAX refuses them without naming why.
+    """
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    return jnp.asarray(value, dtype)
+
+
 def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating dtype.") -> Array:
     """Checks that an array is real and floating; returns it in float32 or wider."""
-    array = jnp.asarray(array)
+    array = as_array(array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must have a floating dtype; got {array.dtype}. {remedy}")
     return array.astype(widest(array.dtype))
@@ -63,7 +73,7 @@ def points(name: str, array: Any, ndim: int) -> Array:
 
 def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
     """Checks an unbatched, channels-last image with ``ndim`` spatial axes."""
-    array = jnp.asarray(array)
+    array = as_array(array)
     if array.ndim != ndim + 1:
         axes = ("depth", "height", "width")[-ndim:]
         remedy = "add a channel axis with image[..., None]"
@@ -230,8 +240,9 @@ def instance(name: str, value: Any, kind: type[T], example: str) -> T:
     return value
 
 
-def batch_of(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    """Checks a batch of arrays of a given shape."""
+def batch_of(name: str, array: Any, shape: tuple[int, ...]) -> Array:
+    """Checks a batch of arrays of a given shape; returns it."""
+    array = as_array(array)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         expected = ", ".join(str(size) for size in shape)
         remedy = "Resize them, or build the module for their shape."
@@ -242,6 +253,7 @@ def batch_of(name: str, array: Array, shape: tuple[int, ...]) -> None:
         elif array.shape[1:] == (shape[-1], *shape[:-1]):
             remedy = f"Put the channels last, jax.numpy.moveaxis({name}, 1, -1)."
         raise ValueError(f"{name} must have shape [batch, {expected}]; got {array.shape}. {remedy}")
+    return array
 
 
 def image_shape(name: str, shape: Sequence[int], ndim: int | None = None) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ def optical_flow_from_kitti(
       Geiger et al., Are we ready for autonomous driving? The KITTI vision benchmark suite, CVPR
       2012; the development kit of flow 2012.
     """
-    picture = jnp.asarray(picture)
+    picture = _checks.as_array(picture)
     if picture.dtype != jnp.uint16:
         raise TypeError(
             f"picture must be uint16, as KITTI's files are; got {picture.dtype}. Read the file "
@@ -145,7 +145,7 @@ def kitti_from_optical_flow(
       >>> conversions.kitti_from_optical_flow(flow, known).tolist()
       [[[32832, 32736, 1]]]
     """
-    flow, known = _checks.floating("flow", flow), jnp.asarray(known, bool)
+    flow, known = _checks.floating("flow", flow), _checks.as_array(known, bool)
     if flow.ndim != 3 or flow.shape[-1] != 2 or known.shape != flow.shape[:-1]:
         raise ValueError(
             f"flow must be [height, width, 2] and known [height, width]; got {flow.shape} and "

@@ -222,7 +222,7 @@ def _is_zero(value: ArrayLike) -> bool:
 
 def _entries(name: str, value: ArrayLike, size: int, may_be_one: bool) -> Array:
     """Checks a vector of ``size``; repeats one number if allowed; returns float32 or wider."""
-    array = _checks.as_float(jnp.asarray(value))
+    array = _checks.as_float(_checks.as_array(value))
     if array.shape != (size,) and not (may_be_one and array.shape == ()):
         number = "a number or " if may_be_one else ""
         raise ValueError(

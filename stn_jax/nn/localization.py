@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._types import AnyArray
 from stn_jax.nn.heads import RegressionHead
 from stn_jax.nn.initializers import InitialTheta
 from stn_jax.transforms import Transform
@@ -81,16 +82,16 @@ class FullyConnectedLocalization(nnx.Module):
         self.head = _make_head(head, widths[-1], transform, num_transforms, initial_theta, rngs)
 
     def __call__(
-        self, images: Float[Array, "batch *space channels"]
+        self, images: Float[AnyArray, "batch *space channels"]
     ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
         """Theta of each image: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
         return self.head(self.features(images))
 
     def features(
-        self, images: Float[Array, "batch *space channels"]
+        self, images: Float[AnyArray, "batch *space channels"]
     ) -> Float[Array, "batch features"]:
         """The input of the head, ``[batch, in_features]``."""
-        _checks.batch_of("images", images, self.in_shape)
+        images = _checks.batch_of("images", images, self.in_shape)
         features = _flat(images)
         for layer in self.layers:
             features = nnx.relu(layer(features))
@@ -180,16 +181,16 @@ class ConvolutionalLocalization(nnx.Module):
         self.head = _make_head(head, hidden, transform, num_transforms, initial_theta, rngs)
 
     def __call__(
-        self, images: Float[Array, "batch height width channels"]
+        self, images: Float[AnyArray, "batch height width channels"]
     ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
         """Theta of each image: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
         return self.head(self.features(images))
 
     def features(
-        self, images: Float[Array, "batch height width channels"]
+        self, images: Float[AnyArray, "batch height width channels"]
     ) -> Float[Array, "batch features"]:
         """The input of the head, ``[batch, in_features]``."""
-        _checks.batch_of("images", images, self.in_shape)
+        images = _checks.batch_of("images", images, self.in_shape)
         maps = _pooled(images, self.downsample, jnp.mean)
         for convolution, pool in zip(self.convolutions, self.pools, strict=True):
             maps = nnx.relu(convolution(maps))
@@ -257,16 +258,16 @@ class FeatureLocalization(nnx.Module):
         self.head = _make_head(head, widths[-1], transform, num_transforms, initial_theta, rngs)
 
     def __call__(
-        self, images: Float[Array, "batch *space channels"]
+        self, images: Float[AnyArray, "batch *space channels"]
     ) -> Float[Array, "batch params"] | Float[Array, "batch transforms params"]:
         """Theta of each image: ``[batch, num_params]``, or ``[batch, N, num_params]`` for N > 1."""
         return self.head(self.features(images))
 
     def features(
-        self, images: Float[Array, "batch *space channels"]
+        self, images: Float[AnyArray, "batch *space channels"]
     ) -> Float[Array, "batch features"]:
         """The input of the head, ``[batch, features]``."""
-        maps = self.backbone(images)
+        maps = self.backbone(_checks.as_array(images))
         if math.prod(maps.shape[1:]) != self.in_features:
             raise ValueError(
                 f"features must return {self.in_features} features per image, as in_features says; "

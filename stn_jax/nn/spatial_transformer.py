@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
 from stn_jax._records import closed
+from stn_jax._types import AnyArray
 from stn_jax.sampling import Kernel
 from stn_jax.sampling.backends.base import ImplementationName
 from stn_jax.sampling.filters import FilterName
@@ -156,7 +157,9 @@ class SpatialTransformer(nnx.Module):
         """
         return _steps(self.transform, self.num_steps)
 
-    def localize(self, images: Float[Array, "batch *space channels"]) -> Float[Array, "batch ..."]:
+    def localize(
+        self, images: Float[AnyArray, "batch *space channels"]
+    ) -> Float[Array, "batch ..."]:
         """Regresses the parameters of the transforms of each image.
 
         Args:
@@ -169,6 +172,7 @@ class SpatialTransformer(nnx.Module):
         Raises:
           ValueError: If the localization network returns another shape.
         """
+        images = _checks.as_array(images)
         theta = self._regress(images)
         for steps in range(1, self.num_steps):
             so_far = _steps(self.transform, steps)
@@ -177,7 +181,7 @@ class SpatialTransformer(nnx.Module):
         return theta
 
     def warp(
-        self, images: Float[Array, "batch *space channels"], theta: Float[Array, "batch ..."]
+        self, images: Float[AnyArray, "batch *space channels"], theta: Float[AnyArray, "batch ..."]
     ) -> Float[Array, "batch ..."]:
         """Warps each image by its parameters.
 
@@ -192,19 +196,20 @@ class SpatialTransformer(nnx.Module):
         Raises:
           ValueError: If shapes do not fit.
         """
+        images, theta = _checks.as_array(images), _checks.as_array(theta)
         shape = self._theta_shape(images.shape[0], self.composition)
         if theta.shape != shape:
             raise ValueError(f"theta must have shape {shape}; got {theta.shape}.")
         return self._resample(images, self.composition, theta, self.output_shape)
 
     @overload
-    def __call__(self, images: Array, *, return_theta: Literal[False] = False) -> Array: ...
+    def __call__(self, images: AnyArray, *, return_theta: Literal[False] = False) -> Array: ...
 
     @overload
-    def __call__(self, images: Array, *, return_theta: Literal[True]) -> tuple[Array, Array]: ...
+    def __call__(self, images: AnyArray, *, return_theta: Literal[True]) -> tuple[Array, Array]: ...
 
     def __call__(
-        self, images: Float[Array, "batch *space channels"], *, return_theta: bool = False
+        self, images: Float[AnyArray, "batch *space channels"], *, return_theta: bool = False
     ) -> Float[Array, "batch ..."] | tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]:
         """Runs :meth:`localize`, then :meth:`warp`.
 

@@ -180,7 +180,7 @@ def register(
             "grey by a mean over its channels."
         )
     dtype = fixed_side.image.dtype
-    start = jnp.asarray(transform.identity if theta is None else theta)
+    start = _checks.as_array(transform.identity if theta is None else theta)
     start = transform.check_theta(start.astype(dtype) if theta is None else start).astype(dtype)
     factors = checks.shrink_factors(shrink_factors, fixed_side.shape, moving_side.shape)
     least_squares = isinstance(loss, str) and bool(checks.is_least_squares(loss))

@@ -19,7 +19,7 @@ _COARSEST = {1: 24, 2: 24, 3: 12}
 
 def side(name: str, image: Any, mask: Any, ndim: int) -> Side:
     """Checks an image and its mask; where the mask is 0, the image becomes 0."""
-    image = jnp.asarray(image)
+    image = _checks.as_array(image)
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise TypeError(
             f"{name} must have a floating dtype; got {image.dtype}. Convert it, for instance "
@@ -34,7 +34,7 @@ def side(name: str, image: Any, mask: Any, ndim: int) -> Side:
         )
     image = image.astype(_checks.widest(image.dtype))
     if mask is not None:
-        mask = jnp.asarray(mask)
+        mask = _checks.as_array(mask)
         if mask.shape != image.shape[:-1]:
             raise ValueError(
                 f"{name}_mask must have the spatial shape of {name}, {image.shape[:-1]}; got "

@@ -284,7 +284,7 @@ def _operands(first: Image, second: Image, weights: Weights) -> tuple[Array, Arr
         )
     if weights is None:
         return a, b, jnp.ones(a.shape[:-1], a.dtype)
-    weights = jnp.asarray(weights)
+    weights = _checks.as_array(weights)
     if weights.shape != a.shape[:-1]:
         raise ValueError(
             f"weights must have the images' spatial shape, {a.shape[:-1]}; got {weights.shape}."

@@ -106,7 +106,7 @@ class SampleOptions:
             return None
         if not jnp.issubdtype(image.dtype, jnp.floating):
             _check_range(fill_value, image.dtype)
-        fill = jnp.asarray(fill_value)
+        fill = _checks.as_array(fill_value)
         if fill.shape not in ((), image.shape[-1:]):
             raise ValueError(
                 f"fill_value must be a scalar or one value for each of the {image.shape[-1]} "

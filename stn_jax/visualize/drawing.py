@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 from matplotlib import patheffects
@@ -10,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
+from stn_jax import _checks
 from stn_jax.transforms.base import Transform
 from stn_jax.visualize.geometry import grid_lines, region_outline
 
@@ -123,7 +123,7 @@ def draw_regions(
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 4.3 and figure 4.
     """
-    theta = jnp.asarray(theta)
+    theta = _checks.as_array(theta)
     if theta.ndim != 2:
         raise ValueError(
             f"theta must be [N, num_params], the parameters of N transforms; got {theta.shape}. "

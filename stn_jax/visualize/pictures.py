@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Shaped
 from matplotlib.axes import Axes
@@ -10,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.transforms.base import Transform
 from stn_jax.visualize.drawing import COLORS, draw_grid, draw_regions, near
@@ -144,7 +144,7 @@ def strip(
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, figures 1 and 4.
     """
-    inputs, results, theta = np.asarray(images), np.asarray(outputs), jnp.asarray(theta)
+    inputs, results, theta = np.asarray(images), np.asarray(outputs), _checks.as_array(theta)
     parallel, results = _parallel(inputs, transform, theta, results)
     theta = theta.reshape(len(inputs), parallel, -1)
     _check_texts("titles", titles, len(inputs), "column")
