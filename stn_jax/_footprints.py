@@ -11,7 +11,6 @@ from stn_jax.coordinates import footprints_on_lattice, scale_and_centre
 from stn_jax.sampling.filters import FILTERS, FilterName
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.options import SampleOptions
-from stn_jax.sampling.padding import PADDINGS
 from stn_jax.transforms.base import Transform
 
 
@@ -20,11 +19,6 @@ def checked_antialias(
 ) -> bool | FilterName:
     """Checks that ``antialias`` can be used with this map and these options."""
     if isinstance(antialias, bool | np.bool_):
-        if antialias and PADDINGS[options.padding].means is None:
-            raise ValueError(
-                f"antialias=True has no means beyond the image for padding={options.padding!r}; "
-                'use another padding, or a filter by name, such as antialias="kernel".'
-            )
         return bool(antialias)
     if not isinstance(antialias, str) or antialias not in FILTERS:
         names = ", ".join(map(repr, FILTERS))

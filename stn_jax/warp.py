@@ -86,7 +86,7 @@ def warp(
     implementation: ImplementationName | None = None,
     return_coverage: bool = False,
 ) -> Shaped[Array, "*out channels"] | tuple[Shaped[Array, "*out channels"], Coverage]:
-    """Warps an image: each output pixel reads the input at the point its own point is mapped to.
+    """Warps an image: each output pixel reads the input at the point that its centre is mapped to.
 
     With the identity's parameters and an output of the input's shape, the result is the input bit
     for bit, for every family of transforms and every kernel that interpolates.
@@ -104,10 +104,11 @@ def warp(
       align_corners: As in :func:`grid_sample`.
       antialias: Whether an output pixel that covers several input pixels reads their mean. With
         ``True`` the covered area is computed from the derivative of the map, separately for each
-        output pixel. An axis of the input that the map does not shrink is not averaged along; where
-        it shrinks neither, the result is the same bit for bit. Means are read linearly, whatever
-        the kernel. The image must be floating, and takes 9 times its memory in float32, a volume 27
-        times. In ``jax.export`` its sizes must be numbers, not symbols.
+        output pixel. Along an axis of the input that the map does not shrink, nothing is averaged;
+        where it shrinks no axis, the result is the same bit for bit. Means are read linearly,
+        whatever the kernel. The image must be floating, and takes 9 times its memory in float32, a
+        volume 27 times; under ``"dst1"`` and ``"dst2"``, 4 and 8 times that. In ``jax.export`` its
+        sizes must be numbers, not symbols.
 
         A name chooses the filter of another library, for maps that scale and shift each axis by
         itself: :func:`translation`, :func:`attention` and what is made of them, or a linear family

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from stn_jax import _checks
-from stn_jax.sampling.interpolate import sample_pixels
+from stn_jax.sampling.interpolate import clipped, sample_pixels
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.options import SampleOptions
+from stn_jax.sampling.padding import PADDINGS, Padding
 from stn_jax.sampling.pyramid import Pyramid
 
 # A footprint up to this many pixels wide counts as one pixel, since the rounding of a rotation can
@@ -58,14 +59,27 @@ def sample_footprints(
         functools.reduce(jnp.add, (change**2 for change in changes))
         for changes in zip(*footprints, strict=True)
     ]
-    # False for widths that are not finite, as of points that a homography throws far out.
+    # False where a width is not finite, such as at points that a homography moves far out.
     minified = functools.reduce(jnp.logical_or, (square > ONE_PIXEL**2 for square in squares))
     minified &= functools.reduce(jnp.logical_and, (jnp.isfinite(each) for each in squares))
+    rule = PADDINGS[options.padding]
+    if rule.renormalized:
+        # Points outside the image keep the fill value.
+        for pixel, size in zip(pixels, image.shape[-2::-1], strict=True):
+            minified &= (pixel >= -0.5) & (pixel <= size - 0.5)
     # Take roots only of widths above 1, since the slope of a root at 0 is infinite.
     widths = [
         jnp.sqrt(jnp.where(minified & (square > ONE_PIXEL**2), square, 1)) for square in squares
     ]
-    pyramid = Pyramid(image, fill, options)
+    if rule.renormalized:
+        # Average the weights, 1 inside and 0 outside, beside the image, which is 0 outside.
+        weighted = jnp.concatenate([image, jnp.ones_like(image[..., :1])], axis=-1)
+        pyramid = Pyramid(weighted, None, options)
+    elif rule.sign is not None:
+        period = _one_period(image, rule, options.align_corners)
+        pyramid = Pyramid(period, None, options.replaced(padding="wrap"))
+    else:
+        pyramid = Pyramid(image, fill, options)
     signs = list(itertools.product((-1, 1), repeat=len(footprints)))
     levels, places = [], []
     for k, (pixel, width) in enumerate(zip(pixels, widths, strict=True)):
@@ -88,6 +102,11 @@ def sample_footprints(
         )
     # All boxes are points of one sample: [boxes, *out].
     mean = pyramid.sample(levels, places).mean(axis=0)
+    if rule.renormalized:
+        mean, weight = mean[..., :-1], mean[..., -1:]
+        mean = mean / jnp.where(minified[..., None], weight, 1)
+    if rule.sign is not None and options.clip:
+        mean = clipped(mean, image, fill, options)
     if options.polynomial != KERNELS["linear"]:
         longest = functools.reduce(jnp.maximum, widths)[..., None].astype(wide)
         share = (longest - 1) / (_BLENDED - 1)
@@ -95,8 +114,17 @@ def sample_footprints(
     return jnp.where(minified[..., None], mean, plain).astype(dtype)
 
 
+def _one_period(image: Array, rule: Padding, align_corners: bool) -> Array:
+    """The image and its mirror images, with their signs, up to where they repeat."""
+    assert rule.period is not None
+    for axis in range(image.ndim - 1):
+        index = jnp.arange(rule.period(image.shape[axis], align_corners))
+        image = rule.pixels(image, index, axis, align_corners)
+    return image
+
+
 def _distance(width: Array, box: Array) -> Array:
-    """The distance from the centre at which two boxes have the variance of one, ``width`` wide.
+    """How far from the centre two boxes must be to have the variance of one of this width.
 
     Up to a width of 2 the boxes are single pixels; their distance grows linearly from 0 to 1/2.
     """

@@ -27,7 +27,8 @@ class Padding:
       renormalized: Whether pixels outside are left out and the weights of those inside divided by
         their sum. A coordinate outside the image has the fill value.
       means: How antialiasing extends box means beyond the image: by the last mean (``"edge"``), by
-        mirroring at it (``"mirror"``) or by repetition (``"wrap"``); ``None`` if it cannot.
+        mirroring at it (``"mirror"``) or by repetition (``"wrap"``). With a ``sign`` it repeats
+        the means of a whole period.
     """
 
     inside: Callable[[Array, Size, bool], Array]
@@ -35,10 +36,10 @@ class Padding:
     filled: bool = False
     sign: Callable[[Array, Size], Array] | None = None
     renormalized: bool = False
-    means: Literal["edge", "mirror", "wrap"] | None = "edge"
+    means: Literal["edge", "mirror", "wrap"] = "edge"
 
     def __post_init__(self) -> None:
-        if self.means is not None and (self.period is None) != (self.means == "edge"):
+        if (self.period is None) != (self.means == "edge"):
             raise ValueError(
                 'means must be "mirror" or "wrap" for a padding with a period, and "edge" for one '
                 f"without; got {self.means!r}."
@@ -48,6 +49,15 @@ class Padding:
     def keeps_weights(self) -> bool:
         """Whether each pixel under a kernel has the kernel's weight."""
         return self.sign is None and not self.renormalized
+
+    def pixels(self, image: Array, index: Array, axis: int, align_corners: bool) -> Array:
+        """The pixels at indices along an axis, also outside of the image; ignores ``filled``."""
+        size = image.shape[axis]
+        found = jnp.take(image, self.inside(index, size, align_corners), axis, mode="clip")
+        if self.sign is None:
+            return found
+        signs = self.sign(index, size).astype(found.dtype)
+        return found * jnp.expand_dims(signs, [k for k in range(found.ndim) if k != axis])
 
 
 def _clamp(index: Array, size: Size, align_corners: bool) -> Array:
@@ -102,10 +112,10 @@ PADDINGS: dict[str, Padding] = {
     "reflection": Padding(_reflect, _reflection_period, means="mirror"),
     "wrap": Padding(_wrap, lambda size, align_corners: size, means="wrap"),
     "dst1": Padding(
-        _mirror_beyond, lambda size, align_corners: 2 * size + 2, sign=_sign_beyond, means=None
+        _mirror_beyond, lambda size, align_corners: 2 * size + 2, sign=_sign_beyond, means="wrap"
     ),
     "dst2": Padding(
-        _reflect_at_edges, lambda size, align_corners: 2 * size, sign=_sign_at_edges, means=None
+        _reflect_at_edges, lambda size, align_corners: 2 * size, sign=_sign_at_edges, means="wrap"
     ),
-    "renormalized": Padding(_clamp, filled=True, renormalized=True, means=None),
+    "renormalized": Padding(_clamp, filled=True, renormalized=True),
 }

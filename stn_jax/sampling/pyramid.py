@@ -49,7 +49,7 @@ class Pyramid:
         # Last index of every level, counted from its start.
         self.lasts: list[np.ndarray] = []
         self.levels = image
-        # The last axis first: it is the slowest to copy along, and the array is still small.
+        # Begin with the last axis, the slowest to copy along, while the array is still small.
         for axis in reversed(range(len(self.shape))):
             self._append_levels(axis, fill)
 
@@ -126,11 +126,11 @@ class Pyramid:
             shape = (*values.shape[:axis], self.margin, *values.shape[axis + 1 :])
             value = jnp.zeros((), values.dtype) if fill is None else fill
             return 2 * [jnp.broadcast_to(value, shape)]
-        indices = (
-            rule.inside(jnp.asarray(each, jnp.int32), size, self.options.align_corners)
-            for each in (outside - self.margin, outside + size)
-        )
-        return [jnp.take(values, index, axis, mode="clip") for index in indices]
+        align_corners = self.options.align_corners
+        return [
+            rule.pixels(values, jnp.asarray(index, jnp.int32), axis, align_corners)
+            for index in (outside - self.margin, outside + size)
+        ]
 
 
 def _entry(table: np.ndarray, level: Array) -> Array:

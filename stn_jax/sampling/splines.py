@@ -56,8 +56,9 @@ def spline_coefficients(
       align_corners: As in :func:`grid_sample`; it decides where ``"reflection"`` mirrors.
 
     Returns:
-      ``[*space, channels]`` in the image's dtype. With ``"reflection"`` and ``"wrap"`` the
-      coefficients outside follow the same padding, so sampling them with it is exact everywhere.
+      ``[*space, channels]`` in the image's dtype. With ``"reflection"``, ``"wrap"``, ``"dst1"`` and
+      ``"dst2"`` the coefficients outside follow the same padding, so sampling them with it is exact
+      everywhere.
       With ``"constant"`` and ``"border"`` it is inexact near the border: the true coefficients
       outside differ from the padding within a few pixels.
 
@@ -135,13 +136,8 @@ def _coefficients(
         outside = jnp.arange(reach + margin)
         sides = []
         for index in (outside - reach - margin, outside + size):
-            side = jnp.take(image, rule.inside(index, size, align_corners), axis, mode="clip")
-            if rule.filled:
-                side = jnp.zeros_like(side)
-            elif rule.sign is not None:
-                signs = rule.sign(index, size).astype(side.dtype)
-                side = side * jnp.expand_dims(signs, [k for k in range(side.ndim) if k != axis])
-            sides.append(side)
+            side = rule.pixels(image, index, axis, align_corners)
+            sides.append(jnp.zeros_like(side) if rule.filled else side)
         parts = sides[0], image, sides[1]
         wide = isolate_loop(functools.partial(_joined, axis), *parts)
         image = _filtered(wide, response, axis, size + 2 * margin)
