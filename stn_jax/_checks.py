@@ -1,4 +1,7 @@
-"""Checks of arguments, at trace time. Errors say what, expected, got and remedy."""
+"""Checks of arguments, at trace time.
+
+Each error names the argument, and says what was expected, what came, and what to do.
+"""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -110,14 +113,14 @@ def pixel_centers(value: Any) -> float:
     """Checks the pixel coordinate of the first pixel's centre."""
     if value not in (0, 0.5):
         raise ValueError(
-            "pixel_centers must be 0, where the centre of the first pixel has the coordinate 0, or "
-            f"0.5, where its edge has; got {value!r}."
+            "pixel_centers must be 0 or 0.5, the coordinate of the first pixel's centre; got "
+            f"{value!r}."
         )
     return float(value)
 
 
 def matrix(array: Any, ndim: int) -> Array:
-    """An affine or homogeneous matrix for ``ndim`` spatial axes, in float32 or wider."""
+    """Checks an affine or homogeneous matrix; returns it in float32 or wider."""
     array = floating("matrix", array)
     if array.shape not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)):
         raise ValueError(
@@ -128,7 +131,7 @@ def matrix(array: Any, ndim: int) -> Array:
 
 
 def matrix_remedy(array: Array, ndim: int) -> str:
-    """The words on how an array becomes an affine matrix of an image of ``ndim`` spatial axes."""
+    """A sentence on how to make an array the affine matrix for ``ndim`` spatial axes."""
     if array.ndim == 3:
         return "Batch with jax.vmap."
     if array.shape == (ndim + 1, ndim + 1):
@@ -180,7 +183,7 @@ def vector(name: str, array: Any, size: int, meaning: str) -> Array:
         elif array.ndim == 2 and array.size == size:
             remedy = f" Flatten it row by row, {name}.ravel()."
         elif array.size == size + 1 == 9:
-            remedy = f" Of a homography it is stn_jax.conversions.projective_theta({name}), 3×3."
+            remedy = f" For a 3×3 homography use stn_jax.conversions.projective_theta({name})."
         elif array.shape == (3, 3) and size == 6:
             remedy = f" Leave out the last row and flatten the rest, {name}[:2].ravel()."
         raise ValueError(

@@ -143,7 +143,7 @@ def matrix_from_world(
     *,
     align_corners: bool = False,
 ) -> Float[Array, "rows columns"]:
-    """The matrix in normalised coordinates of a map between physical points.
+    """Converts a matrix between physical points to one in normalised coordinates.
 
     Args:
       matrix: ``[n, n + 1]`` or ``[n + 1, n + 1]``, from points of the output to points of the
@@ -187,7 +187,7 @@ def world_matrix(
     *,
     align_corners: bool = False,
 ) -> Float[Array, "rows columns"]:
-    """The matrix between physical points of one in normalised coordinates.
+    """Converts a matrix in normalised coordinates to one between physical points.
 
     The inverse of :func:`matrix_from_world`, with the same arguments and errors.
 
@@ -212,7 +212,7 @@ def offsets_from_world(
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*space n"]:
-    """Normalised offsets of a displacement field between physical points.
+    """Converts a displacement field between physical points to normalised offsets.
 
     ITK, SimpleITK and ANTs move the point of each output pixel by a vector ``(x, y)`` or ``(x, y,
     z)`` in millimetres, LPS, to the point of the input that it reads.
@@ -251,7 +251,7 @@ def world_displacement(
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*space n"]:
-    """The displacement field between physical points of normalised offsets.
+    """Converts normalised offsets to a displacement field between physical points.
 
     The inverse of :func:`offsets_from_world`, with the same arguments and errors.
 
@@ -314,7 +314,7 @@ def _changes(
     output_shape: Sequence[int],
     align_corners: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From points of the input to normalised ones, and from those of the output to points."""
+    """Two matrices: from physical to normalised points of the input, and back for the output."""
     ndim = len(_checks.spatial_shape("image_shape", image_shape))
     matrices = []
     for name, world, shape in (
@@ -338,7 +338,7 @@ def _changes(
 
 
 def _between(matrix: AnyArray, into: np.ndarray, out_of: np.ndarray) -> Array:
-    """``into · matrix · out_of``; its part for the identity, ``into · out_of``, is in float64."""
+    """``into · matrix · out_of``; ``into · out_of``, for the identity, in float64."""
     ndim = len(into) - 1
     matrix = _checks.matrix(matrix, ndim)
     change = square_matrix(matrix) - jnp.eye(ndim + 1, dtype=matrix.dtype)

@@ -46,7 +46,7 @@ def regular_grid(
     Returns:
       Points ``[*shape, n]``, ``(x, y)`` or ``(x, y, z)`` on the last axis. An axis of one pixel
       lies at 0 under both alignments. The middle of an odd axis is 0 exactly, and ``jax.jit``
-      changes no bit; of ``jnp.linspace(-1, 1, n)`` neither is true.
+      changes no bit; neither holds for ``jnp.linspace(-1, 1, n)``.
 
     Raises:
       ValueError: If ``shape`` is empty or holds a size below 1.

@@ -62,7 +62,7 @@ def affine(
     target, source, weights, known = _operands(target, source, weights, lambda ndim: ndim + 1)
     (p, q), centres, scales = _normalized(target, source, weights)
     linear = _least_squares(p, q, weights).T * (scales[1] / scales[0])
-    return _answer(_about(linear, *centres), known, "on one line, or in one plane in 3-D,")
+    return _answer(_about(linear, *centres), known, "points on one line or, in 3-D, in one plane")
 
 
 def similarity(
@@ -189,7 +189,7 @@ def homography(
     last = jnp.eye(3, dtype=matrix.dtype)[2:]
     whole = matrices.product(matrix, jnp.concatenate([from_mean, last]))
     whole = matrices.product(jnp.concatenate([to_mean, last]), whole)
-    return _answer(whole, known, "three of four on one line,")
+    return _answer(whole, known, "three of four points on one line")
 
 
 def _procrustes(target: AnyArray, source: AnyArray, weights: Weights, *, has_scale: bool) -> Array:
@@ -204,7 +204,7 @@ def _procrustes(target: AnyArray, source: AnyArray, weights: Weights, *, has_sca
     # No division by the spread of the points: they are scaled to a mean square of 1.
     stretch = jnp.sum(rotation * covariance) * scales[1] / scales[0] if has_scale else 1.0
     linear = jnp.where(determined, stretch * rotation, jnp.nan)
-    return _answer(_about(linear, *centres), known, "at one place, or on one line in 3-D,")
+    return _answer(_about(linear, *centres), known, "points at one place or, in 3-D, on one line")
 
 
 @jax.custom_jvp
@@ -304,7 +304,7 @@ def _tolerance(array: Array) -> float:
 def _answer(matrix: Array, known: bool, degenerate: str) -> Array:
     if known and not bool(jnp.isfinite(matrix).all()):
         raise ValueError(
-            "target and source must determine a map; got points that are not finite, or that lie "
-            f"{degenerate} or whose weights leave too few. Add pairs."
+            "target and source must determine a map; got points that are not finite, "
+            f"{degenerate}, or too few with weight. Add pairs."
         )
     return matrix

@@ -2,9 +2,9 @@
 
 A field is an array ``[*space, n]``: for every pixel of an output, the offset ``(x, y)`` or ``(x, y,
 z)`` in normalised coordinates to the point that it reads. Ravelled it is the ``theta`` of
-:func:`stn_jax.flow` for that lattice; between pixel centres it is interpolated linearly, beyond the
-outermost the edge's offsets continue. :mod:`stn_jax.conversions` converts fields in pixels or in
-millimetres. All are pure functions of one field; batch with ``jax.vmap``.
+:func:`stn_jax.flow` for that lattice; it is interpolated linearly between pixel centres, and
+constant beyond the outermost ones. :mod:`stn_jax.conversions` converts fields in pixels or in
+millimetres. All functions are pure and take one field; batch with ``jax.vmap``.
 """
 
 from collections.abc import Sequence
@@ -110,8 +110,9 @@ def inverse(field: Field, *, align_corners: bool = False) -> Float[Array, "*spac
       align_corners: As in :func:`stn_jax.flow`.
 
     Returns:
-      ``[*space, n]``; NaN where the map folds, so that it has no inverse. Composed with the field
-      after it, it is 0 to rounding; before it, up to the error of its interpolation.
+      ``[*space, n]``; NaN where the map folds, so that it has no inverse. For an inverse ``back``,
+      ``compose(back, field)`` is 0 up to rounding; ``compose(field, back)`` is 0 up to the error of
+      interpolating ``back``.
 
     Raises:
       ValueError: If ``field`` is not ``[*space, n]`` with n spatial axes.
@@ -144,7 +145,7 @@ def exponential(
       align_corners: As in :func:`stn_jax.flow`.
 
     Returns:
-      ``[*space, n]``; that of ``-velocity`` is about its inverse.
+      ``[*space, n]``; ``exponential(-velocity)`` is approximately its inverse.
 
     Raises:
       ValueError: If ``velocity`` is not ``[*space, n]``, or ``squarings`` is negative.

@@ -29,7 +29,7 @@ from stn_jax.transforms.base import Transform
 from stn_jax.warp import enclosing_boxes, outline, warp
 
 # Points along each side of a box, if the map bends lines.
-_ALONG_A_CURVE = 8
+_POINTS_PER_CURVED_SIDE = 8
 
 
 class Kind:
@@ -292,7 +292,7 @@ def _move(
             else:
                 moved[name, place] = array
     for (name, place), points in _inverted(outlines, augmentation, theta).items():
-        moved[name, place] = _gathered(points, augmentation, kinds[name])
+        moved[name, place] = _points_or_boxes(points, augmentation, kinds[name])
     return {
         name: jax.tree.unflatten(tree, [moved[name, place] for place in range(len(arrays))])
         for name, (arrays, tree) in leaves.items()
@@ -362,7 +362,7 @@ def _outline(array: Any, name: str, augmentation: Augmentation, kind: Kind) -> A
         return _checks.points(name, array, ndim)
     assert isinstance(kind, Boxes)
     is_straight = augmentation.transform.homogeneous is not None
-    along = kind.points_per_side or (2 if is_straight else _ALONG_A_CURVE)
+    along = kind.points_per_side or (2 if is_straight else _POINTS_PER_CURVED_SIDE)
     return outline(name, array, augmentation.transform, along)
 
 
@@ -386,7 +386,7 @@ def _inverted(
     }
 
 
-def _gathered(points: Array, augmentation: Augmentation, kind: Kind | None) -> Array:
+def _points_or_boxes(points: Array, augmentation: Augmentation, kind: Kind | None) -> Array:
     """Moved points, or the boxes around moved outlines."""
     if not isinstance(kind, Boxes):
         return points

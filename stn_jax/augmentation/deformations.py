@@ -130,8 +130,8 @@ def random_elastic(
       image_shape: ``(height, width)`` or ``(depth, height, width)``.
       amplitude: Bound on the movement along each axis, in pixels: below a third of the lattice's
         spacing, in 3-D below 2/9, so that the map never folds. A JAX scalar may be traced.
-      spacing: Distance between the points of the lattice, in pixels, about: a whole number of
-        intervals covers each axis. The larger, the smoother.
+      spacing: Approximate distance between the points of the lattice, in pixels, since a whole
+        number of intervals covers each axis. The larger, the smoother.
 
     Returns:
       The augmentation, of the family :func:`stn_jax.flow` on a lattice four times finer than that

@@ -16,10 +16,10 @@ from stn_jax._types import AnyArray
 from stn_jax.nn.initializers import InitialTheta, exact_identity, starting_theta
 from stn_jax.transforms import Transform
 
-# Below it a standard deviation is not told from 0, whose logarithm the KL divergence takes.
+# The least standard deviation, above 0, since the KL divergence takes its logarithm.
 _SMALLEST_STD = 1e-4
 
-# A power of two, so that scaling rounds nothing.
+# The default scale: a power of two, so that multiplying by it does not round.
 _SCALE = 0.125
 
 
@@ -33,15 +33,15 @@ class RegressionHead(nnx.Module):
 
     All features move theta together, so at a usual learning rate it moves far in a few steps, and
     once it has left the image no gradient brings it back. A small ``scale`` shortens the steps of
-    theta under any optimizer, and bounds nothing. Of 20 seeds of a small affine ST-CNN in NNX, with
-    SGD at 0.1, all fail without it and one with it, of the classifier alone none; with Adam at 0.01
-    one and none: ``python -m experiments.stability obvious``.
+    theta under any optimizer; it does not bound theta. Of 20 trainings of a small affine ST-CNN in
+    NNX with SGD at 0.1, all fail at scale 1 and one at the default scale; with Adam at 0.01, one
+    and none. The classifier alone never fails: ``python -m experiments.stability obvious``.
 
     Args:
       in_features: Number of features of an example.
       transform: The family whose parameters are regressed.
       num_transforms: Number N of parallel transforms.
-      initial_theta: What an untrained head gives: :func:`exact_identity`,
+      initial_theta: The theta of an untrained head: :func:`exact_identity`,
         :func:`perturbed_identity`, :func:`tiled`, any function called as they are, or the values
         themselves, ``[num_params]`` or ``[N, num_params]``.
       scale: Factor on theta's distance from the identity, positive. 1 is the plain regression, for
@@ -86,11 +86,11 @@ class RegressionHead(nnx.Module):
     ) -> None:
         if not 0 < scale < math.inf:
             raise ValueError(f"scale must be a positive number; got {scale!r}.")
-        self.scale = float(scale)  # NumPy's would widen theta
+        self.scale = float(scale)  # A NumPy scalar would widen theta.
         self.num_transforms = num_transforms = _checks.positive("num_transforms", num_transforms)
         start = starting_theta(initial_theta, transform, num_transforms, rngs)
         if self.scale != 1:
-            # Without leaves, since those would be arrays of the model's state.
+            # ``closed`` hides the transform's arrays, which Flax would add to the model's state.
             self.transform = closed(transform)
             start = self._from_identity(start, 1 / self.scale)
         self.linear = _constant_linear(in_features, start.ravel(), rngs)
@@ -137,17 +137,16 @@ class Gaussian(NamedTuple):
 
 
 class GaussianHead(nnx.Module):
-    """A distribution over theta, of which parallel transforms are draws.
+    """Regresses a distribution over theta and draws the parallel transforms from it.
 
-    One Gaussian of independent parameters is regressed for each image; its N draws are the N
-    parallel transforms, over whose outputs the rest of the network's predictions are averaged.
-    ``model.eval()`` makes every draw the mean and ``model.train()`` draws again, as for
-    ``nnx.Dropout``.
+    The distribution of an image is a Gaussian of independent parameters; its N draws are the N
+    parallel transforms. Average the network's predictions over them. ``model.eval()`` makes every
+    draw the mean and ``model.train()`` draws again, as for ``nnx.Dropout``.
 
-    The gradient reaches mean and standard deviation through the draws. For a KL divergence to a
-    prior the distribution is at hand without a second forward pass; see the example, or take it
-    out of a whole model by ``nnx.capture(model, nnx.Intermediate,
-    method_outputs=nnx.Intermediate)``, under ``"distribution"``.
+    The gradient reaches mean and standard deviation through the draws. A KL divergence to a prior
+    needs no second forward pass: see the example, or take the distribution out of a whole model by
+    ``nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)``, under
+    ``"distribution"``.
 
     Args:
       in_features: Number of features of an example.
@@ -157,7 +156,7 @@ class GaussianHead(nnx.Module):
       initial_std: The standard deviation of an untrained head, one number or ``[num_params]``, in
         the parameters' own units; above 0.0001, which is the least.
       scale: Factor on the distance of the mean from the identity, as in :class:`RegressionHead`.
-      deterministic: Whether the mean is given in place of draws.
+      deterministic: Whether to return the mean in place of draws.
       rngs: Flax random state; draws come from its stream ``"theta"``, or its default one.
 
     Raises:
@@ -178,7 +177,7 @@ class GaussianHead(nnx.Module):
       >>> st(images).shape
       (3, 5, 8, 8, 1)
 
-      The same in steps, with the distribution for a KL divergence on the way:
+      The same in steps, which give the distribution for a KL divergence:
 
       >>> head = st.localization.head
       >>> mean, std = head.distribution(st.localization.features(images))
@@ -249,7 +248,7 @@ class GaussianHead(nnx.Module):
         if self.deterministic:
             theta = jnp.broadcast_to(mean[:, None], shape)
         else:
-            # Drawn with the digits of float32: in bfloat16 there are few values far from 0.
+            # Draw in float32, since bfloat16 has few values far from 0.
             wide = jnp.float64 if mean.dtype == jnp.float64 else jnp.float32
             noise = jax.random.normal(self.rngs(), shape, wide).astype(mean.dtype)
             theta = mean[:, None] + std[:, None] * noise
@@ -259,7 +258,7 @@ class GaussianHead(nnx.Module):
         """Used by ``nnx.view``.
 
         Args:
-          deterministic: if True, gives the mean in place of draws.
+          deterministic: Whether to return the mean in place of draws.
         """
         if deterministic is not None:
             self.deterministic = deterministic
@@ -273,8 +272,8 @@ def gaussian_kl(
 ) -> Float[Array, "*batch"]:
     """The Kullback-Leibler divergence of Gaussians of independent parameters, to a prior.
 
-    ``Σ log(σ₀/σ) + (σ² + (μ − μ₀)²) / (2 σ₀²) − ½`` over the parameters: what an evidence lower
-    bound takes from the expected log-likelihood.
+    ``Σ log(σ₀/σ) + (σ² + (μ − μ₀)²) / (2 σ₀²) − ½`` over the parameters. An evidence lower bound
+    subtracts it from the expected log-likelihood.
 
     Args:
       mean: ``[..., num_params]``, as :meth:`GaussianHead.distribution` gives it.
@@ -312,7 +311,7 @@ def gaussian_kl(
 
 
 def _constant_linear(in_features: int, output: Array, rngs: nnx.Rngs) -> nnx.Linear:
-    """A linear layer that gives ``output`` whatever comes in, until it is trained."""
+    """A linear layer that, before training, returns ``output`` for every input."""
     return nnx.Linear(
         in_features,
         len(output),

@@ -70,7 +70,7 @@ def monitor(
     points = regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)
     finite = jnp.isfinite(theta).all(axis=-1)
 
-    def look(theta: Array) -> dict[str, Array]:
+    def measures(theta: Array) -> dict[str, Array]:
         options = {"align_corners": align_corners}
         linear = diagnostics.jacobian(transform, theta, points)
         linear = linear.mean(axis=tuple(range(transform.ndim)))
@@ -83,7 +83,7 @@ def monitor(
         }
 
     identity = jnp.asarray(transform.identity, theta.dtype)
-    each = jax.vmap(look)(jnp.where(finite[:, None], theta, identity))
+    each = jax.vmap(measures)(jnp.where(finite[:, None], theta, identity))
     record = {name: jnp.mean(values, where=finite) for name, values in each.items()}
     least = jnp.min(each["coverage"], where=finite, initial=jnp.inf)
     record["coverage_min"] = jnp.where(finite.any(), least, jnp.nan)
@@ -154,8 +154,8 @@ class Finding:
       stn_jax.bounded around the transform
 
     Reference:
-      The problems are those in which the transformers of Jaderberg et al., arXiv:1506.02025, stop
-      learning.
+      Jaderberg et al., arXiv:1506.02025, introduce the spatial transformer; they do not name these
+      problems.
     """
 
     name: str

@@ -122,7 +122,7 @@ def from_pytorch(
 
 
 def _path(keys: tuple[Any, ...]) -> str:
-    """The path of a leaf, with dots; without a Linen collection and without a variable's value."""
+    """The dotted path of a leaf, without Linen's collection and a variable's ``.value``."""
     parts = [str(key.key if hasattr(key, "key") else key.idx) for key in keys if _is_part(key)]
     return ".".join(parts[1:] if parts[0] in _COLLECTIONS else parts)
 
@@ -199,7 +199,7 @@ def _converted(
     given, own = tensor.shape, path.rpartition(".")[2]
     if own == "kernel" and tensor.ndim >= 2:
         if module in maps:
-            # Flattened as channels, height, width there; as height, width, channels here.
+            # PyTorch flattens features as channels, height, width; Flax as height, width, channels.
             tensor = np.moveaxis(tensor.reshape(-1, *maps[module]), 1, -1).reshape(given)
         tensor = np.moveaxis(tensor, (1, 0), (-2, -1))
     if tensor.shape != leaf.shape:
@@ -217,6 +217,6 @@ def _refuse(problem: str, names: Collection[str]) -> None:
         first = ", ".join(list(names)[:_MOST_NAMES])
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         raise ValueError(
-            f"{problem}: {first}{more}. Give the paths of modules that are called otherwise here "
-            "in names; convert layers that only one of the models has by hand."
+            f"{problem}: {first}{more}. If a module has another path here, give it in names; "
+            "convert by hand layers that only one of the models has."
         )

@@ -38,9 +38,6 @@ def evaluate(formula: Formula, *operands: Array) -> Array:
     return primitives.sample(formula, 0, operands)
 
 
-# Every engine evaluates ``push`` as a sum of samples.
-
-
 def _push_by_parts(*both: Array, formula: Formula, batch: int, wrt: tuple[int, ...]) -> Array:
     """The derivative along tangents, as a sum of samples with operands replaced by tangents."""
     operands, tangents = both[: -len(wrt)], both[-len(wrt) :]

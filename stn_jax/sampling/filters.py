@@ -69,7 +69,7 @@ def _gaussian(centres: Array, width: Array, pixels: Array, kernel: Kernel) -> Ar
     The standard deviation is ``(width − 1) / 2``, as in scikit-image.
     """
     deviation = (width - 1) / 2
-    # At a deviation of 0 the Gaussian has no derivative: keep the pixel alone.
+    # At a deviation of 0 the Gaussian has no derivative: use the one pixel.
     narrow = deviation <= 0
     deviation = jnp.where(narrow, 1, deviation)
     reach = jnp.floor(4 * deviation + 0.5)
@@ -116,7 +116,7 @@ def sample_filtered(
     every = (jnp.isfinite(each).all() for each in (*widths, *lines))
     minified &= functools.reduce(jnp.logical_and, every)
 
-    # Zero times NaN is NaN, in derivatives, too.
+    # A zero weight times a NaN pixel is NaN, also in the derivatives.
     image = jnp.where(minified, image, 0)
     image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
     given, clip = image, options.clip
@@ -164,7 +164,7 @@ def _rows(
     else:
         period = rule.period(size, options.align_corners)
         centres = centres - period * jnp.floor(jax.lax.stop_gradient(centres) / period)
-    # Include pixels outside, as far as footprints reach that are no wider than the image.
+    # Include pixels outside as far as a footprint as wide as the image reaches.
     beyond = 0 if rule.renormalized else math.ceil((2 * reach + 1) * size) + 2 * around
     pixels = jnp.arange(-beyond, size + beyond)
     places = pixels[None].astype(centres.dtype)

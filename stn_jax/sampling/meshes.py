@@ -25,8 +25,8 @@ Entry = Any
 def on_one_mesh(operands: Sequence[Array]) -> list[Array]:
     """The operands, all of them on the Explicit mesh that one of them lies on.
 
-    A constant from outside of a mesh has none in its type, and a function that was traced for it
-    cannot be batched over the mesh.
+    The type of a constant made outside the mesh names no mesh, and a function traced for such a
+    type cannot be batched over the mesh.
     """
     avals = [jax.typeof(each) for each in operands]
     mesh = next((aval.sharding.mesh for aval in avals if explicit_axes([aval])), None)

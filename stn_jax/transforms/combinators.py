@@ -80,9 +80,11 @@ def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array 
     else:
         # Store points with coordinates on the first axis: loops over interleaved ones are slow.
         def planar_step(planar: Array, part: Array) -> Array:
-            return _first(step(jnp.stack(list(planar), axis=-1), part))
+            return _coordinates_first(step(jnp.stack(list(planar), axis=-1), part))
 
-        total = jnp.stack(list(isolate_loop(planar_step, _first(total), parts[0])), axis=-1)
+        total = jnp.stack(
+            list(isolate_loop(planar_step, _coordinates_first(total), parts[0])), axis=-1
+        )
     if is_linear:
         return functools.reduce(step, parts[1:], total)
     if len(parts) == 1:
@@ -91,7 +93,7 @@ def _moved_on(t: Transform, parts: Sequence[Array], points: Array, total: Array 
     return jax.lax.scan(lambda total, part: (step(total, part), None), total, rest)[0]
 
 
-def _first(points: Array) -> Array:
+def _coordinates_first(points: Array) -> Array:
     """The coordinates as the first axis."""
     return jnp.stack(by_coordinate(points))
 

@@ -14,7 +14,7 @@ from stn_jax.visualize.drawing import draw_grid, draw_region
 from stn_jax.visualize.pictures import show_image
 from stn_jax.warp import warp
 
-_TITLES = ("moving, and what was found", "fixed", "both before", "both after")
+_TITLES = ("moving, with the found map", "fixed", "checkerboard before", "checkerboard after")
 
 
 def registration(
@@ -98,7 +98,7 @@ def registration(
     is_image = transform.ndim == 2
     for axes, picture, title in zip(columns, pictures, _TITLES, strict=True):
         show_image(axes, picture, margin=0.12 if picture is whole and is_image else 0)
-        axes.set_title(title if is_image else title.replace(", and what was found", ""), fontsize=9)
+        axes.set_title(title if is_image else title.replace(", with the found map", ""), fontsize=9)
     if is_image:
         image_shape: Sequence[int] = moving.shape[:-1]
         draw_grid(

@@ -1,8 +1,9 @@
 """Workarounds for XLA's fusion on CPUs. They are not applied on other platforms.
 
 XLA on a CPU compiles each fusion to one loop with one result, and chooses the fusions itself. Each
-function names the symptom without it, and its means. ``tests/sampling/test_cpu_loops.py`` fails
-when a workaround is no longer needed; all are needed on jaxlib 0.10.2.
+function's docstring names the symptom without it, and how it avoids that.
+``tests/sampling/test_cpu_loops.py`` fails when a workaround is no longer needed; all are needed on
+jaxlib 0.10.2.
 """
 
 import functools

@@ -35,7 +35,7 @@ def sample(formula: Formula, *operands: Array) -> Array:
             pixels, [_row(taps, n) for taps, n in zip(point, _sizes(image), strict=True)]
         )
         if formula.filled:
-            value = value + fill.astype(value.dtype) * (_whole(point) - _whole(point, inside=True))
+            value = value + fill.astype(value.dtype) * _weight_outside(point)
         return value
 
     value = jax.lax.map(at_point, axes, batch_size=_POINTS_AT_ONCE)
@@ -71,7 +71,7 @@ def pull(formula: Formula, wrt: Sequence[int], *operands: Array) -> list[Array]:
             ]
             for axis, directions in enumerate(every)
         ]
-        filled = arrived * (_whole(point) - _whole(point, inside=True))
+        filled = arrived * _weight_outside(point)
         return spread.reshape(image.shape), filled, weights
 
     def step(total: Any, both: Any) -> Any:
@@ -121,16 +121,14 @@ def _here(tap: Tap, pixels: Array) -> Array:
     return here if tap.inside is None else here & tap.inside
 
 
-def _whole(axes: Sequence[Sequence[Tap]], *, inside: bool = False) -> Array:
-    """The sum of the weights of all taps, or of those inside."""
-    total = jnp.ones_like(axes[0][0].weight)
+def _weight_outside(axes: Sequence[Sequence[Tap]]) -> Array:
+    """The sum of the weights of the taps outside the image."""
+    total = inside = jnp.ones_like(axes[0][0].weight)
     for taps in axes:
-        kept = [
-            jnp.where(t.inside, t.weight, 0) if inside and t.inside is not None else t.weight
-            for t in taps
-        ]
-        total = total * functools.reduce(jnp.add, kept)
-    return total
+        kept = [t.weight if t.inside is None else jnp.where(t.inside, t.weight, 0) for t in taps]
+        total = total * functools.reduce(jnp.add, [t.weight for t in taps])
+        inside = inside * functools.reduce(jnp.add, kept)
+    return total - inside
 
 
 def _contracted(pixels: Array, rows: Sequence[Array]) -> Array:
@@ -155,7 +153,7 @@ def _pulled_back(
     product = _contracted(pixels, exchanged) @ arrived
     if formula.filled:
         axes = [taps if k == axis else each for k, each in enumerate(point)]
-        product = product + (fill @ arrived) * (_whole(axes) - _whole(axes, inside=True))
+        product = product + (fill @ arrived) * _weight_outside(axes)
     return product
 
 
