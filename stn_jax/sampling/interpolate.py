@@ -1,4 +1,4 @@
-"""Sampling at pixel coordinates. Every sampling function of the library ends here."""
+"""Sampling at pixel coordinates. All sampling ends here, but that by named filters."""
 
 import functools
 from collections.abc import Sequence
