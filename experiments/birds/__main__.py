@@ -11,7 +11,7 @@ from experiments.birds import drawn
 from experiments.birds.config import Arguments
 from experiments.birds.records import BirdsResult
 from experiments.birds.report import build_birds, tables
-from experiments.birds.run import check, measured, name_of, read_data, train_and_test
+from experiments.birds.run import check, measured_split, name_of, read_data, train_and_test
 from experiments.engine import (
     command_of,
     intervals,
@@ -68,7 +68,7 @@ def _train(arguments: Arguments, data: birds.Birds) -> None:
         on=arguments.on,
         num_classes=len(data.classes),
         train_images=len(data.train.labels),
-        images=len(measured(arguments, data).labels),
+        images=len(measured_split(arguments, data).labels),
         seeds=arguments.seeds,
         settings=arguments.settings,
         wall_time_s=round(seconds, 2),

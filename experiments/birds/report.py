@@ -25,7 +25,7 @@ _NARROW = 4
 _FOUND = (
     "Images never seen in training, with the crop of each transformer outlined in its colour, and "
     "the crops below. The frame of a misclassified image is red. Training uses the class labels "
-    "alone, and no annotation of any place."
+    "alone, not the annotations of places."
 )
 _HELD = (
     "How often a visible part lies in the crop, in percent: the mean over the parts of the head, "
@@ -116,10 +116,13 @@ def build_birds(
       The path of ``report.html``.
     """
     first, *held = tables(result)
-    sections = [section("Birds told", text_table_html(*first))]
+    sections = [section("Accuracy", text_table_html(*first))]
     sections += [paragraph(note) for note in _notes(result)]
     for table in held:
-        sections += [section("What the crops hold", text_table_html(*table)), paragraph(_HELD)]
+        sections += [
+            section("Parts and birds in the crops", text_table_html(*table)),
+            paragraph(_HELD),
+        ]
     for name, each in pictured.items():
         narrow = each._replace(
             images=each.images[:_NARROW], theta=each.theta[:_NARROW], right=each.right[:_NARROW]
@@ -129,11 +132,11 @@ def build_birds(
         )
         write_file(out / f"regions_{name}.png", picture.light)
         sections += [
-            section(f"What {name} reads"),
-            html_figure(picture, f"Regions read by {name}", _FOUND),
+            section(f"Crops of {name}"),
+            html_figure(picture, f"Crops of {name}", _FOUND),
         ]
-    said = ", ".join(f"{row.model} {row.accuracy:.1f} %" for row in result.rows)
-    verdict = [f"Birds classified correctly: {said}."]
+    accuracies = ", ".join(f"{row.model} {row.accuracy:.1f} %" for row in result.rows)
+    verdict = [f"Birds classified correctly: {accuracies}."]
     return build_page(
         out, "Birds", sections, logged, result.settings, verdict=verdict, command=command
     )

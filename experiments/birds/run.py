@@ -76,7 +76,7 @@ def read_data(arguments: Arguments) -> birds.Birds:
     )
 
 
-def measured(experiment: Birds, data: birds.Birds) -> Split:
+def measured_split(experiment: Birds, data: birds.Birds) -> Split:
     """The images to measure at the end."""
     if experiment.on == "test":
         return data.test
@@ -99,7 +99,7 @@ def train_and_test(
     problem = _with_data(arguments, classifier, data)
     devices = all_devices(arguments.parallel, problem.batch_size)
     program = make_program(problem, devices, accumulate=arguments.accumulate)
-    split, predicted, pictures = measured(arguments, data), [], None
+    split, predicted, pictures = measured_split(arguments, data), [], None
     for seeds in arguments.seed_groups:
         name = name_of(num_transforms)
         fitted = fit(problem, program, arguments.schedule, session, seeds, name=name)
@@ -218,7 +218,7 @@ def result_of(
       data: Its data.
       start: Centres of the untrained crops, ``[transforms, 2]``.
     """
-    labels = measured(experiment, data).labels
+    labels = measured_split(experiment, data).labels
     wrong = np.stack([each.labels != labels for each in predicted])[:, None]
     low, high = intervals.interval(wrong)
     paper = None

@@ -66,17 +66,17 @@ class Recipe(TrainingOptions):
     steps: int = 3000
     """Training steps; the paper's are 150000."""
     batch_size: int | None = None
-    """Images in a training step; by default the recipe's, 128 or, of paper, 256."""
+    """Images in a training step; by default the recipe's: 256 for paper, 128 for the others."""
     learning_rate: float | None = None
-    """The highest learning rate; by default the recipe's, smooth, linear and decay 0.003, muon
-    0.02, adam 0.001, paper 0.01."""
+    """The highest learning rate; by default the recipe's: 0.003 for smooth, linear and decay, 0.02
+    for muon, 0.001 for adam, 0.01 for paper."""
     localization_rate: float = 1.0
     """Factor on the learning rate of the localization network."""
     localization_frozen_steps: int = 0
     """Number of steps at the start in which the localization network is not trained."""
     label_smoothing: float | None = None
-    """Share of each label that is spread over all classes; by default the recipe's, 0.1 of smooth,
-    0 of all others."""
+    """Share of each label that is spread over all classes; by default the recipe's: 0.1 for smooth,
+    0 for the others."""
     identity_penalty: float = 0.0
     """Weight of a term of the loss: the mean squared distance of the transforms from the
     identity."""
@@ -292,8 +292,8 @@ class RecipesArguments(Launch, Resume):
     recipes: tuple[RecipeName, ...] = ("adam", "linear", "decay", "smooth")
     """Recipes; the others are compared with the first."""
     steps: tuple[int, ...] = (4000, 2000, 1000)
-    """Lengths of the trainings. The first recipe's error at the greatest is what the others are to
-    reach with fewer images."""
+    """Lengths of the trainings. The table says with how many images each recipe reaches the error
+    of the first recipe at the greatest length."""
     data: DataSpec = "digits"
     validation: float = 0.1
     """Share of the training images to hold out."""

@@ -33,7 +33,7 @@ from experiments.report.records import RunResult
 
 
 class DataShape(NamedTuple):
-    """As much of a data set as its models depend on.
+    """The shapes and classes of a data set on which its models depend.
 
     Attributes:
       image_shape: Height, width and channels of an undistorted image.

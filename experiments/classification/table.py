@@ -172,7 +172,7 @@ def _entries(
 
 
 def table_command(
-    room: str,
+    name: str,
     arguments_type: type[TableArguments],
     words: Sequence[str] | None,
     title: str,
@@ -183,7 +183,7 @@ def table_command(
     """Runs the command of an experiment whose result is a table; returns the exit status.
 
     Args:
-      room: The name of its package.
+      name: Name of the experiment's package.
       arguments_type: Its options.
       words: The command line, ``sys.argv`` if ``None``.
       title: Heading of the report.
@@ -197,7 +197,7 @@ def table_command(
         print(make_table(arguments, title, published, closing=last, command=command))
         print(f"report: {arguments.out / 'report.html'}")
 
-    program = f"python -m experiments.{room}"
+    program = f"python -m experiments.{name}"
     return run_command(program, arguments_type, body, words, goes_on="goes on")
 
 

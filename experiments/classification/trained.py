@@ -235,7 +235,7 @@ def _from_folder(folder: Path, seed: int | None) -> Trained:
         shape = DataShape(dataset.image_shape, dataset.num_classes, dataset.class_names)
     else:
         shape = DataShape(result.image_shape, result.num_classes, result.class_names)
-    number = _number(seed, run.seeds, folder)
+    number = _index_of_seed(seed, run.seeds, folder)
     params = trained_states(run, folder, build_classifier(run, shape)).params
     model = create_model(run, shape, nnx.Rngs(0))
     nnx.update(model, jax.tree.map(lambda leaf: leaf[number], params))
@@ -243,7 +243,7 @@ def _from_folder(folder: Path, seed: int | None) -> Trained:
     return Trained(model, Pipeline(run, run.seeds[number], shape, error))
 
 
-def _number(seed: int | None, seeds: Sequence[int], where: Path) -> int:
+def _index_of_seed(seed: int | None, seeds: Sequence[int], where: Path) -> int:
     if seed is not None and seed not in seeds:
         raise ValueError(
             f"seed must be one of those of {where}, {', '.join(map(str, seeds))}; got {seed}."
@@ -268,7 +268,7 @@ def _from_file(path: Path, seed: int | None) -> Trained:
         )
     about = json.loads(metadata["trained"])
     run = run_from_json(about["run"], path)
-    _number(seed, (about["seed"],), path)
+    _index_of_seed(seed, (about["seed"],), path)
     names = about.get("class_names")
     shape = DataShape(
         tuple(about["image_shape"]), about["num_classes"], None if names is None else tuple(names)

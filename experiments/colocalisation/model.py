@@ -84,7 +84,7 @@ def triplet_loss(
       target: The same encodings as I_m; a separate argument, so that it may be constant in the
         gradient.
       random: Encodings of random crops of each image.
-      margin: How much nearer the predicted crops are to be.
+      margin: How much nearer than random crops the predicted crops should be.
     """
     batch = len(found)
     between = jnp.square(found[:, None] - target[None]).sum(axis=-1)

@@ -167,8 +167,8 @@ def _notes(result: ColocalisationResult) -> list[str]:
     errors = ", ".join(f"{error:.2f} %" for error in result.encoder_errors)
     return [
         f"Data: {result.dataset}. A digit is found if the intersection over union of the crop "
-        "and of the digit's image is more than 0.5. The localization network is told no place "
-        "and no class; it is trained by the triplet loss on encodings of crops. Beside it the "
+        "and of the digit's image is more than 0.5. The localization network is trained without "
+        "places or classes, by the triplet loss on encodings of crops. The last column is the "
         "paper's range over the ten classes of MNIST.",
         f"{result.steps:,} steps for each set, class and seed. Error of the encoder on plain "
         f"digits: {errors}. Interval: {result.interval_method}. Run with "

@@ -41,7 +41,7 @@ class Progress(NamedTuple):
             return step >= schedule.steps
         return step >= schedule.steps or bool(np.all(self.best.waited >= schedule.early_stopping))
 
-    def measured(self, errors: Float[np.ndarray, " seeds"], patience: int | None) -> "Progress":
+    def with_errors(self, errors: Float[np.ndarray, " seeds"], patience: int | None) -> "Progress":
         """Keeps as best the states with a smaller error than before; skips seeds that are done."""
         if self.best is None or patience is None:
             return self

@@ -109,7 +109,7 @@ def fit(
                     measured = problem.evaluate(states, constants)
                     if "validation_error" in measured:
                         errors = measured["validation_error"]
-                        progress = progress.measured(errors, schedule.early_stopping)
+                        progress = progress.with_errors(errors, schedule.early_stopping)
                 report.take(Dispatch(step, count, metrics, measured, snapshot))
                 stopping = any_process(session.stop["requested"])
                 if stopping or checkpoints.are_due() or progress.is_done(schedule, step):

@@ -172,7 +172,7 @@ class Launch(Options):
 
     @property
     def watching(self) -> dict[str, Any]:
-        """How trainings are watched: arguments of an open session."""
+        """The arguments for a session: what to profile, and who else receives the metrics."""
         return {"profile": self.profile, "metrics_writer": self.metrics_writer}
 
 

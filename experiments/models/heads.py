@@ -4,5 +4,5 @@ import functools
 
 from stn_jax import nn as stnn
 
-# The paper's. The rates of the experiments, and the results that are kept, are of this head.
+# The paper's head. The experiments' learning rates were chosen, and their results made, with it.
 plain_head = functools.partial(stnn.RegressionHead, scale=1.0)

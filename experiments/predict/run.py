@@ -17,7 +17,7 @@ from experiments.predict.config import Arguments
 from experiments.report import text_table
 from stn_jax import visualize
 
-# As many images are in memory, and in a compiled call, at once.
+# Number of images in memory, and in one compiled call.
 _BATCH = 64
 
 

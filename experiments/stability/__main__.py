@@ -1,7 +1,7 @@
 """Stability of training: ``python -m experiments.stability``.
 
-``--help`` lists the options, and ``obvious --help`` those of the comparison of heads without and
-with scaled features. The README beside this file has the protocol.
+``--help`` lists the options, and ``obvious --help`` those of the comparison of the head with and
+without its scale. The README beside this file has the protocol.
 """
 
 import dataclasses
@@ -23,7 +23,9 @@ _PROGRAM = "python -m experiments.stability"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(Training, Launch, OutputFolder):
-    """Train an ST-CNN seed by seed, plainly and with the training kit.
+    """Train an ST-CNN from several seeds, plainly and with the training kit.
+
+    The kit is --localization-rate, --localization-frozen-steps and --identity-penalty.
 
     Writes the folder of a run for each recipe, report.html, training_stability.png and
     stability.json.
@@ -51,7 +53,7 @@ class Arguments(Training, Launch, OutputFolder):
     localization_rate: float = 0.1
     """The kit's factor on the learning rate of the localization network."""
     localization_frozen_steps: int = 50
-    """The kit's number of first steps in which the localization network stands still."""
+    """The kit's number of first steps in which the localization network is not trained."""
     identity_penalty: float = 0.01
     """The kit's weight of the distance from the identity in the loss."""
     out: Path = Path("runs/stability")

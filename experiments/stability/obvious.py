@@ -38,7 +38,7 @@ FrameworkName = Literal["nnx", "linen"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObviousArguments(Options):
-    """Train a tutorial's ST-CNN from many seeds, its head with and without the scale.
+    """Train a tutorial's ST-CNN from many seeds, with and without the scale of its head.
 
     Writes obvious.json.
     """
@@ -46,7 +46,7 @@ class ObviousArguments(Options):
     transforms: tuple[TransformName, ...] = ("affine", "thin_plate_spline")
     """One or more transforms."""
     frameworks: tuple[FrameworkName, ...] = ("nnx", "linen")
-    """The Flax that the model is written in."""
+    """The API of Flax that the model is written in."""
     adam: tuple[float, ...] = (0.01,)
     """Rates of Adam."""
     sgd: tuple[float, ...] = (0.1,)
@@ -58,8 +58,8 @@ class ObviousArguments(Options):
     batch_size: int = 32
     """Images in a training step."""
     margin: float = 10.0
-    """A seed has failed if its accuracy is by more than this below the median without a
-    transformer, or less than half of what it reads lies inside the image."""
+    """A seed has failed if its accuracy is more than this many percentage points below the median
+    without a transformer, or if less than half of the output's pixels read inside the image."""
     out: Path = Path("runs/obvious")
     """Output folder."""
 

@@ -13,7 +13,7 @@ from experiments.report.page import write_file
 from experiments.report.runs import read_run
 from stn_jax import nn as stnn
 
-# The evidence of maps that are wrong themselves; a small gradient alone is no failure.
+# Findings with this evidence say that the maps are wrong; a small gradient alone is no failure.
 FAILURES = ("distance", "scale", "coverage", "fold", "nonfinite", "gradient_nonfinite")
 _CURVES = (
     "A column for each recipe, a line for each seed. Above: the norms of the loss's gradient with "

@@ -61,8 +61,8 @@ def report_confusions(
     write_json(arguments.out / "confusions.json", {k: v.tolist() for k, v in counts.items()})
     tables = {name: worst_classes(of_model) for name, of_model in counts.items()}
     for name, rows in tables.items():
-        print(f"{name}: classes misread most often, all seeds together")
+        print(f"{name}: classes misclassified most often, all seeds together")
         print(text_table(_HEADINGS, rows))
-    return [section("Classes misread most often, all seeds together")] + [
+    return [section("Classes misclassified most often, all seeds together")] + [
         f"{heading(name)}\n{text_table_html(_HEADINGS, rows)}" for name, rows in tables.items()
     ]

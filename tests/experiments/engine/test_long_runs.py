@@ -143,7 +143,7 @@ def test_the_best_state_of_each_seed_is_kept_until_it_has_waited():
     measured = [(9, 7), (8, 7), (8, 6), (5, 5), (1, 9), (1, 9)]
     for number, errors in enumerate(measured, start=1):
         progress = progress._replace(states=states(number, 10 * number))
-        progress = progress.measured(np.array(errors, float), 2)
+        progress = progress.with_errors(np.array(errors, float), 2)
     # The first fell at 1, 2, 4 and 5; the second at 1, 3 and 4, and then not twice.
     np.testing.assert_array_equal(progress.best.errors, [1, 5])
     np.testing.assert_array_equal(progress.best.waited, [1, 2])
@@ -152,7 +152,7 @@ def test_the_best_state_of_each_seed_is_kept_until_it_has_waited():
     assert not progress.is_done(run, 6)
     assert progress.is_done(run, 100)
     late = progress._replace(states=states(9, 9))
-    late = late.measured(np.array([3.0, 0.0]), 2)
+    late = late.with_errors(np.array([3.0, 0.0]), 2)
     # A seed that is done does not change, so it ends as in a training of its own.
     np.testing.assert_array_equal(late.tested.params, [5, 40])
     assert late.is_done(run, 7)

@@ -140,7 +140,7 @@ def test_the_command_leaves_a_table_and_confusions(data, tmp_path, capsys):
         ("st-deep-cnn", 0.54),
         ("st-deep-st-cnn", 0.33),
     ]
-    assert "st-deep-st-cnn affine: classes misread most often" in printed
+    assert "st-deep-st-cnn affine: classes misclassified most often" in printed
     confusions = json.loads((out / "confusions.json").read_text())
     with np.load(data) as arrays:
         test, labels = arrays["x_test"].astype(np.uint8), arrays["y_test"]
@@ -152,7 +152,7 @@ def test_the_command_leaves_a_table_and_confusions(data, tmp_path, capsys):
         # Test images are not augmented.
         assert entry["test_sha256"] == hashlib.sha256(test.tobytes()).hexdigest()
     page = (out / "report.html").read_text()
-    assert "Classes misread most often" in page
+    assert "Classes misclassified most often" in page
     assert "0.33" in page
     before = (out / "table.json").read_text()
     assert traffic_signs.main(options(data, out)) == 0
