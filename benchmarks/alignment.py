@@ -1,4 +1,4 @@
-"""From how far an alignment converges, with the exact slope and with the linearized one.
+"""Measures from how far an alignment converges, with the exact and with the linearized slope.
 
 ``python -m benchmarks.alignment`` shifts a window of a photograph by some distance, minimises the
 mean squared difference to the unshifted window by gradient descent, and prints the share of starts
@@ -52,14 +52,14 @@ def error_after_descent(
     def descend(corner: jax.Array, shift: jax.Array) -> jax.Array:
         start = (corner[0], corner[1], 0)
         field = jax.lax.dynamic_slice(photograph, start, (SIZE + 2 * margin,) * 2 + (1,))
-        look = functools.partial(
+        warp = functools.partial(
             stn.warp, field, stn.translation(), padding="border", gradient=RULES[rule]
         )
         inner = slice(margin, margin + SIZE)
 
         def loss(pixels: jax.Array) -> jax.Array:
-            seen = look(pixels * 2 / (SIZE + 2 * margin))[inner, inner]
-            return jnp.mean((seen - field[inner, inner]) ** 2)
+            warped = warp(pixels * 2 / (SIZE + 2 * margin))[inner, inner]
+            return jnp.mean((warped - field[inner, inner]) ** 2)
 
         def step(pixels: jax.Array, length: jax.Array) -> tuple[jax.Array, None]:
             slope = jax.grad(loss)(pixels)

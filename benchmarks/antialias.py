@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.antialias`` prints the peak signal-to-noise ratio, in dB, against a warp
 supersampled by 8×8, for reductions of a photograph by 1 to 8, upright, rotated, and in
-perspective; ``--picture FILE.png`` also draws a zone plate reduced with and without.
+perspective; ``--picture FILE.png`` also draws a zone plate reduced with and without antialiasing.
 
 The photograph is scikit-learn's ``china.jpg``, cut to a square of 424 pixels, values from 0 to 1.
 Beside ours stand the plain linear kernel, supersampling by 2×2 and 4×4 (ours takes 2×2 probes),
@@ -57,7 +57,7 @@ def supersampled(
 
 
 def zoom_and_turn(scale: float, angle: float) -> tuple[stn.Transform, jax.Array, int]:
-    """A reduction by ``scale``; what is turned stays within the image."""
+    """A map that reduces and turns, with the largest output that stays in the image."""
     size = int(SIDE / scale / (np.cos(angle) + np.sin(angle)))
     zoom = size * scale / SIDE
     c, s = zoom * np.cos(angle), zoom * np.sin(angle)

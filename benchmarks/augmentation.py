@@ -3,8 +3,8 @@
 Every contender turns, moves, bends and crops a batch of images with masks and keypoints, at random:
 an affine map, an elastic deformation and a crop. Kernels are linear for images and nearest for
 masks. Each library draws its own maps, of about the same size, so results are not compared pixel by
-pixel. Instead a row states how far the moved keypoints lie from the spots that were drawn around
-them, by the median; and what a library moves at all.
+pixel. Instead a row states the median distance of the moved keypoints from the spots that were
+drawn around them, and which of images, masks and keypoints each library moves.
 
 Albumentations takes one image at a time, on one core. All others take the batch, on all cores.
 """
@@ -222,7 +222,7 @@ def augmax(batch: Batch) -> Contender:
         library.RandomCrop(*_cropped((height, width))[::-1]),
         input_types=[kinds.IMAGE, kinds.MASK, kinds.KEYPOINTS],
     )
-    # It takes masks without channels, and keypoints as (y, x).
+    # Augmax takes masks without channels, and keypoints as (y, x).
     arrays = [
         jnp.asarray(batch.images),
         jnp.asarray(batch.masks[..., 0]),

@@ -1,9 +1,9 @@
-"""What it costs to make transforms anew, and to chain them: ``python -m benchmarks.composition``.
+"""Costs of new and of chained transforms: ``python -m benchmarks.composition``.
 
 Prints two tables. First, a loop of warps by thin plate splines, each with control points of its
-own: time, and memory that stays after it, resident and of JAX's arrays. Second, how long tracing
-and compiling takes for the gradient to theta and points of a chain of n displacement lattices, all
-of one shape and each of its own.
+own: its time, and the memory that it leaves allocated, in the process and in JAX's arrays. Second,
+how long tracing and compiling takes for the gradient to theta and points of a chain of n
+displacement lattices, all of one shape and each of its own.
 
 It needs nothing but the library and NumPy, so that a copy of it also measures an earlier one.
 """

@@ -53,8 +53,8 @@ def beside_peers(labels: Sequence[str]) -> Callable[[list[Row]], str]:
         header = [*labels, "ours, ms", "best peer, ms", "peer / ours", "PyTorch eager / ours"]
         header += ["of a copy", "peak MB, ours", "peak MB, peer"]
         body = [_cells(row, labels) for row in rows]
-        told = [k for k in range(len(header)) if any(line[k] != "–" for line in body)]
-        table = _table(*([line[k] for k in told] for line in (header, *body)))
+        shown = [k for k in range(len(header)) if any(line[k] != "–" for line in body)]
+        table = _table(*([line[k] for k in shown] for line in (header, *body)))
         return f"{table}\n\n{losses(rows, labels)}"
 
     return render
