@@ -145,10 +145,11 @@ def demo() -> str:
     low, high = transformed.interval
     return _filled(
         "*Digits that a spatial transformer found and enlarged, and in part turned. It learnt "
-        "that from the classes alone: the same number of parameters, "
-        f"{transformed.num_parameters / 1000:.0f},000, misread {plain.mean:.1f} % of these digits "
-        f"({_span(*plain.interval, digits=1)}) without a transformer and {transformed.mean:.1f} % "
-        f"with one ({_span(low, high, digits=1)}). One seed, 95 % intervals; made by `make demo`.*"
+        "that from the class labels alone. With the same number of parameters, "
+        f"{transformed.num_parameters / 1000:.0f},000, a network misclassified {plain.mean:.1f} % "
+        f"of these digits ({_span(*plain.interval, digits=1)}) without a transformer and "
+        f"{transformed.mean:.1f} % with one "
+        f"({_span(low, high, digits=1)}). One seed, 95 % intervals; made by `make demo`.*"
     )
 
 
