@@ -217,25 +217,37 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
 }
 
 
-def section(record: dict[str, Any]) -> str:
-    """A file's heading, its environment, and its tables."""
-    title, render = SECTIONS[record["benchmark"]]
+def title(record: dict[str, Any]) -> str:
+    """The heading of a file: what was measured and, but for CPUs, on which device."""
+    name, where = SECTIONS[record["benchmark"]][0], record["environment"]
+    return name if where["backend"] == "cpu" else f"{name} on {where['device']}"
+
+
+def circumstances(record: dict[str, Any]) -> str:
+    """The machine, the versions and the day of a file."""
     where = record["environment"]
     versions = ", ".join(
         f"{name} {where['versions'][name]}" for name in _PACKAGES if name in where["versions"]
     )
     small = " **The small form, which says nothing about speed.**" if record["small"] else ""
-    on_cpu = where["backend"] == "cpu"
-    title = title if on_cpu else f"{title} on {where['device']}"
-    policy = f"OpenMP's policy {where['omp_wait_policy']}; " if on_cpu else ""
+    policy = f"OpenMP's policy {where['omp_wait_policy']}; " if where["backend"] == "cpu" else ""
     starts = 1 + len(where.get("went_on", ()))
     stopped = f"; in {starts} starts" if starts > 1 else ""
-    measured = (
+    return (
         f"{where['processor']}, {where['threads']} threads, JAX on {where['device']}; {versions}; "
         f"{policy}{where['time'][:10]}; "
         f"load when it began {where['load_at_start']:.1f}{stopped}.{small}"
     )
-    return f"### {title}\n\n{measured}\n\n{render(record['rows'])}"
+
+
+def tables(record: dict[str, Any]) -> str:
+    """The tables of a file, and the rows in which a peer is faster."""
+    return SECTIONS[record["benchmark"]][1](record["rows"])
+
+
+def section(record: dict[str, Any]) -> str:
+    """A file's heading, its environment, and its tables."""
+    return f"### {title(record)}\n\n{circumstances(record)}\n\n{tables(record)}"
 
 
 def main(command_line: Sequence[str] | None = None) -> None:

@@ -21,12 +21,12 @@ from typing import Any
 
 import tyro
 
-from docs import public_api
+from docs import gallery, public_api, results
 
 ROOT = Path(__file__).resolve().parent.parent
 # Cells of pages depend on these files, besides their own text.
 _FOLDERS = ("stn_jax", "experiments", "examples", "benchmarks")
-_FILES = ("figures.py", "kernel.py", "results.py", "translations.py")
+_FILES = ("figures.py", "kernel.py", "result_tables.py", "results.py", "translations.py")
 _PACKAGES = ("jax", "flax", "optax", "numpy", "matplotlib", "sphinx", "myst-nb")
 _CELL = re.compile(r"^`{3,}\{code-cell\}", re.MULTILINE)
 
@@ -36,8 +36,8 @@ class Arguments:
     """The options.
 
     Attributes:
-      pages: Build only these pages, such as start or tutorials/first, without executing other
-        notebooks; all by default.
+      pages: Build only these pages, such as start or tutorials/first, or those of folders, such
+        as results, without executing other notebooks; all by default.
       out: Folder of the site.
       jobs: Number of processes that read and execute pages.
       fresh: Whether to execute cached pages again.
@@ -64,6 +64,18 @@ def _sources(root: Path) -> Iterable[Path]:
         for path in sorted((root / folder).rglob("*")):
             if path.suffix in (".py", ".json"):
                 yield path
+
+
+def _chosen(folder: Path, names: Iterable[str]) -> list[str]:
+    """The named pages, and those in the named folders."""
+    every = _pages(folder)
+    found = [
+        [page for page in every if page == name or page.startswith(f"{name}/")] for name in names
+    ]
+    for name, pages in zip(names, found, strict=True):
+        if not pages:
+            raise ValueError(f"pages: expected pages or folders of docs; got {name!r}")
+    return sorted(set().union(*found))
 
 
 def number_of_cells(folder: Path, pages: Iterable[str]) -> dict[str, int]:
@@ -103,8 +115,12 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
     # Create the cache's tables now: if all processes do it, all but one fail.
     get_cache(executions).list_cache_records()
+    # Pages that are written from the library's tables and from results.
+    gallery.write(ROOT / "docs" / "gallery.md")
+    results.write(ROOT / "docs" / "results")
     notebooks = number_of_cells(ROOT / "docs", _pages(ROOT / "docs"))
-    left_out = sorted(set(notebooks) - set(arguments.pages)) if arguments.pages else []
+    chosen = _chosen(ROOT / "docs", arguments.pages)
+    left_out = sorted(set(notebooks) - set(chosen)) if chosen else []
     doctrees = kept / ("doctrees of some pages" if left_out else "doctrees")
     app = Sphinx(
         ROOT / "docs",
@@ -112,12 +128,16 @@ def main(command_line: Sequence[str] | None = None) -> int:
         arguments.out,
         doctrees,
         "html",
-        confoverrides={"nb_execution_excludepatterns": [f"{page}.md" for page in left_out]},
+        confoverrides={
+            "nb_execution_excludepatterns": [f"{page}.md" for page in left_out],
+            # Cells that are not executed have no kernel to say their language.
+            "suppress_warnings": ["myst-nb.lexer"] if left_out else [],
+        },
         warningiserror=True,
         parallel=arguments.jobs,
     )
-    app.build(filenames=[ROOT / "docs" / f"{page}.md" for page in arguments.pages])
-    pages = sorted(arguments.pages or app.env.found_docs)
+    app.build(filenames=[ROOT / "docs" / f"{page}.md" for page in chosen])
+    pages = chosen or sorted(app.env.found_docs)
     cells = number_of_cells(ROOT / "docs", pages)
     now = {
         str(Path(record.uri).relative_to(ROOT / "docs").with_suffix(""))
@@ -125,12 +145,12 @@ def main(command_line: Sequence[str] | None = None) -> int:
         if record.created.replace(tzinfo=datetime.UTC).timestamp() >= started
     }
     executed = sum(number for page, number in cells.items() if page in now)
-    missing = undocumented(app.env) if not arguments.pages else []
+    missing = [] if chosen else undocumented(app.env)
     print(
         f"{len(pages)} pages; {sum(cells.values())} cells in {len(cells)} notebooks, {executed} "
         f"executed now; {time.time() - started:.0f} s; {app._warncount} warnings"
     )
-    if not arguments.pages:
+    if not chosen:
         total = len(public_api.names())
         print(f"{total} public names, {total - len(missing)} on the API pages")
     for name in missing:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import stn_jax
-from docs import gallery, kernel, public_api, results
+from docs import kernel, public_api
 
 project = "stn_jax"
 author = "The stn_jax authors"
@@ -29,10 +29,6 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["Thumbs.db"]
-
-# Pages that are written from the library's own tables.
-gallery.write(ROOT / "docs" / "gallery.md")
-results.write(ROOT / "docs" / "results.md")
 
 # Notebooks. There is a cache only if docs.build has set its path.
 kernel.prepare(ROOT)
@@ -67,8 +63,8 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = f"stn_jax {version}"
-html_static_path = ["static"]
-html_css_files = ["site.css"]
+html_static_path = ["static", "../experiments/report/templates/chart.css"]
+html_css_files = ["site.css", "chart.css"]
 html_show_copyright = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#0072b2"},

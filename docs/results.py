@@ -1,46 +1,48 @@
-"""The page of results, written from the files that the experiments and benchmarks leave.
+"""The pages of results, written from the files that the experiments and benchmarks leave.
 
-Nothing on it is typed but the words around the tables: each file of ``experiments/results`` and
-``benchmarks/results`` becomes a section, with its protocol, seeds, intervals and versions.
+Nothing on them is typed but the words around charts and tables: each file of
+``experiments/results`` and ``benchmarks/results`` becomes a page of ``docs/results``, with its
+protocol, seeds, intervals and versions, and a line of the index.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import jinja2
 
 from benchmarks import report as benchmarks
-from experiments.birds import report as birds
+from docs import charts, verdicts
+from docs import result_tables as tables
 from experiments.birds.records import BirdsResult
-from experiments.classification.recipe_comparison import (
-    RecipesResult,
-    errors_by_recipe,
-    images_needed,
-)
+from experiments.classification.recipe_comparison import RecipesResult
 from experiments.colocalisation.records import ColocalisationResult
 from experiments.engine.files import read_json
 from experiments.engine.records import Record as TypedRecord
 from experiments.invariance.report import InvarianceResult
-from experiments.invariance.report import table as invariance_rows
 from experiments.report import comparison
-from experiments.report.records import TableCell, cell_from_json
+from experiments.report.records import cell_from_json
 from experiments.stability.obvious import ObviousResult
-from experiments.stability.obvious import table as obvious_rows
 from experiments.stability.report import StabilityResult
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = ROOT / "experiments" / "results"
 BENCHMARKS = ROOT / "benchmarks" / "results"
-Record = Mapping[str, Any]
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=False,  # The pages are Markdown; charts are escaped where they are made.
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+)
 
 # Titles and what is to be known beforehand; a file without one is shown under its own name.
 _EXPERIMENTS = {
     "distorted_mnist": (
         "Distorted MNIST",
         "Classifiers without and with a spatial transformer, all of one size, on distortions of "
-        "the real "
-        "digits, beside the paper's errors. How long they were trained stands below; the paper's "
-        "numbers "
-        "are of 150,000 steps of 256 images.",
+        "the real digits, beside the paper's errors. How long they were trained stands below; the "
+        "paper's numbers are of 150,000 steps of 256 images.",
     ),
     "distorted_mnist_short": (
         "Distorted MNIST on two CPU cores",
@@ -81,7 +83,7 @@ _EXPERIMENTS = {
     "invariance": (
         "Invariance to rotation",
         "Test error against the angle by which all test digits are turned; "
-        "[a tutorial](tutorials/pooling.md) draws it.",
+        "[a tutorial](../tutorials/pooling.md) draws it.",
     ),
     "stability": (
         "Stability of training",
@@ -104,24 +106,117 @@ _EXPERIMENTS = {
         "work, and do not compare.",
     ),
 }
-_HEAD = """\
-# Results
-
-What the experiments and benchmarks have measured so far, each table made from the file that the
-command left in the repository. Where ours is worse than the paper's, or slower than a peer, it says
-so. Figures come with the protocol, the seeds, the interval and the versions they were measured
-with.
-"""
 
 
-# Files that hold another record than the cells of a table.
-_KINDS: dict[str, type[TypedRecord]] = {
-    "invariance": InvarianceResult,
-    "stability": StabilityResult,
-    "obvious": ObviousResult,
-    "recipes": RecipesResult,
-    "colocalisation": ColocalisationResult,
-    "birds_drawn": BirdsResult,
+class Page(NamedTuple):
+    """A page of results.
+
+    Attributes:
+      name: Its file, without the ending.
+      title: Its heading.
+      text: What is to be known beforehand.
+      verdict: Sentences for the index, which also stand on top.
+      chart: HTML.
+      body: Tables and protocol, in Markdown.
+      source: The file that it is made from.
+    """
+
+    name: str
+    title: str
+    text: str
+    verdict: list[str]
+    chart: str
+    body: str
+    source: str
+
+
+class Section(NamedTuple):
+    """Pages that stand together in the index."""
+
+    text: str
+    pages: list[Page]
+
+
+class Kind(NamedTuple):
+    """How a record that is no list of cells is shown.
+
+    Attributes:
+      record: Its type.
+      verdict, chart, table: Make a sentence, HTML and Markdown of it.
+    """
+
+    record: type[TypedRecord]
+    verdict: Callable[[Any], str]
+    chart: Callable[[Any], str]
+    table: Callable[[Any], str]
+
+
+_KINDS = {
+    "invariance": Kind(
+        InvarianceResult, verdicts.invariance, charts.invariance, tables.invariance_table
+    ),
+    "stability": Kind(
+        StabilityResult, verdicts.stability, charts.stability, tables.stability_table
+    ),
+    "obvious": Kind(ObviousResult, verdicts.obvious, charts.obvious, tables.obvious_table),
+    "recipes": Kind(RecipesResult, verdicts.recipes, charts.recipes, tables.recipes_tables),
+    "colocalisation": Kind(
+        ColocalisationResult,
+        verdicts.colocalisation,
+        charts.colocalisation,
+        tables.colocalisation_table,
+    ),
+    "birds_drawn": Kind(BirdsResult, verdicts.birds, charts.birds, tables.birds_tables),
+}
+_Rows = list[dict[str, Any]]
+# By benchmark: the sentence and the chart of its rows.
+_SPEED: Mapping[str, tuple[Callable[[_Rows], str], Callable[[_Rows], str]]] = {
+    "sampler": (
+        verdicts.beside_peers,
+        functools.partial(charts.ratios, group=("shape", "dtype"), name=("pass",)),
+    ),
+    "transforms": (verdicts.multiples, charts.multiples),
+    "train_step": (
+        verdicts.beside_peers,
+        functools.partial(charts.ratios, group=("model",), name=("steps per dispatch",)),
+    ),
+    "seeds": (
+        verdicts.beside_peers,
+        functools.partial(charts.ratios, group=("model",), name=("seeds",)),
+    ),
+    "cost": (verdicts.costs, charts.costs),
+    "compile": (verdicts.compilations, charts.compilations),
+    "scaling": (verdicts.slopes, charts.slopes),
+    "pipeline": (
+        verdicts.rates,
+        functools.partial(charts.rates, group=("images",), ours="together"),
+    ),
+    "augmentation": (
+        verdicts.rates,
+        functools.partial(charts.rates, group=("what", "shape"), ours=charts.OURS),
+    ),
+    "registration": (verdicts.registrations, charts.registrations),
+}
+# Of what commands print: the title, the explanation of the chart, and the unit.
+_PRINTED = {
+    "alignment": (
+        "Alignment by linearized slopes",
+        "The share of starts that end within half a pixel of the truth, by their distance from it "
+        "in pixels, with the exact slope and with those of linear fits.",
+        "%",
+    ),
+    "antialias": (
+        "Antialiasing",
+        "How close a smaller image is to one of 8×8 samples a pixel: PSNR, where 99 stands for "
+        "equal.",
+        "dB",
+    ),
+    "composition": (
+        "Composition",
+        "What it costs to make transforms anew and to chain them, beside the version before "
+        "transforms knew how they were made.",
+        "",
+    ),
 }
 
 
@@ -130,205 +225,119 @@ def read(name: str) -> Any:
     path = EXPERIMENTS / f"{name}.json"
     data = read_json(path)
     if name in _KINDS:
-        return _KINDS[name].from_json(data, path)
+        return _KINDS[name].record.from_json(data, path)
     return [cell_from_json(entry, str(path)) for entry in data]
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def matrix_table(entries: Sequence[TableCell]) -> str:
-    """Models × sets: the error, its interval, and the paper's error."""
-    return comparison.comparison_markdown(entries).split("\n\n", 1)[0]
-
-
-def order_sentence(entries: Sequence[TableCell]) -> str:
-    """How many pairs of models have the paper's order."""
-    return next(
-        line for line in comparison.comparison_markdown(entries).split("\n\n") if "Order:" in line
-    )
-
-
-def invariance_table(record: InvarianceResult) -> str:
-    """Mean errors at a few angles."""
-    return markdown_table(*invariance_rows(record))
-
-
-def stability_table(record: StabilityResult) -> str:
-    """Failures and errors by recipe."""
-    names = {"plain": "one optimizer for all", "kit": _kit(record)}
-    rows = []
-    for row in record.rows:
-        found = dict.fromkeys(name for each in row.findings.values() for name in each)
-        failed = f"{row.failed} of {row.seeds}" + (f" ({', '.join(found)})" if found else "")
-        numbers = [f"{row.mean:.2f}", f"{row.worst:.2f}"]
-        rows.append([names.get(row.recipe, row.recipe), failed, *numbers])
-    return markdown_table(["recipe", "seeds that failed", "mean test error %", "worst"], rows)
-
-
-def obvious_table(record: ObviousResult) -> str:
-    """Failures, accuracies and distances by family, optimizer and head."""
-    return markdown_table(*obvious_rows(record.rows))
-
-
-def recipes_tables(record: RecipesResult) -> str:
-    """The errors of each training, and the images that each recipe needs."""
-    tables = errors_by_recipe(record.rows), images_needed(record.rows, record.settings["recipes"])
-    return "\n\n".join(markdown_table(*table) for table in tables)
-
-
-def _kit(record: StabilityResult) -> str:
-    kit = record.settings["kit"]
-    return (
-        f"localization at {kit['localization_rate']:g} of the rate, still for "
-        f"{kit['localization_frozen_steps']} steps, penalty {kit['identity_penalty']:g}"
-    )
-
-
-def colocalisation_table(record: ColocalisationResult) -> str:
-    """The share of canvases found, beside the range of the paper's classes; then all classes."""
-    rows = []
-    several = record.sets if len(record.rows) > len(record.sets) else ()
-    for row in [*record.rows, *several]:
-        low, high = row.interval
-        paper = (
-            "–" if row.paper is None else " to ".join(f"{e:g}" for e in dict.fromkeys(row.paper))
-        )
-        digits = ", ".join(map(str, row.digits)) if len(row.digits) < 10 else "all"
-        share = f"{row.mean:.1f} ({low:.1f}–{high:.1f})"
-        rows.append([row.set, digits, share, paper, f"{row.canvases:,}"])
-    return markdown_table(["set", "digits", "found %", "paper %", "canvases"], rows)
-
-
-def birds_tables(record: BirdsResult) -> str:
-    """Accuracies, and the content of the crops."""
-    return "\n\n".join(markdown_table(*table) for table in birds.tables(record))
-
-
-def protocol(record: Record) -> str:
-    """The settings, seeds and versions of a record that is not a list of cells, as a table."""
-    settings = record.get("settings", {})
-    several = {name: each for name, each in settings.items() if isinstance(each, Mapping)}
-    columns = several or {"setting": settings}
-    keys = dict.fromkeys(key for each in columns.values() for key in each)
-    rows = [[f"`{key}`", *(_word(each.get(key)) for each in columns.values())] for key in keys]
-    about = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    seeds = f"Seeds {_word(record['seeds'])}. " if "seeds" in record else ""
-    table = markdown_table(["", *columns], rows)
-    interval = f"Interval: {record['interval_method']}.\n\n" if "interval_method" in record else ""
-    return (
-        f"{interval}{seeds}Data: {record['dataset']}. Run with {about} on {record['device']}.\n\n"
-        f":::{{dropdown}} Settings\n{table}\n:::"
-    )
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def plain_table(record: Record) -> str:
-    """The rows of a record of unknown kind, by what they have in common."""
-    rows = record["rows"]
-    keys = [key for key in rows[0] if all(key in row for row in rows)]
-    return markdown_table(keys, [[_word(row[key]) for key in keys] for row in rows])
-
-
-_TABLES: dict[str, Callable[[Any], str]] = {
-    "invariance": invariance_table,
-    "stability": stability_table,
-    "obvious": obvious_table,
-    "recipes": recipes_tables,
-    "colocalisation": colocalisation_table,
-    "birds_drawn": birds_tables,
-}
-
-
-def experiment_section(path: Path) -> str:
-    """A section: what was done, the table, and how.
+def experiment_page(path: Path) -> Page:
+    """What was done, the chart, the table, and how.
 
     Raises:
       ValueError: If the file holds neither cells nor rows and is of no known name.
     """
     title, text = _EXPERIMENTS.get(path.stem, (path.stem.replace("_", " ").capitalize(), ""))
+    make = functools.partial(Page, path.stem, title, text)
+    source = f"experiments/results/{path.name}"
     record = read_json(path)
-    source = f"From `experiments/results/{path.name}`."
     if isinstance(record, list) and all("distortion" in entry for entry in record):
-        body = comparison.comparison_markdown(
-            [cell_from_json(entry, str(path)) for entry in record]
-        )
-    elif path.stem in _TABLES:
-        typed = _KINDS[path.stem].from_json(record, path)
-        body = f"{_TABLES[path.stem](typed)}\n\n{protocol(record)}"
-    elif isinstance(record, dict) and record.get("rows"):
-        body = plain_table(record)
-    else:
-        raise ValueError(
-            f"{path.name} holds neither cells of a table nor rows; give it a table in _TABLES of "
-            "docs/results.py."
-        )
-    return "\n\n".join(filter(None, [f"### {title}", text, body, source]))
+        cells = [cell_from_json(entry, str(path)) for entry in record]
+        body = comparison.comparison_markdown(cells)
+        return make(verdicts.cells(cells), charts.errors(cells), body, source)
+    if path.stem in _KINDS:
+        kind = _KINDS[path.stem]
+        typed = kind.record.from_json(record, path)
+        body = f"{kind.table(typed)}\n\n{tables.protocol(record)}"
+        return make([kind.verdict(typed)], kind.chart(typed), body, source)
+    if isinstance(record, dict) and record.get("rows"):
+        return make([], "", tables.plain_table(record), source)
+    raise ValueError(
+        f"{path.name} holds neither cells of a table nor rows; give it an entry in _KINDS of "
+        "docs/results.py."
+    )
 
 
-def accuracy_section(path: Path) -> str:
+def accuracy_page(path: Path) -> Page:
     """Every table of how exact the library is, with its verdict."""
     record = read_json(path)
     versions = ", ".join(f"{name} {each}" for name, each in record["environment"].items() if each)
-    parts = ["### How exact", f"Measured with {versions}. From `benchmarks/results/{path.name}`."]
+    said = [f"{table['verdict']}." for table in record["tables"].values()]
+    parts = [f"Measured with {versions}."]
     for table in record["tables"].values():
-        headings = list(table["rows"][0])
-        rows = [[_small(row[key]) for key in headings] for row in table["rows"]]
-        parts.append(
-            f"**{table['title']}**\n\n{table['verdict']}.\n\n"
-            f":::{{dropdown}} All rows\n{markdown_table(headings, rows)}\n:::"
-        )
-    return "\n\n".join(parts)
+        rows = tables.markdown_table(*tables.all_columns(table["rows"]))
+        parts.append(f"## {table['title']}\n\n{table['verdict']}.\n\n{rows}")
+    chart = charts.positions(record["tables"]["positions"]["rows"])
+    source = f"benchmarks/results/{path.name}"
+    return Page("accuracy", "How exact", "", said[:1], chart, "\n\n".join(parts), source)
 
 
-def _small(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def benchmark_section(path: Path) -> str:
-    """A benchmark's tables and the rows in which ours is slower."""
-    return f"{benchmarks.section(read_json(path))}\n\nFrom `benchmarks/results/{path.name}`."
-
-
-def text_section(path: Path) -> str:
-    """What a command printed."""
-    return f"### {path.stem.capitalize()}\n\n```text\n{path.read_text().rstrip()}\n```"
-
-
-def page() -> str:
-    """The page in Markdown."""
-    known = list(_EXPERIMENTS)
-    files = sorted(
-        EXPERIMENTS.glob("*.json"),
-        key=lambda path: (known.index(path.stem) if path.stem in known else len(known), path.stem),
+def benchmark_page(path: Path) -> Page:
+    """A benchmark's chart, its tables, and the rows in which ours is slower."""
+    record = read_json(path)
+    verdict, chart = _SPEED[record["benchmark"]]
+    rows, body = (
+        record["rows"],
+        f"{benchmarks.circumstances(record)}\n\n{benchmarks.tables(record)}",
     )
-    parts = [_HEAD, "## Experiments", *map(experiment_section, files)]
-    parts += ["## Accuracy", accuracy_section(BENCHMARKS / "accuracy.json")]
+    source = f"benchmarks/results/{path.name}"
+    title = benchmarks.title(record)
+    return Page(path.stem, title, "", [verdict(rows)], chart(rows), body, source)
+
+
+def printed_page(path: Path) -> Page:
+    """What a command printed, with a chart if it is a table."""
+    text = path.read_text().rstrip()
+    title, about, unit = _PRINTED.get(path.stem, (path.stem.capitalize(), "", ""))
+    chart = charts.printed(text, about, unit) if unit else ""
+    body = f"```text\n{text}\n```"
+    source = f"benchmarks/results/{path.name}"
+    return Page(path.stem, title, "" if chart else about, [about], chart, body, source)
+
+
+def sections() -> dict[str, Section]:
+    """All pages, in the order of the index."""
+    files = sorted(EXPERIMENTS.glob("*.json"), key=lambda path: (_place(path.stem), path.stem))
+    order = list(_SPEED)
+    speed = [path for path in BENCHMARKS.glob("*.json") if path.stem != "accuracy"]
+    speed.sort(key=lambda path: (order.index(read_json(path)["benchmark"]), path.stem))
     texts = [path for path in sorted(BENCHMARKS.glob("*.txt")) if path.stem != "accuracy"]
-    parts += map(text_section, texts)
-    speed = [path for path in sorted(BENCHMARKS.glob("*.json")) if path.stem != "accuracy"]
-    parts += [
-        "## Speed",
-        "Beside its peers, in one process and on the same arrays; the method stands in "
-        "`benchmarks/README.md`. Ratios are the peer's time over ours, so that above 1 we are "
-        "faster, with the middle half of the rounds in brackets.",
-        *map(benchmark_section, speed),
-    ]
-    return "\n\n".join(parts) + "\n"
+    exact = [accuracy_page(BENCHMARKS / "accuracy.json"), *map(printed_page, texts)]
+    return {
+        "Experiments": Section(
+            "Figures come with the protocol, the seeds, the interval and the versions they were "
+            "measured with.",
+            list(map(experiment_page, files)),
+        ),
+        "Exactness": Section("Beside PyTorch, OpenCV, SciPy and exact arithmetic.", exact),
+        "Speed": Section(
+            "Beside its peers, in one process and on the same arrays; the method stands in "
+            "`benchmarks/README.md`. Ratios are the peer's time over ours, so that above 1 we are "
+            "faster, with the middle half of the rounds in brackets.",
+            list(map(benchmark_page, speed)),
+        ),
+    }
 
 
-def write(path: Path) -> None:
-    """Writes the page, unless it is there already, so that Sphinx sees what has changed."""
-    text = page()
-    if not path.is_file() or path.read_text() != text:
-        path.write_text(text)
+def _place(name: str) -> int:
+    """The place of an experiment in the index: that of the longest title's name it begins with."""
+    known = [number for number, each in enumerate(_EXPERIMENTS) if name.startswith(each)]
+    return max(known, default=len(_EXPERIMENTS))
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """The name and the Markdown of every page; the first is the index."""
+    every = sections()
+    yield "index", _TEMPLATES.get_template("results.jinja").render(sections=every)
+    for section in every.values():
+        for page in section.pages:
+            yield page.name, _TEMPLATES.get_template("result.jinja").render(page=page)
+
+
+def write(folder: Path) -> None:
+    """Writes the pages that have changed, so that Sphinx sees which, and removes others."""
+    folder.mkdir(exist_ok=True)
+    made = {folder / f"{name}.md": text for name, text in pages()}
+    for path in set(folder.glob("*.md")) - made.keys():
+        path.unlink()
+    for path, text in made.items():
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)

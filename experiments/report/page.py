@@ -9,7 +9,8 @@ from typing import Any
 from experiments.engine.files import write_atomically
 from experiments.report import animation, figures, tables, verdicts
 from experiments.report.markup import (
-    Dots,
+    Mark,
+    Row,
     dot_chart,
     heading,
     html_figure,
@@ -108,7 +109,7 @@ def build_report(
         "errors.png": figures.png(figures.error_plot(results, names)),
     }
     dots = [
-        Dots(name, result.mean, result.interval, result.test_errors)
+        Row(name, [Mark(name, result.mean, result.interval, result.test_errors)])
         for name, result in zip(names, results, strict=True)
     ]
     found = verdicts.diagnoses(names, read)

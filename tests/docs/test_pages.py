@@ -1,6 +1,7 @@
 """Pages that are written from tables, and the code on all pages."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -107,32 +108,107 @@ def test_gallery_asks_for_an_example_of_an_unknown_argument():
         gallery.arguments_of("ripple", lambda shape, wavelength: None)
 
 
-def test_results_page_holds_every_file():
-    page = results.page()
-    for path in [*results.EXPERIMENTS.glob("*.json"), *results.BENCHMARKS.glob("*.json")]:
-        assert f"`{path.relative_to(ROOT)}`" in page
-    assert "| st-cnn affine | 2." in page
-    assert "Slower than some peer in" in page
+@pytest.fixture(scope="module")
+def result_pages():
+    return dict(results.pages())
+
+
+def test_every_result_has_a_page_with_a_chart_and_a_line_of_the_index(result_pages):
+    index = result_pages.pop("index")
+    paths = [*results.EXPERIMENTS.glob("*.json"), *results.BENCHMARKS.glob("*.json")]
+    assert {path.stem for path in paths} <= result_pages.keys()
+    for path in paths:
+        page = result_pages[path.stem]
+        assert f"From `{path.relative_to(ROOT)}`." in page
+        assert page.count("<figure>") == 1
+        title = page.removeprefix("# ").partition("\n")[0]
+        (line,) = (each for each in index.splitlines() if f"[{title}]({path.stem}.md)" in each)
+        said = line.split(" | ")[1].removesuffix(" |")
+        assert said
+        assert f":::{{admonition}} In short\n{said}\n" in page
+        assert f"\n{path.stem}\n" in index
+    # One page has only what a command printed, about two versions.
+    assert [name for name, page in result_pages.items() if "<figure>" not in page] == [
+        "composition"
+    ]
+
+
+def test_charts_show_the_figures_of_the_tables(result_pages):
+    for name, series in (("distorted_mnist", {"stn_jax", "paper"}), ("sampler", {"OpenCV"})):
+        titles = re.findall(r'title="([^":]+): ([\d.]+)', result_pages[name])
+        assert series <= {title for title, _ in titles}
+    cells = results.read("distorted_mnist")
+    for shown, kept in (("stn_jax", "mean"), ("paper", "paper")):
+        values = re.findall(rf'title="{shown}: ([\d.]+) %"', result_pages["distorted_mnist"])
+        assert values == [f"{getattr(cell, kept):.3g}" for cell in cells]
+    assert "Slower than some peer in" in result_pages["sampler"]
+
+
+def test_results_that_change_flow_into_their_page(tmp_path):
+    """New numbers, a cell that is not finished, and a table of another name."""
+    entries = json.loads((results.EXPERIMENTS / "mnist_addition.json").read_text())
+    entries[1] |= {"mean": 3.25, "verdict": "at or below"}
+    entries[2] = {name: entries[2][name] for name in ("distortion", "model", "transform", "paper")}
+    path = tmp_path / "mnist_addition_smooth.json"
+    path.write_text(json.dumps(entries))
+    page = results.experiment_page(path)
+    assert page.title == "Mnist addition smooth"
+    assert 'title="stn_jax: 3.25 %"' in page.chart
+    assert "| st-fcn affine | 3.25 (" in page.body
+    assert "| 2xst-fcn affine | … 9.0 |" in page.body
+    assert page.verdict[:2] == [
+        "1 of 5 cells are to be trained.",
+        "Of 4 errors 1 are at or below the paper's, 3 above.",
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "error"),
     [
         ("{", "unknown.json is not valid JSON"),
-        ('{"a": 1}', "unknown.json holds neither cells of a table nor rows; give it a table"),
+        ('{"a": 1}', "unknown.json holds neither cells of a table nor rows; give it an entry in"),
     ],
 )
 def test_result_that_cannot_be_shown_is_named(content, error, tmp_path):
     path = tmp_path / "unknown.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=error):
-        results.experiment_section(path)
+        results.experiment_page(path)
 
 
 def test_unknown_result_with_rows_becomes_a_table(tmp_path):
     path = tmp_path / "new_thing.json"
     path.write_text('{"rows": [{"a": 1, "b": 0.5}, {"a": 2, "c": null}]}')
-    assert "### New thing\n\n| a |\n| --- |\n| 1 |\n| 2 |" in results.experiment_section(path)
+    page = results.experiment_page(path)
+    assert page.title == "New thing"
+    assert page.body == "| a |\n| --- |\n| 1 |\n| 2 |"
+
+
+def test_pages_without_a_result_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "pages", lambda: iter([("index", "new"), ("same", "old")]))
+    (tmp_path / "same.md").write_text("old")
+    (tmp_path / "gone.md").write_text("old")
+    written = (tmp_path / "same.md").stat().st_mtime_ns
+    results.write(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "index.md": "new",
+        "same.md": "old",
+    }
+    assert (tmp_path / "same.md").stat().st_mtime_ns == written
+
+
+def test_pages_are_chosen_by_name_and_by_folder(tmp_path):
+    (tmp_path / "results").mkdir()
+    for name in ("start", "results/index", "results/speed"):
+        (tmp_path / f"{name}.md").write_text("")
+    assert build._chosen(tmp_path, ["results", "start"]) == [
+        "results/index",
+        "results/speed",
+        "start",
+    ]
+    assert build._chosen(tmp_path, []) == []
+    with pytest.raises(ValueError, match="expected pages or folders of docs; got 'end'"):
+        build._chosen(tmp_path, ["end"])
 
 
 def test_generated_pages_are_written_when_they_change_only(tmp_path):

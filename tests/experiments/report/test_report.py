@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from run_samples import write_run
 
-from experiments.report import build_report, verdicts
+from experiments.report import build_report, markup, verdicts
 from experiments.report.runs import read_run
 
 
@@ -99,7 +99,9 @@ def test_chart_of_errors_is_to_scale_and_inside_the_page(report: Path) -> None:
     (end,) = (float(value) for place, value in ticks.items() if place == "100.00")
     for (_, row), mean in zip(rows, (3.0, 3.125, 1.875), strict=True):
         place = {
-            kind: [float(value) for value in re.findall(rf'"{kind}" style="left:([\d.]+)%', row)]
+            kind: [
+                float(value) for value in re.findall(rf'"{kind}" style="[^"]*?left:([\d.]+)%', row)
+            ]
             for kind in ("dot", "ring", "bar")
         }
         assert place["dot"] == pytest.approx([100 * mean / end], abs=0.01)
@@ -107,6 +109,47 @@ def test_chart_of_errors_is_to_scale_and_inside_the_page(report: Path) -> None:
         (width,) = re.findall(r"width:([\d.]+)%", row)
         assert float(width) == pytest.approx(100 * (3.71 - 2.625) / end, abs=0.01)
         assert all(0 <= value <= 100 for values in place.values() for value in values)
+
+
+def places(chart: str) -> list[tuple[float, str]]:
+    found = re.findall(r'class="tick" style="left:([\d.]+)%">([^<]+)', chart)
+    return [(float(place), tick) for place, tick in found]
+
+
+def test_chart_on_a_logarithmic_scale_has_a_place_for_zero_and_a_mark_of_reference() -> None:
+    marks = [markup.Mark("ours", 10.0, (5.0, 20.0)), markup.Mark("paper", 0.0)]
+    rows = [markup.Row("all"), markup.Row("a <b>", marks)]
+    options: dict[str, Any] = {"reference": "paper", "logarithmic": True, "level": 1.0}
+    chart = markup.dot_chart(rows, "%", "Said.", **options)
+    assert "a &lt;b&gt;" in chart
+    assert '<span class="label group">all</span><div class="track ticks">' in chart
+    # The heading of a group repeats the scale.
+    half = len(places(chart)) // 2
+    assert places(chart)[:half] == places(chart)[half:]
+    assert places(chart)[:2] == [(0, "0"), (10, "1")]
+    at = {name: place for place, name in places(chart)}
+    assert re.search(r'class="line level" style="left:10.00%"', chart)
+    (dot,) = re.findall(r'class="dot" style="[^"]*left:([\d.]+)%', chart)
+    assert float(dot) == at["10"] == pytest.approx(10 + 90 * np.log10(10) / np.log10(20), abs=0.01)
+    assert re.search(r'class="diamond" style="[^"]*left:0.00%" title="paper: 0 %"', chart)
+    assert re.findall(r'class="key (\w+)"', chart) == ["dot", "diamond"]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ((0.5, 62), "0.5 1 2 5 10 20 50 100"),
+        ((1, 1), "1 2"),
+        ((0.7, 900), "0.1 1 10 100 1000"),
+        ((58, 5634), "10 100 1000 10000"),
+        ((1e-14, 1e-3), "1e-14 1e-12 1e-10 1e-08 1e-06 0.0001 0.01"),
+    ],
+)
+def test_scales_have_few_ticks_around_all_values(values: tuple[float, float], ticks: str) -> None:
+    rows = [markup.Row("row", [markup.Mark("a", value) for value in values])]
+    chart = markup.dot_chart(rows, "s", "Said.", logarithmic=True)
+    assert [name.removesuffix(" s") for _, name in places(chart)] == ticks.split()
+    assert all(0 <= float(place) <= 100 for place in re.findall(r"left:([\d.-]+)%", chart))
 
 
 def verdict_of(path: Path) -> str:
