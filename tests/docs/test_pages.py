@@ -114,11 +114,12 @@ def result_pages():
 
 
 def test_every_result_has_a_page_with_a_chart_and_a_line_of_the_index(result_pages):
-    index = result_pages.pop("index")
+    index, pages = result_pages["index"], dict(result_pages)
+    del pages["index"]
     paths = [*results.EXPERIMENTS.glob("*.json"), *results.BENCHMARKS.glob("*.json")]
-    assert {path.stem for path in paths} <= result_pages.keys()
+    assert {path.stem for path in paths} <= pages.keys()
     for path in paths:
-        page = result_pages[path.stem]
+        page = pages[path.stem]
         assert f"From `{path.relative_to(ROOT)}`." in page
         assert page.count("<figure>") == 1
         title = page.removeprefix("# ").partition("\n")[0]
@@ -128,9 +129,7 @@ def test_every_result_has_a_page_with_a_chart_and_a_line_of_the_index(result_pag
         assert f":::{{admonition}} In short\n{said}\n" in page
         assert f"\n{path.stem}\n" in index
     # One page has only what a command printed, about two versions.
-    assert [name for name, page in result_pages.items() if "<figure>" not in page] == [
-        "composition"
-    ]
+    assert [name for name, page in pages.items() if "<figure>" not in page] == ["composition"]
 
 
 def test_charts_show_the_figures_of_the_tables(result_pages):
