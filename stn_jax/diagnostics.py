@@ -132,7 +132,7 @@ def fold_fraction(
       Balakrishnan et al., VoxelMorph: A Learning Framework for Deformable Medical Image
       Registration, arXiv:1809.05231.
     """
-    theta, points = _lattice(transform, theta, "output_shape", output_shape, align_corners)
+    theta, points = _lattice(transform, theta, output_shape, align_corners)
     folded = ~(_determinant(transform, theta, points) > 0)
     return jnp.mean(folded, dtype=theta.dtype)
 
@@ -207,7 +207,7 @@ def coverage(
       >>> mask.tolist(), fraction.item()
       ([[True, True, True, False]], 0.75)
     """
-    theta, points = _lattice(transform, theta, "output_shape", output_shape, align_corners)
+    theta, points = _lattice(transform, theta, output_shape, align_corners)
     return Coverage.of(transform.apply(theta, points))
 
 
@@ -244,7 +244,7 @@ def distance_from_identity(
       >>> diagnostics.distance_from_identity(stn.translation(), shift, (8, 8)).item()
       5.0
     """
-    theta, points = _lattice(transform, theta, "output_shape", output_shape, align_corners)
+    theta, points = _lattice(transform, theta, output_shape, align_corners)
     square = jnp.mean(jnp.sum(transform.displacement(theta, points) ** 2, axis=-1))
     still = square == 0
     return jnp.where(still, 0, jnp.sqrt(jnp.where(still, 1, square)))
@@ -256,9 +256,9 @@ def _determinant(transform: Transform, theta: AnyArray, points: AnyArray) -> Arr
 
 
 def _lattice(
-    transform: Transform, theta: AnyArray, name: str, shape: Sequence[int], align_corners: bool
+    transform: Transform, theta: AnyArray, output_shape: Sequence[int], align_corners: bool
 ) -> tuple[Array, Array]:
     """Checks the parameters; returns them and the points of the lattice in their dtype."""
     theta = transform.check_theta(theta)
-    shape = _checks.spatial_shape(name, shape, transform.ndim)
+    shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
     return theta, regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)

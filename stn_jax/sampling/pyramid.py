@@ -116,7 +116,7 @@ class Pyramid:
         lengths = [block.shape[axis] for block in blocks]
         self.starts.insert(0, np.cumsum([0, *lengths[:-1]]) + self.margin)
         self.lasts.insert(0, np.array(lasts))
-        self.levels = isolate_loop(functools.partial(_joined, axis), *blocks)
+        self.levels = isolate_loop(functools.partial(jnp.concatenate, axis=axis), blocks)
 
     def _sides(self, axis: int, fill: Array | None) -> list[Array]:
         """The padded pixels before the first and after the last pixel, as many as the margin."""
@@ -137,7 +137,3 @@ def _entry(table: np.ndarray, level: Array) -> Array:
     """Looks up each level in a short table of whole numbers, without a gather."""
     entries = [jnp.where(level == k, int(entry), 0) for k, entry in enumerate(table)]
     return functools.reduce(jnp.add, entries)
-
-
-def _joined(axis: int, *blocks: Array) -> Array:
-    return jnp.concatenate(blocks, axis)

@@ -139,13 +139,9 @@ def _coefficients(
             side = rule.pixels(image, index, axis, align_corners)
             sides.append(jnp.zeros_like(side) if rule.filled else side)
         parts = sides[0], image, sides[1]
-        wide = isolate_loop(functools.partial(_joined, axis), *parts)
+        wide = isolate_loop(functools.partial(jnp.concatenate, axis=axis), parts)
         image = _filtered(wide, response, axis, size + 2 * margin)
     return image.reshape(*image.shape[: len(shape)], channels) + value
-
-
-def _joined(axis: int, *parts: Array) -> Array:
-    return jnp.concatenate(parts, axis)
 
 
 def _filtered(wide: Array, response: Sequence[float], axis: int, size: Any) -> Array:
