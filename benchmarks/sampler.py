@@ -31,7 +31,7 @@ from stn_jax.sampling.backends.base import ImplementationName
 
 SHAPES = ("256x28x28x1", "32x56x56x64", "16x224x224x3", "4x512x512x3", "4x64x64x64x1")
 SMALL_SHAPES = ("4x12x16x3", "2x5x6x7x1")
-# The pass of rows that time the coefficients of splines.
+# The value of ``pass`` in rows that time the coefficients of splines.
 COEFFICIENTS = "spline coefficients"
 PEERS = ("torch", "kornia", "dm_pix", "cv2")
 

@@ -175,7 +175,7 @@ class Recipe:
 
     @functools.cached_property
     def flat_opened(self) -> tuple[tuple[Any, ...], "_Structure"]:
-        """The same, with NumPy arrays as children, too."""
+        """Like ``flat``, but NumPy arrays are children, too."""
         arrays = [place for place, v in enumerate(self.values) if isinstance(v, np.ndarray)]
         children, structure = self._flatten(tuple(sorted({*self.places, *arrays})))
         return tuple(Opened(c) if isinstance(c, Record) else c for c in children), structure

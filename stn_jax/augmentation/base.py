@@ -220,7 +220,7 @@ def _sometimes(augmentation: Augmentation, probability: AnyArray) -> Augmentatio
     def draw(key: Array) -> Array:
         decision, rest = jax.random.split(key)
         theta = augmentation.draw(rest)
-        happens = shares(decision) < probability
+        happens = uniform_numbers(decision) < probability
         identity = jnp.asarray(augmentation.transform.identity, theta.dtype)
         return jnp.where(happens, theta, identity)
 
@@ -232,7 +232,7 @@ def _jitter(
     transform: Transform, spread: AnyArray, shape: tuple[int, ...], output: tuple[int, ...]
 ) -> Augmentation:
     def draw(key: Array) -> Array:
-        noise = 2 * shares(key, transform.num_params) - 1
+        noise = 2 * uniform_numbers(key, transform.num_params) - 1
         spreads = jnp.broadcast_to(jnp.asarray(spread, noise.dtype), noise.shape)
         return jnp.asarray(transform.identity, noise.dtype) + spreads * noise
 
@@ -284,7 +284,7 @@ def checked_probability(value: Any) -> AnyArray:
     return given
 
 
-def shares(key: Array, *shape: int) -> Float[Array, "..."]:
+def uniform_numbers(key: Array, *shape: int) -> Float[Array, "..."]:
     """Uniform numbers from 0 to 1, in JAX's default float.
 
     An augmentation draws all its numbers by one call: compilers take long over each generator.

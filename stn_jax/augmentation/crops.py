@@ -16,7 +16,7 @@ from stn_jax.augmentation.base import (
     between,
     checked_probability,
     checked_range,
-    shares,
+    uniform_numbers,
 )
 from stn_jax.augmentation.deformations import checked_shape
 from stn_jax.transforms.linear import affine
@@ -159,7 +159,7 @@ def _random_flip(
     may_flip = np.isin(np.arange(ndim), axes)
 
     def draw(key: Array) -> Array:
-        flips = shares(key, ndim) < probability
+        flips = uniform_numbers(key, ndim) < probability
         signs = jnp.where(flips & may_flip, -1.0, 1.0)
         return _scale_and_shift(signs, jnp.zeros_like(signs))
 
@@ -187,7 +187,7 @@ def _random_resized_crop(
     own = np.log(shape[1] / shape[0])
 
     def draw(key: Array) -> Array:
-        drawn = shares(key, 4)
+        drawn = uniform_numbers(key, 4)
         share = between(drawn[0], area)
         # ``ratio`` is the logarithm of the crop's aspect divided by the image's. The crop's sides,
         # as shares of the image's, are ``exp((log_share ± ratio) / 2)``; none exceeds 1.

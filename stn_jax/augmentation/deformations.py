@@ -18,7 +18,7 @@ from stn_jax.augmentation.base import (
     checked_range,
     known,
     numbers,
-    shares,
+    uniform_numbers,
 )
 from stn_jax.geometry import affine_matrix
 from stn_jax.transforms import matrices
@@ -199,7 +199,7 @@ def _random_affine(
     *ends, count = itertools.accumulate([turns, per_axis, slants, ndim])
 
     def draw(key: Array) -> Array:
-        parts = jnp.split(shares(key, count), ends)
+        parts = jnp.split(uniform_numbers(key, count), ends)
         rotation = between(parts[0][0], angle)
         if ndim == 3:
             rotation = rotation * _direction(parts[0][1:])
@@ -240,7 +240,7 @@ def _random_homography(shape: tuple[int, ...], amplitude: AnyArray) -> Augmentat
     halves = np.array(shape[::-1]) / 2
 
     def draw(key: Array) -> Array:
-        noise = 2 * shares(key, 4, 2) - 1
+        noise = 2 * uniform_numbers(key, 4, 2) - 1
         moved = noise * jnp.asarray(amplitude, noise.dtype) / jnp.asarray(halves, noise.dtype)[None]
         return _homography(moved)
 
@@ -289,7 +289,7 @@ def _random_elastic(
 
     def draw(key: Array) -> Array:
         lattice = tuple(count + 3 for count in intervals)
-        noise = 2 * shares(key, *lattice, ndim) - 1
+        noise = 2 * uniform_numbers(key, *lattice, ndim) - 1
         for axis, spline in enumerate(splines):
             along = jnp.moveaxis(noise, axis, -1)
             noise = jnp.moveaxis(

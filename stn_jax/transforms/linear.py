@@ -138,7 +138,7 @@ def attention(*, ndim: int = 2) -> Transform:
       ValueError: If ``ndim`` is not supported.
 
     Example:
-      A crop of half the size around a quarter to the right:
+      A crop of half the size, centred at x = 0.25:
 
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn

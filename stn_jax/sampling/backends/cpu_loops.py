@@ -22,7 +22,7 @@ _FEW_CHANNELS = 4
 
 
 class Loops(NamedTuple):
-    """The workarounds that the plain engine calls on a platform."""
+    """The workarounds that the engine ``xla`` calls on a platform."""
 
     compute_once: Callable[[Sequence[Array]], list[Array]]
     block_cse: Callable[[Sequence[Sequence[Tap]], int], Sequence[Sequence[Tap]]]

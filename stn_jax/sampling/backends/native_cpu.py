@@ -160,7 +160,7 @@ def _pull(
 
 
 def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
-    """Computes the fill value's cotangent by the plain engine, and the others by this one."""
+    """Computes the fill value's cotangent by the engine ``xla``, and the others by this one."""
     wrt, reduced = parameters.pop("wrt"), parameters.pop("reduced")
     named = dict(zip(wrt, reduced, strict=True))
     (of_fill,) = batched_pull(xla.pull)(
