@@ -29,6 +29,9 @@ class Arguments(TableArguments):
     models: tuple[ModelName, ...] = ("fcn", "cnn", "st-fcn", "2xst-fcn")
     """One or more models."""
     distortions: tyro.conf.Suppress[tuple[TaskName, ...]] = ("addition",)
+    learning_rate: float | None = 0.001
+    """The highest learning rate. At 0.003, the usual one of the recipe smooth, the first steps fold
+    the transforms, and the models hardly learn. The recipe paper wants 0.01."""
     out: Path = Path("runs/mnist-addition")
     """Output folder."""
 
