@@ -13,17 +13,12 @@ from experiments.classification.recipe_comparison import (
 from experiments.colocalisation.records import ColocalisationResult
 from experiments.invariance.report import InvarianceResult
 from experiments.invariance.report import table as invariance_rows
+from experiments.report.tables import markdown_table
 from experiments.stability.obvious import ObviousResult
 from experiments.stability.obvious import table as obvious_rows
 from experiments.stability.report import StabilityResult
 
 Record = Mapping[str, Any]
-
-
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def invariance_table(record: InvarianceResult) -> str:

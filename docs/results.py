@@ -23,6 +23,7 @@ from experiments.engine.records import Record as TypedRecord
 from experiments.invariance.report import InvarianceResult
 from experiments.report import comparison
 from experiments.report.records import cell_from_json
+from experiments.report.tables import markdown_table
 from experiments.stability.obvious import ObviousResult
 from experiments.stability.report import StabilityResult
 
@@ -274,7 +275,7 @@ def accuracy_page(path: Path) -> Page:
     said = [f"{table['verdict']}." for table in record["tables"].values()]
     parts = [f"Measured with {versions}."]
     for table in record["tables"].values():
-        rows = tables.markdown_table(*tables.all_columns(table["rows"]))
+        rows = markdown_table(*tables.all_columns(table["rows"]))
         parts.append(f"## {table['title']}\n\n{table['verdict']}.\n\n{rows}")
     chart = charts.positions(record["tables"]["positions"]["rows"])
     source = f"benchmarks/results/{path.name}"
@@ -346,6 +347,7 @@ def pages() -> Iterator[tuple[str, str]]:
 def write(folder: Path) -> None:
     """Writes the pages that have changed, so that Sphinx sees which, and removes others."""
     folder.mkdir(exist_ok=True)
+    folder.with_suffix(".md").unlink(missing_ok=True)  # The one page of earlier versions.
     made = {folder / f"{name}.md": text for name, text in pages()}
     for path in set(folder.glob("*.md")) - made.keys():
         path.unlink()

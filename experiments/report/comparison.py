@@ -78,9 +78,7 @@ def comparison_text(entries: Sequence[TableCell]) -> str:
 
 def comparison_markdown(entries: Sequence[TableCell]) -> str:
     """A table of models × sets, then the settings and the versions, for a README."""
-    headings, rows = _matrix(entries)
-    lines = [headings, ["---"] * len(headings), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = tables.markdown_table(*_matrix(entries))
     return "\n\n".join([table, _LEGEND, *_protocol(entries)])
 
 

@@ -55,6 +55,12 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def error_table_html(results: Sequence[RunResult], names: Sequence[str] | None = None) -> str:
     """The table of :func:`error_table` as HTML, with a first column of names if they are given."""
     headings, rows = _cells(results)

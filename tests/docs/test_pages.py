@@ -185,15 +185,15 @@ def test_unknown_result_with_rows_becomes_a_table(tmp_path):
 
 def test_pages_without_a_result_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "pages", lambda: iter([("index", "new"), ("same", "old")]))
-    (tmp_path / "same.md").write_text("old")
-    (tmp_path / "gone.md").write_text("old")
-    written = (tmp_path / "same.md").stat().st_mtime_ns
-    results.write(tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        "index.md": "new",
-        "same.md": "old",
-    }
-    assert (tmp_path / "same.md").stat().st_mtime_ns == written
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for path in (folder / "same.md", folder / "gone.md", tmp_path / "results.md"):
+        path.write_text("old")
+    written = (folder / "same.md").stat().st_mtime_ns
+    results.write(folder)
+    found = {path.name: path.read_text() for path in tmp_path.rglob("*.md")}
+    assert found == {"index.md": "new", "same.md": "old"}
+    assert (folder / "same.md").stat().st_mtime_ns == written
 
 
 def test_pages_are_chosen_by_name_and_by_folder(tmp_path):
