@@ -61,8 +61,8 @@ _EXPERIMENTS = {
     ),
     "mnist_addition": (
         "MNIST addition",
-        "The sum of two digits, one in each channel; chance is an error of 90 %. Trained for 30,000 "
-        "steps of 128 images, a tenth of the paper's, on one core of a CPU each.",
+        "The sum of two digits, one in each channel; chance is an error of 90 %. Trained for "
+        "30,000 steps of 128 images, a tenth of the paper's, on one core of a CPU each.",
     ),
     "mnist_addition_short": (
         "MNIST addition without a warm-up",

@@ -29,7 +29,7 @@ def cells(entries: Sequence[TableCell]) -> list[str]:
     below, near, above = (counts[each] for each in ("at or below", "within the interval", "above"))
     within = f", {near} within our interval" if near else ""
     said.append(
-        f"Of {counts.total()} errors {below} are at or below the paper's{within}, {above} above."
+        f"Errors: {below} of {counts.total()} at or below the paper's{within}, {above} above."
     )
     pairs, swapped = comparison.order(entries)
     if pairs:

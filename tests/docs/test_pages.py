@@ -157,7 +157,7 @@ def test_results_that_change_flow_into_their_page(tmp_path):
     assert "| 2xst-fcn affine | … 9.0 |" in page.body
     assert page.verdict[:2] == [
         "1 of 5 cells are to be trained.",
-        "Of 4 errors 1 are at or below the paper's, 3 above.",
+        "Errors: 1 of 4 at or below the paper's, 3 above.",
     ]
 
 
