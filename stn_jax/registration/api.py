@@ -31,7 +31,7 @@ _STEPS = {"gauss_newton": 40, "optax": 200}
 # Steps that improve each of the best starts.
 _FEWER = {"gauss_newton": 15, "optax": 60}
 # Number of starts that are followed to the second level.
-_FOLLOWED = 4
+_FOLLOWED = 8
 # A level ends after a Gauss-Newton step shorter than this, in pixels of the level. The numbers are
 # for the first level if it has many starts, for the levels between, and for the last level.
 _ROUGHEST, _ROUGH, _FINE = 0.1, 0.02, 0.001
@@ -99,9 +99,10 @@ def register(
     """Finds the map under which one image lies on another.
 
     ``stn.register(fixed, moving, stn.affine())`` tries starts all over the rotations, scales and
-    shifts at the coarsest level of a pyramid, improves the best ones, and follows the best to the
-    full size. The result's ``theta`` maps points of ``fixed`` to points of ``moving``, as
-    everywhere in this library, so ``stn.warp(moving, transform, theta)`` lies on ``fixed``.
+    shifts on images of about 16 pixels, improves the best ones at the coarsest level of a pyramid,
+    and follows the best of these to the full size. The result's ``theta`` maps points of ``fixed``
+    to points of ``moving``, as everywhere in this library, so ``stn.warp(moving, transform,
+    theta)`` lies on ``fixed``.
 
     Any family of transforms works. If the images are not square, :func:`stn_jax.isotropic` gives a
     rotation without shear. A family of many local parameters is best chained with a linear one,
@@ -129,7 +130,10 @@ def register(
         scaled such that a unit moves some point by a pixel. ``None`` takes Gauss-Newton for the
         first two losses, unless parameters or pixels are very many, and else Adam.
       shrink_factors: How many pixels become one at each level, coarse to fine. ``None``: powers of
-        2, down to sides of about 24 pixels, 12 in 3-D.
+        2, down to sides of about 12 pixels. A level's steps find maps up to about a pixel of the
+        level away, so coarse levels find the large motions that no start has, as of a homography's
+        corners. Families that are not linear stop at 24 pixels in 2-D, as they may have too many
+        parameters for fewer.
       iterations: Most steps at a level; ``None``: 40 of Gauss-Newton, 200 of optax.
       search: Whether to try many starts; a :class:`stn_jax.registration.Search` says which.
         ``None``: if ``theta`` is not given.
@@ -182,7 +186,9 @@ def register(
     dtype = fixed_side.image.dtype
     start = _checks.as_array(transform.identity if theta is None else theta)
     start = transform.check_theta(start.astype(dtype) if theta is None else start).astype(dtype)
-    factors = checks.shrink_factors(shrink_factors, fixed_side.shape, moving_side.shape)
+    factors = checks.shrink_factors(
+        shrink_factors, fixed_side.shape, moving_side.shape, transform.homogeneous is not None
+    )
     least_squares = isinstance(loss, str) and bool(checks.is_least_squares(loss))
     both_ways = not checks.is_zero(inverse_consistency)
     count = transform.num_params * (1 + both_ways)

@@ -13,8 +13,9 @@ from stn_jax.registration import solvers
 from stn_jax.registration.losses import MEASURES
 from stn_jax.registration.objective import Side
 
-# Least side of the coarsest level in pixels, by the number of spatial axes.
-_COARSEST = {1: 24, 2: 24, 3: 12}
+# Least side of the coarsest level in pixels, by the number of spatial axes: of linear families, and
+# of others, whose parameters may be too many for so few pixels.
+_COARSEST_LINEAR, _COARSEST = {1: 24, 2: 12, 3: 12}, {1: 24, 2: 24, 3: 12}
 
 
 def side(name: str, image: Any, mask: Any, ndim: int) -> Side:
@@ -68,12 +69,16 @@ def _check_contents(name: str, image: np.ndarray, mask: np.ndarray | None) -> No
 
 
 def shrink_factors(
-    given: Sequence[float | int] | None, fixed: tuple[int, ...], moving: tuple[int, ...]
+    given: Sequence[float | int] | None,
+    fixed: tuple[int, ...],
+    moving: tuple[int, ...],
+    is_linear: bool,
 ) -> tuple[float, ...]:
     """Checks the factors of the levels, coarse to fine; ``None`` gives powers of 2."""
     if given is None:
         smallest = min(*fixed, *moving)
-        levels = max(math.floor(math.log2(smallest / _COARSEST.get(len(fixed), 12)) + 0.1), 0)
+        coarsest = (_COARSEST_LINEAR if is_linear else _COARSEST).get(len(fixed), 12)
+        levels = max(math.floor(math.log2(smallest / coarsest) + 0.1), 0)
         given = [2**k for k in range(levels, -1, -1)]
     factors = tuple(float(factor) for factor in given)
     if not factors or not all(1 <= factor < math.inf for factor in factors):

@@ -68,7 +68,7 @@ class Search:
     scales: Sequence[float | int] = (0.8, 1.0, 1.25)
     shift: float | int = 0.3
     shift_step: float | int = 0.15
-    kept: int = 8
+    kept: int = 32
 
     def __post_init__(self) -> None:
         _checks.positive("kept", self.kept)

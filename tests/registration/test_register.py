@@ -1,4 +1,4 @@
-"""Registration recovers known maps, and says at once what cannot be registered."""
+"""Registration recovers known maps."""
 
 import functools
 
@@ -8,16 +8,11 @@ import numpy as np
 import optax
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.optimize import least_squares
 from sklearn.datasets import load_sample_image
 
 import stn_jax as stn
 from stn_jax import registration
-from stn_jax.registration import solvers
-from stn_jax.registration.objective import Objective, Side
-from stn_jax.registration.pyramid import reduced, reduced_shape
-from stn_jax.registration.search import Search, searched
-from stn_jax.sampling.options import SampleOptions
+from stn_jax.registration.search import searched
 
 SHAPE = (48, 64)
 ISOTROPIC = stn.isotropic(stn.similarity(), aspect=64 / 48)
@@ -81,7 +76,7 @@ def test_a_wide_map_is_found_without_a_start(transform):
     assert found.folds == 0
     assert 0.5 < found.overlap < 1
     assert found.residual < 0.03
-    assert found.shapes == ((24, 32), (48, 64))
+    assert found.shapes == ((12, 16), (24, 32), (48, 64))
     fixed, moving = pair(WIDE)
     warped = found.warp(moving, padding="border")
     inside = stn.diagnostics.coverage(transform, found.theta, SHAPE).mask[..., None]
@@ -101,6 +96,30 @@ def test_the_history_falls_and_ends_at_the_loss():
     )
     correlation = registration.cross_correlation(fixed, warped, weights=seen.mask)
     np.testing.assert_allclose(found.loss, 1 - correlation, atol=3e-3)
+
+
+@pytest.mark.slow
+def test_homographies_with_large_motions_are_found():
+    """Each corner moves by a tenth of the side, in a drawn direction, in each of eight pairs."""
+    shape, corners = (96, 96), 48.0 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
+    image = gaussian_filter(load_sample_image("flower.jpg").mean(axis=-1) / 255, 1.5)[::2, ::2]
+    errors = []
+    for seed in range(8):
+        angles = np.random.default_rng(seed).uniform(0, 2 * np.pi, 4)
+        moves = 9.6 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        to_moving = np.asarray(stn.estimation.homography(corners, (corners + moves).astype("f4")))
+
+        def mapped(matrix, points):
+            moved = points @ matrix[:, :2].T + matrix[:, 2]
+            return moved[..., :2] / moved[..., 2:]
+
+        fixed = taken(image, centred(shape))
+        moving = taken(image, mapped(np.linalg.inv(to_moving), centred(shape)))
+        theta = stn.register(fixed, moving, stn.projective()).theta
+        found = np.asarray(stn.projective().apply(theta, corners / 48)) * 48
+        errors.append(np.linalg.norm(found - corners - moves, axis=-1).mean())
+    assert np.max(errors) < 0.3, errors
+    assert np.median(errors) < 0.05, errors
 
 
 @pytest.mark.slow
@@ -283,146 +302,3 @@ def test_the_picture_shows_both_images_and_checkerboards():
         return steps[:, 7::8].mean() / steps.mean()
 
     assert seams(shown[3]) < 1.3 < seams(shown[2])
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("factor", [2, 3, 2.5])
-def test_levels_keep_the_outer_edges(factor, align_corners, x64):
-    slopes = np.array([[2.0], [3.0]])
-    plane = stn.regular_grid((24, 30), align_corners=align_corners) @ slopes + 1
-    small, none = reduced(plane, None, factor, align_corners)
-    assert none is None
-    assert small.shape[:-1] == reduced_shape((24, 30), factor)
-    expected = stn.regular_grid(small.shape[:-1], align_corners=align_corners) @ slopes + 1
-    # Pixels are squares: where a mean ends within one, it is off by up to an eighth of its step.
-    steps = np.abs(np.diff(plane, axis=0)).max() + np.abs(np.diff(plane, axis=1)).max()
-    exact = factor != 2.5 and not align_corners
-    corners = small[:: len(small) - 1, :: small.shape[1] - 1]
-    np.testing.assert_allclose(small[1:-1, 1:-1], expected[1:-1, 1:-1], atol=steps / 8 + 1e-12)
-    if exact:
-        np.testing.assert_allclose(small, expected, atol=1e-12)
-    assert np.abs(np.mean(corners) - 1) < 1e-12
-
-
-def test_levels_are_means_of_what_counts(x64):
-    rng = np.random.default_rng(1)
-    image, weights = rng.normal(size=(8, 12, 2)), rng.uniform(size=(8, 12))
-    small, counts = reduced(jnp.asarray(image), jnp.asarray(weights), 2, False)
-    blocks = image.reshape(4, 2, 6, 2, 2), weights.reshape(4, 2, 6, 2)
-    expected = np.average(
-        blocks[0], axis=(1, 3), weights=np.broadcast_to(blocks[1][..., None], blocks[0].shape)
-    )
-    np.testing.assert_allclose(small, expected, rtol=1e-12)
-    np.testing.assert_allclose(counts, blocks[1].mean(axis=(1, 3)), rtol=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("loss", "masked"), [("cross_correlation", True), ("mean_squared_error", False)]
-)
-def test_normal_equations_are_those_of_the_loss(loss, masked, x64):
-    rng = np.random.default_rng(2)
-    fixed, moving = (gaussian_filter(rng.normal(size=(9, 11, 2)), (1, 1, 0)) for _ in range(2))
-    masks = [jnp.asarray(rng.uniform(0.2, 1, (9, 11))) if masked else None for _ in range(2)]
-    options = SampleOptions.create("linear", "border", False, "exact", False, None)
-    sides = [
-        Side(jnp.asarray(each), mask) for each, mask in zip((fixed, moving), masks, strict=True)
-    ]
-    objective = Objective(
-        *sides,
-        transform=stn.projective(),
-        loss=loss,
-        options=options,
-        bending=jnp.array(0.3),
-        consistency=jnp.array(0.7),
-        min_overlap=0.2,
-    )
-    thetas = jnp.asarray(stn.projective().identity + 0.1 * rng.normal(size=(2, 8)))
-    value, matrix, right = jax.jit(objective.normal_equations)(thetas)
-    expected, score = jax.jit(objective.value)(thetas)
-    np.testing.assert_allclose([value, score], expected, rtol=1e-10)
-    slope = jax.jit(jax.grad(lambda thetas: objective.value(thetas)[0]))(thetas)
-    np.testing.assert_allclose(2 * right, slope.ravel(), rtol=1e-8, atol=1e-11)
-    np.testing.assert_allclose(matrix, matrix.T)
-    assert np.linalg.eigvalsh(matrix).min() > -1e-12
-
-
-def test_levenberg_and_marquardt_end_where_scipy_does(x64):
-    times = np.linspace(0, 3, 20)
-    data = 2.5 * np.exp(-1.3 * times) + 0.05 * np.random.default_rng(3).normal(size=20)
-
-    def residuals(theta):
-        return theta[0] * jnp.exp(-theta[1] * times) - data
-
-    def equations(theta):
-        here, jacobian = residuals(theta), jax.jacfwd(residuals)(theta)
-        return jnp.sum(here**2), jacobian.T @ jacobian, jacobian.T @ here
-
-    ours = solvers.levenberg_marquardt(
-        equations, jnp.array([1.0, 0.2]), jnp.ones(2), iterations=50, tolerance=1e-10
-    )
-    expected = least_squares(lambda theta: np.asarray(residuals(theta)), [1.0, 0.2], xtol=1e-14)
-    np.testing.assert_allclose(ours.point, expected.x, rtol=1e-6)
-    assert ours.steps < 50
-
-
-def test_the_search_starts_all_around():
-    assert Search().angles == tuple(range(0, 360, 15))
-    assert Search(angle=0).angles == (0.0,)
-    with pytest.raises(ValueError, match="angle must be from 0 to 180"):
-        Search(angle=200)
-    with pytest.raises(ValueError, match="scales must be positive"):
-        Search(scales=(1, -1))
-    with pytest.raises(ValueError, match="shift must be from 0 to 1"):
-        Search(shift=3)
-
-
-ONES = np.ones((8, 9, 1), np.float32)
-RAMP = np.arange(72, dtype=np.float32).reshape(8, 9, 1)
-
-
-@pytest.mark.parametrize(
-    ("fixed", "moving", "options", "kind", "message"),
-    [
-        (RAMP.astype(int), RAMP, {}, TypeError, "fixed must have a floating dtype"),
-        (RAMP[..., 0], RAMP, {}, ValueError, r"fixed must be \[height, width, channels\]"),
-        (RAMP, RAMP[None], {}, ValueError, r"moving must be .* batch with jax.vmap"),
-        (RAMP, np.repeat(RAMP, 3, -1), {}, ValueError, "same number of channels"),
-        (ONES, RAMP, {}, ValueError, "fixed must not be constant"),
-        (RAMP, np.where(RAMP > 9, RAMP, np.nan), {}, ValueError, "moving must be finite"),
-        (RAMP, RAMP, {"fixed_mask": ONES}, ValueError, r"fixed_mask must have .* \(8, 9\)"),
-        (RAMP, RAMP, {"moving_mask": 0 * ONES[..., 0]}, ValueError, "positive somewhere"),
-        (RAMP, RAMP, {"loss": "ncc"}, ValueError, "loss must be one of 'cross_correlation'"),
-        (RAMP, RAMP, {"loss": 3}, TypeError, "loss must be a name or a function"),
-        (
-            RAMP,
-            RAMP,
-            {"loss": "mutual_information", "optimizer": "gauss_newton"},
-            ValueError,
-            "no sum of squares",
-        ),
-        (RAMP, RAMP, {"optimizer": "adam"}, ValueError, 'optimizer must be "gauss_newton"'),
-        (RAMP, RAMP, {"shrink_factors": (1, 2)}, ValueError, "shrink_factors must fall"),
-        (RAMP, RAMP, {"shrink_factors": (0.5,)}, ValueError, "numbers of at least 1"),
-        (RAMP, RAMP, {"iterations": 0}, ValueError, "iterations must be an integer"),
-        (RAMP, RAMP, {"min_overlap": 1.5}, ValueError, "min_overlap must lie between"),
-        (RAMP, RAMP, {"bending": -1}, ValueError, "weight of a penalty"),
-        (
-            RAMP,
-            RAMP,
-            {"theta": np.array([1, 0, 5, 0, 1, 0], np.float32)},
-            ValueError,
-            "must overlap at the start",
-        ),
-    ],
-)
-@pytest.mark.usefixtures("no_runtime_types")
-def test_errors_come_at_once(fixed, moving, options, kind, message):
-    with pytest.raises(kind, match=message):
-        stn.register(fixed, moving, stn.affine(), **options)
-
-
-@pytest.mark.usefixtures("no_runtime_types")
-def test_a_transform_is_asked_for():
-    with pytest.raises(TypeError, match="transform must be a Transform"):
-        stn.register(RAMP, RAMP, "affine")
