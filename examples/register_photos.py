@@ -79,7 +79,7 @@ def main(command_line: Sequence[str] | None = None) -> np.ndarray:
     photo = jnp.asarray(load_sample_image("china.jpg") / 255, jnp.float32)
     identity = jnp.asarray(HOMOGRAPHY.identity, jnp.float32)
     views = jax.jit(take_views)
-    errors, worst = [], (-1.0, None)
+    errors, results = [], []
     print("mean error of the corners in pixels, before and after, and the overlap")
     for k in range(arguments.pairs):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(arguments.seed), k))
@@ -89,9 +89,9 @@ def main(command_line: Sequence[str] | None = None) -> np.ndarray:
         errors.append([corner_error(theta, truth) for theta in (identity, found.theta)])
         before, after = errors[-1]
         print(f"pair {k}: {before:.2f} → {after:.3f}, {found.overlap:.0%}", flush=True)
-        worst = max(worst, (after, (found, second, first)), key=lambda each: each[0])
+        results.append((found, second, first))
 
-    found, fixed, moving = worst[1]
+    found, fixed, moving = results[int(np.argmax([after for _, after in errors]))]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     found.visualize(fixed, moving).savefig(arguments.out)
     print(f"picture: {arguments.out}")
