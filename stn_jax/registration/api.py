@@ -30,8 +30,9 @@ _MOST_PARAMETERS, _MOST_NUMBERS = 256, 1 << 27
 _STEPS = {"gauss_newton": 40, "optax": 200}
 # Steps that improve each of the best starts.
 _FEWER = {"gauss_newton": 15, "optax": 60}
-# Number of starts that are followed to the second level.
-_FOLLOWED = 8
+# Number of starts that are improved, and of those that are followed to the second level, by
+# whether the family is linear; steps of others take longer.
+_KEPT, _FOLLOWED = {True: 32, False: 8}, {True: 8, False: 4}
 # A level ends after a Gauss-Newton step shorter than this, in pixels of the level. The numbers are
 # for the first level if it has many starts, for the levels between, and for the last level.
 _ROUGHEST, _ROUGH, _FINE = 0.1, 0.02, 0.001
@@ -186,9 +187,8 @@ def register(
     dtype = fixed_side.image.dtype
     start = _checks.as_array(transform.identity if theta is None else theta)
     start = transform.check_theta(start.astype(dtype) if theta is None else start).astype(dtype)
-    factors = checks.shrink_factors(
-        shrink_factors, fixed_side.shape, moving_side.shape, transform.homogeneous is not None
-    )
+    is_linear = transform.homogeneous is not None
+    factors = checks.shrink_factors(shrink_factors, fixed_side.shape, moving_side.shape, is_linear)
     least_squares = isinstance(loss, str) and bool(checks.is_least_squares(loss))
     both_ways = not checks.is_zero(inverse_consistency)
     count = transform.num_params * (1 + both_ways)
@@ -230,7 +230,8 @@ def register(
     )
     thetas = start[None]
     if starts is not None:
-        thetas = _best_starts(thetas, starts.thetas, smallest_level, settings, grid.kept)
+        kept = grid.kept or _KEPT[is_linear]
+        thetas = _best_starts(thetas, starts.thetas, smallest_level, settings, kept)
     thetas = _both_ways(transform, thetas) if both_ways else thetas[:, None]
 
     # One solution for each level; its first axis is the starts. A start that a level drops is also
@@ -244,7 +245,7 @@ def register(
             fewer = min(steps, _FEWER[kind])
             here = dataclasses.replace(settings, iterations=fewer, tolerance=_ROUGHEST)
         solution = _improved(thetas, level, here)
-        followed = _FOLLOWED if number == 0 and not is_last else 1
+        followed = _FOLLOWED[is_linear] if number == 0 and not is_last else 1
         solutions = _best([*solutions, solution], followed)
         solution, thetas = solutions[-1], solutions[-1].point
         if number == 0:
