@@ -14,6 +14,7 @@ import stn_jax as stn
 from examples import (
     augmentation,
     export_model,
+    learned_registration,
     linen_model,
     many_devices,
     rectify_text,
@@ -43,6 +44,26 @@ def test_registration_ends_within_a_tenth_of_a_pixel(run):
     np.testing.assert_allclose(before, 20, atol=1e-3)
     assert np.all(after < 0.1)
     assert "pair 1: 20.00" in printed
+
+
+@pytest.mark.slow
+def test_volumes_are_registered_at_a_glance(run):
+    (before, after, folds), printed = run(learned_registration, "--small")
+    assert before + 0.02 < after < 1
+    assert folds < 0.001
+    assert "held-out pairs before registration" in printed
+
+
+def test_dice_counts_the_voxels_that_two_labels_share():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, len(learned_registration.TISSUES) + 1, (2, 5, 6, 7))
+    each = [
+        2 * np.sum((first == k) & (second == k)) / (np.sum(first == k) + np.sum(second == k))
+        for k in range(1, len(learned_registration.TISSUES) + 1)
+    ]
+    found = learned_registration.dice(jnp.asarray(first), jnp.asarray(second))
+    assert float(found) == pytest.approx(np.mean(each), abs=1e-6)
+    assert float(learned_registration.dice(jnp.asarray(first), jnp.asarray(first))) == 1
 
 
 def test_homography_sends_the_corners_where_it_was_told_to():
