@@ -36,9 +36,8 @@ TISSUES = np.array(
         [0.0, 0.0, 0.0, 0.72, 0.78, 0.7, 0.5],
         [-0.3, 0.1, 0.0, 0.25, 0.38, 0.32, 1.0],
         [0.32, 0.1, 0.05, 0.24, 0.34, 0.36, 0.9],
-        [-0.3, 0.1, 0.0, 0.12, 0.2, 0.16, 0.2],
-        [0.0, -0.42, 0.1, 0.3, 0.16, 0.22, 0.1],
-        [0.05, 0.5, -0.15, 0.22, 0.14, 0.26, 0.8],
+        [0.0, -0.42, 0.1, 0.36, 0.24, 0.3, 0.1],
+        [0.05, 0.5, -0.15, 0.3, 0.22, 0.32, 0.8],
     ],
     np.float32,
 )
@@ -61,7 +60,7 @@ class Arguments:
       out: The picture.
     """
 
-    steps: int = 300
+    steps: int = 1000
     batch_size: int = 4
     size: int = 24
     filters: int = 16
@@ -156,14 +155,14 @@ def main(command_line: Sequence[str] | None = None) -> tuple[float, float, float
     arguments = tyro.cli(Arguments, args=command_line, description=__doc__)
     if arguments.small:
         arguments = dataclasses.replace(
-            arguments, steps=20, batch_size=2, size=16, filters=8, pairs=2
+            arguments, steps=100, batch_size=2, size=16, filters=8, pairs=8
         )
     size = arguments.size
     family = stn.stationary_velocity((size // 2,) * 3, squarings=5)
     train_key, test_key = jax.random.split(jax.random.key(arguments.seed))
     fixed, moving = jax.jit(draw_pairs, static_argnums=(1, 2))(test_key, arguments.pairs, size)
     graph, params = nnx.split(UNet(arguments.filters, rngs=nnx.Rngs(arguments.seed)))
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, arguments.steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, arguments.steps))
 
     @jax.jit
     def step(params: Any, state: Any, key: Array) -> tuple[Any, Any, Array]:
