@@ -38,14 +38,20 @@ def spatial_shape(name: str, shape: Sequence[Any], ndim: int | None = None) -> t
     return sizes
 
 
-def as_array(value: Any, dtype: Any = None) -> Array:
-    """A JAX array of the value, also of NumPy's arrays in the byte order of other machines.
+def native(value: Any) -> Any:
+    """The value; a NumPy array in the byte order of other machines is converted to that of this.
 
-    Files in FITS, TIFF or NIfTI are read as such arrays, and JAX refuses them without naming why.
+    Files in FITS, TIFF or NIfTI are read as such arrays. JAX refuses them without naming why, but a
+    jitted function that has run on an array of the same shape reads their bytes in this order.
     """
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
-        value = value.astype(value.dtype.newbyteorder("="))
-    return jnp.asarray(value, dtype)
+        return value.astype(value.dtype.newbyteorder("="))
+    return value
+
+
+def as_array(value: Any, dtype: Any = None) -> Array:
+    """A JAX array of the value, also of NumPy's arrays in the byte order of other machines."""
+    return jnp.asarray(native(value), dtype)
 
 
 def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating dtype.") -> Array:

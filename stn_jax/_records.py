@@ -15,6 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
+from stn_jax import _checks
+
 Parameters = ParamSpec("Parameters")
 R = TypeVar("R", bound="Record")
 
@@ -328,6 +330,7 @@ def _frozen(value: Any) -> Any:
     """Makes an argument immutable; NumPy scalars become Python numbers."""
     if isinstance(value, np.generic):
         return value.item()
+    value = _checks.native(value)
     if isinstance(value, np.ndarray) and value.flags.writeable:
         value = value.copy()
         value.flags.writeable = False

@@ -31,6 +31,17 @@ def augmented(image: np.ndarray, points: np.ndarray) -> object:
     return augmentation.augment({"image": image, "points": points}, turn, jax.random.key(0))
 
 
+@stn.family
+def scaled(by: np.ndarray) -> stn.Transform:
+    return stn.Transform(
+        name="scaled",
+        ndim=2,
+        identity=np.zeros(2),
+        displacement=lambda theta, points: by * theta + 0 * points,
+        inverse=lambda theta, points: points - by * theta,
+    )
+
+
 # Each is called with arrays of both byte orders.
 CALLS: dict[str, tuple[Callable, tuple[np.ndarray, ...]]] = {
     "warp": (lambda image, theta: stn.warp(image, stn.affine(), theta), (IMAGE, THETA)),
@@ -68,6 +79,22 @@ CALLS: dict[str, tuple[Callable, tuple[np.ndarray, ...]]] = {
     "fields": (fields.compose, (0.1 * IMAGE, 0.2 * IMAGE)),
     "augmentation": (augmented, (IMAGE, POINTS)),
     "module": (module, (IMAGE[None],)),
+    "a kernel's parameter": (
+        lambda a: stn.sample_pixels(IMAGE, POINTS, kernel=stn.cubic(a=a.reshape(()))),
+        (np.array([-0.75]),),
+    ),
+    "spread": (
+        lambda spread: jax.grad(
+            lambda pixels: stn.sample_pixels(
+                IMAGE, pixels, gradient=stn.Linearized(spread=spread.reshape(()))
+            ).sum()
+        )(2 + POINTS),
+        (np.array([1.5]),),
+    ),
+    "a family's own numbers": (
+        lambda by: stn.warp(IMAGE, scaled(by), np.ones(2)),
+        (np.array([0.25, 0.5]),),
+    ),
 }
 
 
