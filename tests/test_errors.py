@@ -53,6 +53,21 @@ CASES = {
         ValueError,
         r"fill_value.*3 channels.*\(2,\)",
     ),
+    "fill value that is None": (
+        lambda: sample(fill_value=None),
+        TypeError,
+        r"fill_value must be a real number.*None",
+    ),
+    "fill value that is a word": (
+        lambda: sample(fill_value="nearest"),
+        TypeError,
+        r"fill_value must be a real number.*nearest",
+    ),
+    "fill value that is complex": (
+        lambda: sample(fill_value=1j),
+        TypeError,
+        r"fill_value must be a real number.*1j",
+    ),
     "theta too short": (
         lambda: warp(theta=THETA[:5]),
         ValueError,

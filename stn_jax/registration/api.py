@@ -199,7 +199,7 @@ def register(
     checks.optimizer(optimizer, loss, least_squares)
     kind = "gauss_newton" if isinstance(optimizer, str) else "optax"
     steps = _STEPS[kind] if iterations is None else _checks.positive("iterations", iterations)
-    if not 0 < min_overlap < 1:
+    if not checks.is_number(min_overlap) or not 0 < min_overlap < 1:
         raise ValueError(f"min_overlap must lie between 0 and 1; got {min_overlap!r}.")
 
     options = SampleOptions.create("linear", "border", align_corners, "exact", False, None)
@@ -209,6 +209,11 @@ def register(
     )
     if search is None:
         search = theta is None
+    if not isinstance(search, bool | Search):
+        raise TypeError(
+            "search must be True, False or a Search, such as stn_jax.registration.Search(angle=30);"
+            f" got {search!r}."
+        )
     grid = search if isinstance(search, Search) else Search()
     starts = None
     if search:

@@ -80,11 +80,11 @@ def shrink_factors(
         coarsest = (_COARSEST_LINEAR if is_linear else _COARSEST).get(len(fixed), 12)
         levels = max(math.floor(math.log2(smallest / coarsest) + 0.1), 0)
         given = [2**k for k in range(levels, -1, -1)]
-    factors = tuple(float(factor) for factor in given)
+    factors = tuple(float(factor) for factor in given) if np.ndim(given) == 1 else ()
     if not factors or not all(1 <= factor < math.inf for factor in factors):
         raise ValueError(
             "shrink_factors must hold numbers of at least 1, coarse to fine, such as (4, 2, 1); "
-            f"got {tuple(given)!r}."
+            f"got {given!r}."
         )
     if list(factors) != sorted(factors, reverse=True):
         raise ValueError(f"shrink_factors must fall, coarse to fine; got {tuple(given)!r}.")
@@ -119,9 +119,14 @@ def is_zero(value: Any) -> bool:
     """Whether a weight is a plain 0, whose penalty is left out."""
     if isinstance(value, jax.core.Tracer):
         return False
-    if not np.shape(value) == () or not value >= 0:
+    if not is_number(value) or not value >= 0:
         raise ValueError(f"the weight of a penalty must be a number of at least 0; got {value!r}.")
     return bool(value == 0)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a concrete value is one real number."""
+    return np.shape(value) == () and np.asarray(value).dtype.kind in "biuf"
 
 
 def overlap(solution: solvers.Solution, min_overlap: float) -> None:

@@ -104,15 +104,32 @@ class SampleOptions:
         """
         if isinstance(fill_value, int | float) and fill_value == 0:
             return None
-        if not jnp.issubdtype(image.dtype, jnp.floating):
+        _check_real(fill_value)
+        if jnp.issubdtype(image.dtype, jnp.floating):
+            fill = _checks.as_array(fill_value, _checks.widest(image.dtype))
+        else:
             _check_range(fill_value, image.dtype)
-        fill = _checks.as_array(fill_value)
+            fill = _checks.as_array(fill_value, image.dtype)
         if fill.shape not in ((), image.shape[-1:]):
             raise ValueError(
                 f"fill_value must be a scalar or one value for each of the {image.shape[-1]} "
                 f"channels; got shape {fill.shape}."
             )
         return fill
+
+
+def _check_real(fill_value: Any) -> None:
+    """Raises if a fill value is neither a real number nor an array or a list of them."""
+    dtypes = [
+        each.dtype if hasattr(each, "dtype") else np.asarray(each).dtype
+        for each in jax.tree.leaves(fill_value)
+    ]
+    real = (jnp.floating, jnp.integer, jnp.bool_)
+    if not dtypes or not all(any(jnp.issubdtype(d, kind) for kind in real) for d in dtypes):
+        raise TypeError(
+            f"fill_value must be a real number, or one for each channel; got {fill_value!r}. "
+            "Leave it out for 0."
+        )
 
 
 def _check_range(fill_value: ArrayLike, dtype: Any) -> None:

@@ -35,6 +35,10 @@ RAMP = np.arange(72, dtype=np.float32).reshape(8, 9, 1)
         (RAMP, RAMP, {"iterations": 0}, ValueError, "iterations must be an integer"),
         (RAMP, RAMP, {"min_overlap": 1.5}, ValueError, "min_overlap must lie between"),
         (RAMP, RAMP, {"bending": -1}, ValueError, "weight of a penalty"),
+        (RAMP, RAMP, {"bending": "low"}, ValueError, "weight of a penalty"),
+        (RAMP, RAMP, {"shrink_factors": 2}, ValueError, "numbers of at least 1.*got 2"),
+        (RAMP, RAMP, {"min_overlap": "half"}, ValueError, "min_overlap must lie between"),
+        (RAMP, RAMP, {"search": {"angle": 30}}, TypeError, "search must be True, False"),
         (
             RAMP,
             RAMP,

@@ -74,6 +74,15 @@ def test_a_fill_value_must_fit_an_image_of_integers(value):
     assert set(np.unique(filled)) == {7, 255}
 
 
+def test_a_fill_value_may_be_the_largest_of_its_dtype():
+    labels, shift = np.full((2, 2, 2), 7, np.uint32), jnp.array([4.0, 0])
+    for largest in (2**32 - 1, np.array([2**32 - 1, 3], np.uint32)):
+        filled = stn.warp(labels, stn.translation(), shift, kernel="nearest", fill_value=largest)
+        np.testing.assert_array_equal(filled, np.broadcast_to(np.uint32(largest), (2, 2, 2)))
+    filled = stn.warp(labels.astype("f4"), stn.translation(), shift, fill_value=2**40)
+    np.testing.assert_array_equal(filled, np.full((2, 2, 2), 2.0**40))
+
+
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "dense"])
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_the_warp_can_be_transposed(engine, padding):
