@@ -286,10 +286,10 @@ def footprints_on_lattice(
 
 def _pixel_centres(size: Size, align_corners: bool) -> np.ndarray | Array:
     """Normalised centres of the ``size`` pixels of an axis; in float64 unless size is symbolic."""
-    size_or_one = size if not align_corners else max(size - 1, 1)
     if isinstance(size, int):
-        return (2 * np.arange(size) + 1 - size) / size_or_one
-    return (2 * jnp.arange(size) + 1 - size) / jnp.asarray(size_or_one).astype(float)
+        return (2 * np.arange(size) + 1 - size) / (max(size - 1, 1) if align_corners else size)
+    steps = jnp.maximum(jnp.asarray(size - 1), 1) if align_corners else jnp.asarray(size)
+    return (2 * jnp.arange(size) + 1 - size) / steps.astype(float)
 
 
 def _lattice_pixels(out: Size, size: Size, align_corners: bool) -> np.ndarray | Array:
@@ -303,9 +303,9 @@ def _lattice_pixels(out: Size, size: Size, align_corners: bool) -> np.ndarray | 
         out, size = (jnp.asarray(each).astype(float) for each in (out, size))
     if not align_corners:
         return ((2 * index + 1) * size - out) / (2 * out)
-    if isinstance(out, int) and out == 1:
-        return np.array([(size - 1) / 2])
-    return index * (size - 1) / (out - 1)
+    if isinstance(out, int):
+        return index * (size - 1) / (out - 1) if out > 1 else np.array([(size - 1) / 2])
+    return jnp.where(out > 1, index * (size - 1) / jnp.maximum(out - 1, 1), (size - 1) / 2)
 
 
 def scale_and_centre(

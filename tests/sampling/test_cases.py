@@ -119,7 +119,8 @@ def test_a_kernels_parameter_leaks_nowhere_and_compiles_once():
         )
 
 
-def test_export_for_images_of_any_height_and_width():
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_export_for_images_of_any_height_and_width(align_corners):
     height, width, batch = export.symbolic_shape("h, w, b")
     shapes = (
         jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32),
@@ -127,14 +128,18 @@ def test_export_for_images_of_any_height_and_width():
     )
     image = np.random.default_rng(0).random((2, 13, 17, 3)).astype(np.float32)
     theta = np.tile(np.asarray(SHRUNK), (2, 1))
-    for output_shape in ((8, 9), None):
+    for output_shape in ((8, 9), (1, 9), None):
 
         def crop(image, theta, output_shape=output_shape):
-            return stn.warp(image, stn.affine(), theta, output_shape=output_shape)
+            options = {"output_shape": output_shape, "align_corners": align_corners}
+            return stn.warp(image, stn.affine(), theta, **options)
 
         exported = export.export(jax.jit(jax.vmap(crop)))(*shapes)
         found = exported.call(image, theta)
         np.testing.assert_allclose(found, jax.vmap(crop)(image, theta), atol=1e-5)
+    # A side of one pixel, which under align_corners has no step from corner to corner.
+    found = exported.call(image[:, :1], theta)
+    np.testing.assert_allclose(found, jax.vmap(crop)(image[:, :1], theta), atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", ["nearest", "linear", "cubic", "lanczos3"])
