@@ -46,13 +46,17 @@ def read(save: Path | None, origin: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Args:
       save: The file that the command is to write.
-      origin: The command, its settings and its environment. If the record has others, a line on
-        stderr says which, and the measurement starts over.
+      origin: The command, its settings and its environment. If the record has others, or cannot
+        be read, a line on stderr says so, and the measurement starts over.
     """
     if save is None or not path_of(save).is_file():
         return None
-    record = read_json(path_of(save))
-    changed = list(_changes(record, as_json(origin)))
+    try:
+        record = read_json(path_of(save))
+    except ValueError as error:
+        tell(f"{error} All rows are measured anew.")
+        return None
+    changed = list(_changes(record if isinstance(record, dict) else {}, as_json(origin)))
     if changed:
         tell(f"{path_of(save)} has other {', '.join(changed)}: all rows are measured anew.")
         return None

@@ -247,6 +247,16 @@ def test_a_measurement_of_another_kind_starts_over(run, capsys, monkeypatch, wor
     assert f"has other {said}: all rows are measured anew" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("contents", ['{"rows": [', "", "[]", "\x00"])
+def test_a_measurement_whose_rows_cannot_be_read_starts_over(run, capsys, contents):
+    run.unfinished.write_text(contents)
+    anew = Stops()
+    run(anew)
+    assert anew.measured == [0, 1, 2, 3]
+    assert re.search("unfinished .*all rows are measured anew", capsys.readouterr().err, re.I)
+    assert not run.unfinished.exists()
+
+
 def test_nothing_is_kept_without_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
