@@ -289,7 +289,7 @@ def _pixel_centres(size: Size, align_corners: bool) -> np.ndarray | Array:
     if isinstance(size, int):
         return (2 * np.arange(size) + 1 - size) / (max(size - 1, 1) if align_corners else size)
     steps = jnp.maximum(jnp.asarray(size - 1), 1) if align_corners else jnp.asarray(size)
-    return (2 * jnp.arange(size) + 1 - size) / steps.astype(float)
+    return (2 * jnp.arange(size) + 1 - size).astype(float) / steps.astype(float)
 
 
 def _lattice_pixels(out: Size, size: Size, align_corners: bool) -> np.ndarray | Array:
@@ -299,7 +299,7 @@ def _lattice_pixels(out: Size, size: Size, align_corners: bool) -> np.ndarray | 
     elif out is size:
         return jnp.arange(size)
     else:
-        index = jnp.arange(out)
+        index = jnp.arange(out, dtype=float)
         out, size = (jnp.asarray(each).astype(float) for each in (out, size))
     if not align_corners:
         return ((2 * index + 1) * size - out) / (2 * out)

@@ -134,7 +134,8 @@ def test_export_for_images_of_any_height_and_width(align_corners):
             options = {"output_shape": output_shape, "align_corners": align_corners}
             return stn.warp(image, stn.affine(), theta, **options)
 
-        exported = export.export(jax.jit(jax.vmap(crop)))(*shapes)
+        with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+            exported = export.export(jax.jit(jax.vmap(crop)))(*shapes)
         found = exported.call(image, theta)
         np.testing.assert_allclose(found, jax.vmap(crop)(image, theta), atol=1e-5)
     # A side of one pixel, which under align_corners has no step from corner to corner.
