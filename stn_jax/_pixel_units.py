@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray
-from stn_jax.coordinates import scale_and_centre
+from stn_jax.coordinates import per_coordinate, scale_and_centre
 
 
 def matrix_from_box(
@@ -146,7 +146,7 @@ def offsets_from_voxels(
       [4.0, 5.0, 6.0, 7.0]
     """
     displacement, shape = checked_field(displacement, image_shape)
-    return displacement[..., ::-1] / _pixels_per_unit(shape, align_corners, displacement.dtype)
+    return displacement[..., ::-1] / _pixels_per_unit(shape, align_corners, displacement)
 
 
 def voxels_from_offsets(
@@ -167,7 +167,7 @@ def voxels_from_offsets(
       [0.0, 1.0]
     """
     offsets, shape = checked_field(offsets, image_shape)
-    return (offsets * _pixels_per_unit(shape, align_corners, offsets.dtype))[..., ::-1]
+    return (offsets * _pixels_per_unit(shape, align_corners, offsets))[..., ::-1]
 
 
 def checked_field(
@@ -187,10 +187,10 @@ def checked_field(
     return field, shape
 
 
-def _pixels_per_unit(shape: tuple[int, ...], align_corners: bool, dtype: jnp.dtype) -> Array:
+def _pixels_per_unit(shape: tuple[int, ...], align_corners: bool, field: Array) -> AnyArray:
     if align_corners and 1 in shape:
         raise ValueError(
             "image_shape must hold sizes of at least 2 under align_corners=True, where an axis of "
             f"one pixel has no extent; got {shape}. Use align_corners=False."
         )
-    return jnp.asarray(scale_and_centre(shape, align_corners)[0], dtype)
+    return per_coordinate(scale_and_centre(shape, align_corners)[0].astype(field.dtype), field)

@@ -142,8 +142,20 @@ def normalized_from_pixels(
     pixels = _checks.points("pixels", pixels, len(shape))
     pixels = pixels - _checks.pixel_centers(pixel_centers)
     scale, centre = scale_and_centre(shape, align_corners)
-    inverse_scale = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale != 0)
-    return (pixels - centre.astype(pixels.dtype)) * inverse_scale.astype(pixels.dtype)
+    none = (scale == 0).astype(scale.dtype)
+    inverse_scale = (1 - none) / (scale + none)
+    inverse_scale, centre = (
+        per_coordinate(each.astype(pixels.dtype), pixels) for each in (inverse_scale, centre)
+    )
+    return (pixels - centre) * inverse_scale
+
+
+def per_coordinate(values: AnyArray, points: Array) -> AnyArray:
+    """Values ``[n]``, one for each coordinate, with as many axes as points ``[..., n]``.
+
+    JAX refuses arrays of different ranks where ``jax_numpy_rank_promotion`` is ``"raise"``.
+    """
+    return values[(None,) * (points.ndim - 1)]
 
 
 def pixels_from_grid(

@@ -204,7 +204,8 @@ def jacobian(field: Field, *, align_corners: bool = False) -> Float[Array, "*spa
         _difference(field, len(shape) - 1 - k) / jnp.asarray(step, field.dtype)
         for k, step in enumerate(steps)
     ]
-    return jnp.stack(columns, axis=-1) + jnp.eye(len(shape), dtype=field.dtype)
+    own = jnp.eye(len(shape), dtype=field.dtype)[(None,) * len(shape)]
+    return jnp.stack(columns, axis=-1) + own
 
 
 def log_abs_det(field: Field, *, align_corners: bool = False) -> Float[Array, "*space"]:

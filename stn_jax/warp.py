@@ -341,7 +341,7 @@ def outline(name: str, boxes: AnyArray, transform: Transform, points_per_side: i
         raise ValueError(f"points_per_side must be at least 2, the corners; got {points_per_side}.")
     along = np.linspace(0, 1, points_per_side)
     sides = [[(s, 0), (s, 1), (0, s), (1, s)] for s in along]
-    shares = jnp.asarray(np.reshape(sides, (-1, 2)), boxes.dtype)
+    shares = np.reshape(sides, (-1, 2)).astype(boxes.dtype)[(None,) * (boxes.ndim - 1)]
     low, high = boxes[..., None, :2], boxes[..., None, 2:]
     return low * (1 - shares) + high * shares
 

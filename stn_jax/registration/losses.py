@@ -246,7 +246,7 @@ def _one_minus_correlation(first: Array, second: Array, weights: Array) -> Proje
     root = _root(weights / _nonzero(jnp.sum(weights)))
     # A change along these directions leaves the normalised image as it is: an offset of a channel,
     # which the subtracted mean removes, and a gain of the image, which the norm of 1 removes.
-    means = root[..., None] * jnp.eye(first.shape[-1], dtype=first.dtype).reshape(
+    means = root[None, ..., None] * jnp.eye(first.shape[-1], dtype=first.dtype).reshape(
         -1, *[1] * (first.ndim - 1), first.shape[-1]
     )
     directions = jnp.concatenate([means, b[None]])
@@ -378,12 +378,12 @@ def _joint_histogram(
 
 
 def _nearest_weights(place: Array, bins: int) -> Array:
-    return (place[:, None] == jnp.arange(bins, dtype=place.dtype)).astype(place.dtype)
+    return (place[:, None] == jnp.arange(bins, dtype=place.dtype)[None]).astype(place.dtype)
 
 
 def _cubic_weights(place: Array, bins: int) -> Array:
     """The cubic B-spline's weights of all bins, ``[pixels, bins]``."""
-    t = jnp.abs(place[:, None] - jnp.arange(bins, dtype=place.dtype))
+    t = jnp.abs(place[:, None] - jnp.arange(bins, dtype=place.dtype)[None])
     near = 2 / 3 - t**2 + t**3 / 2
     far = jnp.maximum(2 - t, 0) ** 3 / 6
     return jnp.where(t < 1, near, far)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from stn_jax.coordinates import pixels_from_displacement, regular_grid
+from stn_jax.coordinates import per_coordinate, pixels_from_displacement, regular_grid
 from stn_jax.registration.losses import MEASURES, Measure
 from stn_jax.registration.penalties import bending_residuals, consistency_residuals
 from stn_jax.registration.solvers import columns
@@ -130,7 +130,7 @@ class Objective(typing.NamedTuple):
                 jnp.ones_like(place) if i == j else jnp.zeros_like(place)
                 for j, place in enumerate(places)
             ]
-            change = change + (root * move)[..., None] * along(*ones)
+            change = change + (root[None] * move)[..., None] * along(*ones)[None]
         change = change.reshape(theta.size, -1)
         directions = directions.reshape(len(directions), residuals.size)
         kept = _product(change, directions)
@@ -159,7 +159,8 @@ class Objective(typing.NamedTuple):
         _, along = jax.linearize(lambda theta: self.transform.displacement(theta, points), theta)
         # [params, *lattice, n], in pixels.
         sides = np.array(source.shape[::-1], np.float64) / 2
-        moves = self._columns(along, theta) * jnp.asarray(sides, theta.dtype)
+        moves = self._columns(along, theta)
+        moves = moves * per_coordinate(sides.astype(theta.dtype), moves)
         longest = jnp.sqrt(jnp.max(jnp.sum(moves**2, axis=-1).reshape(theta.size, -1), axis=1))
         usable = jnp.isfinite(longest) & (longest > 1e-3 * half)
         return jnp.where(usable, longest, half)
