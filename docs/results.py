@@ -67,7 +67,7 @@ _EXPERIMENTS = {
     "mnist_addition_short": (
         "MNIST addition without a warm-up",
         "The same for 10,000 steps of Adam whose rate is highest at the first step. The spline "
-        "hardly gets under way; [why](../tutorials/stability.md#a-weak-signal).",
+        "hardly learns; [why](../tutorials/stability.md#a-weak-signal).",
     ),
     "volumes": (
         "Digits in volumes",

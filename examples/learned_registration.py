@@ -1,8 +1,8 @@
-"""Learned registration of volumes: a network gives the map between two volumes at a glance.
+"""Learned registration of volumes: a network gives the map between two volumes in one pass.
 
 ``python -m examples.learned_registration`` draws volumes, solid ellipsoids of several kinds of
 tissue that are placed, sized and bent differently in each, and trains a U-Net on pairs of them. It
-sees two volumes, and gives a velocity for every second voxel. ``stn.stationary_velocity``
+takes two volumes, and gives a velocity for every second voxel. ``stn.stationary_velocity``
 integrates these by scaling and squaring into a map that hardly folds, and ``stn.warp`` puts the
 moving volume on the fixed one. The loss compares both, and asks for smooth velocities; labels are
 not used. The labels of held-out pairs, warped with the nearest kernel, tell how well tissues
@@ -103,7 +103,7 @@ class UNet(nnx.Module):
             beside = maps.pop()
             larger = jax.image.resize(found, (*beside.shape[:-1], found.shape[-1]), "linear")
             found = nnx.leaky_relu(up(jnp.concatenate([larger, beside], axis=-1)))
-        # Small, so that a step of the optimizer moves voxels by less than the way to the next.
+        # Scale the velocities down, so that one optimizer step moves a voxel by less than a voxel.
         return 0.05 * self.velocity(found)
 
 

@@ -38,11 +38,12 @@ def spatial_shape(name: str, shape: Sequence[Any], ndim: int | None = None) -> t
     return sizes
 
 
-def native(value: Any) -> Any:
-    """The value; a NumPy array in the byte order of other machines is converted to that of this.
+def in_native_byte_order(value: Any) -> Any:
+    """Converts a NumPy array to this machine's byte order; returns any other value as it is.
 
-    Files in FITS, TIFF or NIfTI are read as such arrays. JAX refuses them without naming why, but a
-    jitted function that has run on an array of the same shape reads their bytes in this order.
+    Readers of FITS, TIFF and NIfTI files give arrays in other byte orders. JAX refuses such an
+    array without naming the byte order. Worse, a jitted function that has run on a native array of
+    the same shape and type accepts it, and misreads its numbers.
     """
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
         return value.astype(value.dtype.newbyteorder("="))
@@ -50,8 +51,8 @@ def native(value: Any) -> Any:
 
 
 def as_array(value: Any, dtype: Any = None) -> Array:
-    """A JAX array of the value, also of NumPy's arrays in the byte order of other machines."""
-    return jnp.asarray(native(value), dtype)
+    """Makes a JAX array of a value, which may be a NumPy array in any byte order."""
+    return jnp.asarray(in_native_byte_order(value), dtype)
 
 
 def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating dtype.") -> Array:

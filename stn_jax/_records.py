@@ -330,7 +330,7 @@ def _frozen(value: Any) -> Any:
     """Makes an argument immutable; NumPy scalars become Python numbers."""
     if isinstance(value, np.generic):
         return value.item()
-    value = _checks.native(value)
+    value = _checks.in_native_byte_order(value)
     if isinstance(value, np.ndarray) and value.flags.writeable:
         value = value.copy()
         value.flags.writeable = False

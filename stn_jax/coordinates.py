@@ -142,8 +142,9 @@ def normalized_from_pixels(
     pixels = _checks.points("pixels", pixels, len(shape))
     pixels = pixels - _checks.pixel_centers(pixel_centers)
     scale, centre = scale_and_centre(shape, align_corners)
-    none = (scale == 0).astype(scale.dtype)
-    inverse_scale = (1 - none) / (scale + none)
+    # An axis of one pixel has the scale 0 under ``align_corners``; its coordinate becomes 0.
+    is_zero = (scale == 0).astype(scale.dtype)
+    inverse_scale = (1 - is_zero) / (scale + is_zero)
     inverse_scale, centre = (
         per_coordinate(each.astype(pixels.dtype), pixels) for each in (inverse_scale, centre)
     )

@@ -159,7 +159,7 @@ def tiled(
         centres = (2 * index.reshape(-1, ndim)[:, ::-1] + 1) / along - 1
         thetas = _fit_crops(transform, sizes, centres)
         if thetas is not None:
-            return _checks.as_array(thetas, jnp.float32)
+            return jnp.asarray(thetas, jnp.float32)
         raise ValueError(
             f"tiled cannot express its crops, of scale {sizes[0].tolist()} around "
             f"{centres.tolist()}, in a {transform.name} transform. Give a scale that the family "
@@ -208,7 +208,7 @@ def _fit_crops(
     points = np.stack([axis.ravel() for axis in axes], axis=-1)
     # In float64, and with concrete values even if the model is made inside a trace.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        lattice = _checks.as_array(points)
+        lattice = jnp.asarray(points)
         for scale in scales:
             thetas = []
             for centre in centres:

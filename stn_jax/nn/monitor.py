@@ -262,9 +262,9 @@ _RULES = (
         "above",
         0.01,
         "Outputs show parts of the image mirrored or folded over.",
-        "a smaller rate, or multiplier in localization_rate: large steps on a weak gradient are a "
-        "random walk; a family that cannot fold, such as similarity or diffeomorphic; "
-        "stn_jax.bounded with a smaller radius; or identity_penalty in the loss.",
+        "a smaller learning rate, or a smaller multiplier in localization_rate, since large steps "
+        "on a noisy gradient move theta at random; a family that cannot fold, such as similarity "
+        "or diffeomorphic; stn_jax.bounded with a smaller radius; or identity_penalty in the loss.",
     ),
     _Rule(
         "localization gradient vanished",

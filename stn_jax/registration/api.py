@@ -30,8 +30,8 @@ _MOST_PARAMETERS, _MOST_NUMBERS = 256, 1 << 27
 _STEPS = {"gauss_newton": 40, "optax": 200}
 # Steps that improve each of the best starts.
 _FEWER = {"gauss_newton": 15, "optax": 60}
-# Number of starts that are improved, and of those that are followed to the second level, by
-# whether the family is linear; steps of others take longer.
+# How many starts are improved, and how many of these are followed to the second level, by whether
+# the family is linear. Steps of other families take longer.
 _KEPT, _FOLLOWED = {True: 32, False: 8}, {True: 8, False: 4}
 # A level ends after a Gauss-Newton step shorter than this, in pixels of the level. The numbers are
 # for the first level if it has many starts, for the levels between, and for the last level.

@@ -13,8 +13,8 @@ from stn_jax.registration import solvers
 from stn_jax.registration.losses import MEASURES
 from stn_jax.registration.objective import Side
 
-# Least side of the coarsest level in pixels, by the number of spatial axes: of linear families, and
-# of others, whose parameters may be too many for so few pixels.
+# Least side of the coarsest level in pixels, by the number of spatial axes, for linear families and
+# for others, which may have too many parameters for so few pixels.
 _COARSEST_LINEAR, _COARSEST = {1: 24, 2: 12, 3: 12}, {1: 24, 2: 24, 3: 12}
 
 

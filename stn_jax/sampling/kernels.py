@@ -108,7 +108,7 @@ class Kernel:
                 "params must be a tuple of the arguments of weight after the first; got "
                 f"{self.params!r}. Write (a,) for one parameter."
             )
-        object.__setattr__(self, "params", tuple(map(_checks.native, self.params)))
+        object.__setattr__(self, "params", tuple(map(_checks.in_native_byte_order, self.params)))
 
     @property
     def taps(self) -> int:

@@ -47,7 +47,7 @@ def test_registration_ends_within_a_tenth_of_a_pixel(run):
 
 
 @pytest.mark.slow
-def test_volumes_are_registered_at_a_glance(run):
+def test_a_short_training_of_registration_harms_nothing_and_folds_nothing(run):
     (before, after, folds), printed = run(learned_registration, "--small")
     # A hundred steps are too few to gain much; they must not harm.
     assert before - 0.01 < after < 1
