@@ -27,10 +27,28 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
 hypothesis.settings.load_profile(os.environ.get("STN_JAX_HYPOTHESIS_PROFILE", "default"))
 
+# A worker that keeps each program of a whole suite compiled would need more than ten GiB.
+_STATM = Path("/proc/self/statm")
+_MOST_GROWTH = 2 * 2**30
+_after_clearing = 0
+
 
 def pytest_addoption(parser):
     conformance.pytest_addoption(parser)
     selection.pytest_addoption(parser)
+
+
+def pytest_runtest_teardown():
+    """Forgets compiled programs when the process has grown much, where Linux tells its size."""
+    global _after_clearing
+    if _STATM.exists() and _resident() - _after_clearing > _MOST_GROWTH:
+        jax.clear_caches()
+        _after_clearing = _resident()
+
+
+def _resident():
+    """The memory that the process occupies, in bytes."""
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
