@@ -5,6 +5,7 @@
 #ifndef STN_JAX_NATIVE_KERNELS_BLOCK_H_
 #define STN_JAX_NATIVE_KERNELS_BLOCK_H_
 
+#include <cstdint>
 #include <cstdlib>
 
 #include "../engine.h"
@@ -22,6 +23,16 @@ constexpr int32_t kFill = -1;  // The value outside.
 constexpr int32_t kZero = -2;  // Stands for a pixel that is left out.
 constexpr int32_t kLast = -3;  // A copy of the image's last pixel, behind which one may read on.
 
+STN_INLINE Vector<int32_t, kLanes> LoadIntegers(const int32_t* from) {
+  Vector<int32_t, kLanes> result;
+  std::memcpy(&result, from, sizeof(result));
+  return result;
+}
+
+STN_INLINE void StoreIntegers(int32_t* to, Vector<int32_t, kLanes> values) {
+  std::memcpy(to, &values, sizeof(values));
+}
+
 // Points of a block, a whole number of vectors. Half-open.
 struct Span {
   int first;
@@ -36,10 +47,10 @@ STN_INLINE void ForPoints(Span span, const Body& body) {
   }
 }
 
-// Memory that belongs to one running task.
+// Memory that belongs to one running task; its contents are arbitrary.
 class Memory {
  public:
-  explicit Memory(int64_t bytes) : data_(std::calloc(static_cast<size_t>(bytes) + 64, 1)) {
+  explicit Memory(int64_t bytes) : data_(std::malloc(static_cast<size_t>(bytes) + 64)) {
     if (data_ == nullptr) std::abort();
   }
   ~Memory() { std::free(data_); }
@@ -138,69 +149,65 @@ struct PixelRules {
   bool may_be_plain;          // Plain points are found.
 };
 
+// The pixels that taps do not read as they are. A rule that does not apply has a number that equals
+// no other.
+template <class U>
+struct Exceptions {
+  int32_t last;  // The pixel whose copy is read.
+  U weightless;  // The weight of pixels that are left out.
+
+  Exceptions(const Geometry& geometry, PixelRules rules)
+      : last(rules.redirect_last ? static_cast<int32_t>(geometry.pixels - 1) : INT32_MIN),
+        weightless(rules.leave_out_weightless ? 0 : static_cast<U>(__builtin_nanf(""))) {}
+
+  // The pixels that are read for the pixels `flat`, of which those with negative signs lie outside.
+  STN_INLINE Vector<int32_t, kLanes> of(Vector<int32_t, kLanes> flat,
+                                        Vector<int32_t, kLanes> signs,
+                                        Vector<U, kLanes> weight) const {
+    using Integers = Vector<int32_t, kLanes>;
+    flat = flat == last ? Integers{} + kLast : flat;
+    flat = signs < 0 ? Integers{} + kFill : flat;
+    const Integers left_out = __builtin_convertvector(weight == weightless, Integers);
+    return left_out != 0 ? Integers{} + kZero : flat;
+  }
+};
+
 // Combines the taps along the axes.
-template <int ndim, bool leave_out_weightless, bool redirect_last, class U>
-void CombineAxes(const Geometry& geometry, Span span, Block<U>& block) {
-  const auto last = static_cast<int32_t>(geometry.pixels - 1);
+template <int ndim, class U>
+void CombineAxes(const Geometry& geometry, PixelRules rules, Block<U>& block) {
+  const Exceptions<U> exceptions(geometry, rules);
   int64_t taps[kMaxNdim] = {1, 1, 1};
   for (int axis = 0; axis < ndim; ++axis) taps[axis] = geometry.taps[axis];
-  int32_t* __restrict pixel = block.pixel;
-  U* __restrict weight = block.weight;
-  for (int64_t a = 0; a < taps[0]; ++a) {
-    const int32_t* __restrict index0 = block.index[0] + a * kBlock;
-    const U* __restrict weight0 = block.axis_weight[0] + a * kBlock;
-    for (int64_t b = 0; b < taps[1]; ++b) {
-      const int32_t* __restrict index1 = ndim > 1 ? block.index[1] + b * kBlock : nullptr;
-      const U* __restrict weight1 = ndim > 1 ? block.axis_weight[1] + b * kBlock : nullptr;
-      for (int64_t c = 0; c < taps[2]; ++c) {
-        const int32_t* __restrict index2 = ndim > 2 ? block.index[2] + c * kBlock : nullptr;
-        const U* __restrict weight2 = ndim > 2 ? block.axis_weight[2] + c * kBlock : nullptr;
-        ForPoints(span, [&](int i) STN_INLINE_LAMBDA {
-          int32_t flat = index0[i], signs = index0[i];
-          U product = weight0[i];
-          if constexpr (ndim > 1) {
-            flat += index1[i];
-            signs |= index1[i];
-            product *= weight1[i];
+  int64_t tap[kMaxNdim], k = 0;
+  for (tap[0] = 0; tap[0] < taps[0]; ++tap[0]) {
+    for (tap[1] = 0; tap[1] < taps[1]; ++tap[1]) {
+      for (tap[2] = 0; tap[2] < taps[2]; ++tap[2], k += kBlock) {
+        for (int i = 0; i < block.filled; i += kLanes) {
+          auto flat = LoadIntegers(block.index[0] + tap[0] * kBlock + i), signs = flat;
+          auto weight = Load<kLanes>(block.axis_weight[0] + tap[0] * kBlock + i);
+          for (int axis = 1; axis < ndim; ++axis) {
+            const auto index = LoadIntegers(block.index[axis] + tap[axis] * kBlock + i);
+            flat += index;
+            signs |= index;
+            weight *= Load<kLanes>(block.axis_weight[axis] + tap[axis] * kBlock + i);
           }
-          if constexpr (ndim > 2) {
-            flat += index2[i];
-            signs |= index2[i];
-            product *= weight2[i];
-          }
-          if constexpr (redirect_last) flat = flat == last ? kLast : flat;
-          flat = signs < 0 ? kFill : flat;
-          if constexpr (leave_out_weightless) flat = product == 0 ? kZero : flat;
-          pixel[i] = flat;
-          weight[i] = product;
-        });
-        pixel += kBlock;
-        weight += kBlock;
+          StoreIntegers(block.pixel + k + i, exceptions.of(flat, signs, weight));
+          Store<kLanes>(block.weight + k + i, weight);
+        }
       }
     }
   }
 }
 
-template <int ndim, class U>
-void CombineAxes(const Geometry& geometry, PixelRules rules, Span span, Block<U>& block) {
-  if (rules.leave_out_weightless) {
-    rules.redirect_last ? CombineAxes<ndim, true, true>(geometry, span, block)
-                        : CombineAxes<ndim, true, false>(geometry, span, block);
-  } else {
-    rules.redirect_last ? CombineAxes<ndim, false, true>(geometry, span, block)
-                        : CombineAxes<ndim, false, false>(geometry, span, block);
-  }
-}
-
 template <class U>
-void CombineAxes(const Geometry& geometry, PixelRules rules, Span span, Block<U>& block) {
+void CombineAxes(const Geometry& geometry, PixelRules rules, Block<U>& block) {
   switch (geometry.ndim) {
     case 1:
-      return CombineAxes<1>(geometry, rules, span, block);
+      return CombineAxes<1>(geometry, rules, block);
     case 2:
-      return CombineAxes<2>(geometry, rules, span, block);
+      return CombineAxes<2>(geometry, rules, block);
     default:
-      return CombineAxes<3>(geometry, rules, span, block);
+      return CombineAxes<3>(geometry, rules, block);
   }
 }
 

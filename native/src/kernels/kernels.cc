@@ -1,7 +1,7 @@
 // The kernels of one variant. The build compiles this file once for each.
 
 #include "ahead.h"
-#include "locate.h"
+#include "fill.h"
 #include "slopes.h"
 
 namespace stn::STN_VARIANT {
@@ -114,6 +114,12 @@ void SlopesOfBlock(const Geometry& geometry, Block<U>& block, const Pixels<T>& p
   block.ForRuns([&](Span span, bool plain) {
     if (plain) {
 #define STN_SLOPES(NDIM) SlopesPlain<NDIM>(geometry, block, span, pixels, cotangent, slopes)
+      STN_WITH_NDIM(geometry.ndim, STN_SLOPES)
+#undef STN_SLOPES
+      return;
+    }
+    if (geometry.channels == 1) {
+#define STN_SLOPES(NDIM) SlopesOne<NDIM>(block, span, pixels, cotangent, slopes)
       STN_WITH_NDIM(geometry.ndim, STN_SLOPES)
 #undef STN_SLOPES
       return;

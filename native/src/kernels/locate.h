@@ -1,9 +1,9 @@
-// Finds the pixels along each axis, and their weights, from coordinates.
+// Finds the pixels along one axis, and their weights, from coordinates.
 
 #ifndef STN_JAX_NATIVE_KERNELS_LOCATE_H_
 #define STN_JAX_NATIVE_KERNELS_LOCATE_H_
 
-#include "plain.h"
+#include "block.h"
 
 namespace stn::STN_VARIANT {
 
@@ -12,6 +12,11 @@ constexpr int32_t kNoFractions = 1 << 23;
 
 STN_INLINE float Floor(float value) { return __builtin_floorf(value); }
 STN_INLINE double Floor(double value) { return __builtin_floor(value); }
+template <class V>
+STN_INLINE V Floor(V values) {
+  for (int lane = 0; lane < kLanes; ++lane) values[lane] = Floor(values[lane]);
+  return values;
+}
 
 // The floor of a number that fits int32.
 template <class U>
@@ -34,29 +39,29 @@ struct Axis {
   int32_t mirror;  // Pixels i and mirror − i are the same under reflection.
   U low, high;     // Coordinates are clipped to these: beyond them the sample does not change.
 
-  Axis(int64_t pixels, int32_t stride, Padding padding, bool align_corners, int taps)
-      : size(static_cast<int32_t>(pixels)), stride(stride), period(size), mirror(0) {
-    if (padding == Padding::kReflection) {
-      period = align_corners ? 2 * size - 2 : 2 * size;
+  Axis() = default;
+  Axis(const Geometry& geometry, int axis, int32_t stride)
+      : size(static_cast<int32_t>(geometry.size[axis])), stride(stride), period(size), mirror(0) {
+    if (geometry.padding == Padding::kReflection) {
+      period = geometry.align_corners ? 2 * size - 2 : 2 * size;
       if (period < 1) period = 1;
-      mirror = align_corners ? period : period - 1;
+      mirror = geometry.align_corners ? period : period - 1;
     }
-    const int margin = (taps + 1) / 2 + 1;
+    const int margin = (geometry.kernel_taps + 1) / 2 + 1;
     low = static_cast<U>(-margin);
     high = static_cast<U>(period - 1 + margin);
   }
 };
 
-// Applies the padding to the index of a pixel. `rounds` is the largest number of periods by which
-// the pixel may lie outside.
-template <Padding padding, int rounds, class U>
-STN_INLINE int32_t PlaceOf(int32_t i, const Axis<U>& axis) {
+// Applies the padding to the indices of pixels, one or a vector. `rounds` is the largest number of
+// periods by which a pixel may lie outside.
+template <Padding padding, int rounds, class I, class U>
+STN_INLINE I PlaceOf(I i, const Axis<U>& axis) {
   if constexpr (padding == Padding::kConstant) {
-    const bool inside = static_cast<uint32_t>(i) < static_cast<uint32_t>(axis.size);
-    return inside ? i * axis.stride : kFill;
+    return (i >= 0) & (i < axis.size) ? i * axis.stride : I{} + kFill;
   } else if constexpr (padding == Padding::kBorder) {
-    i = i < 0 ? 0 : i;
-    return (i < axis.size ? i : axis.size - 1) * axis.stride;
+    i = i < 0 ? I{} : i;
+    return (i < axis.size ? i : I{} + (axis.size - 1)) * axis.stride;
   } else {
     for (int round = 0; round < rounds; ++round) {
       i = i < 0 ? i + axis.period : i;
@@ -69,17 +74,17 @@ STN_INLINE int32_t PlaceOf(int32_t i, const Axis<U>& axis) {
   }
 }
 
-// A coordinate moved near the image, where the sample is the same; 0 for NaN.
-template <Padding padding, class U>
-STN_INLINE U Near(U coordinate, const Axis<U>& axis) {
-  U near = coordinate;
+// Coordinates, one or a vector, moved near the image, where the sample is the same; 0 for NaN.
+template <Padding padding, class V, class U>
+STN_INLINE V Near(V coordinate, const Axis<U>& axis) {
+  V near = coordinate;
   if constexpr (padding == Padding::kReflection || padding == Padding::kWrap) {
     const U period = static_cast<U>(axis.period);
-    near = near - period * Floor(near / period);
+    near = near - period * Floor(V(near / period));
   }
-  near = near == near ? near : 0;  // NaN; and infinities, if periodic.
-  near = near > axis.low ? near : axis.low;
-  return near < axis.high ? near : axis.high;
+  near = near == near ? near : V{};  // NaN; and infinities, if periodic.
+  near = near > axis.low ? near : V{} + axis.low;
+  return near < axis.high ? near : V{} + axis.high;
 }
 
 // NaN at a NaN coordinate, else 0.
@@ -94,26 +99,58 @@ STN_INLINE bool HasFraction(U coordinate) {
   return (coordinate < 0 ? -coordinate : coordinate) < static_cast<U>(kNoFractions);
 }
 
-template <Kernel kernel, Padding padding, int rounds, class U>
-void LocateAlong(const Axis<U> axis, const U* __restrict coordinates, int filled,
-                 int32_t* __restrict index, U* __restrict weight, U* __restrict moves) {
+template <Padding padding, int rounds, class U>
+void LocateNearest(const Axis<U> axis, const U* __restrict coordinates, int filled,
+                   int32_t* __restrict index, U* __restrict weight, U* __restrict moves) {
   ForPoints({0, filled}, [&](int i) STN_INLINE_LAMBDA {
     const U coordinate = coordinates[i], near = Near<padding>(coordinate, axis);
-    const U spoil = Spoil(coordinate);
-    if constexpr (kernel == Kernel::kLinear) {
-      const int32_t first = FloorToInt(near);
-      const U fraction = near - static_cast<U>(first) + spoil;
-      index[i] = PlaceOf<padding, rounds>(first, axis);
-      index[kBlock + i] = PlaceOf<padding, rounds>(first + 1, axis);
-      weight[i] = 1 - fraction;
-      weight[kBlock + i] = fraction;
-    } else {
-      const int32_t first = FloorToInt(near + static_cast<U>(0.5));
-      index[i] = PlaceOf<padding, rounds>(first, axis);
-      weight[i] = 1 + spoil;
-    }
+    const int32_t first = FloorToInt(near + static_cast<U>(0.5));
+    index[i] = PlaceOf<padding, rounds>(first, axis);
+    weight[i] = 1 + Spoil(coordinate);
     moves[i] = HasFraction(coordinate) ? 1 : 0;
   });
+}
+
+// The two pixels of the linear kernel along an axis, for a vector of points.
+template <class U>
+struct LinearTaps {
+  Vector<int32_t, kLanes> index[2];
+  Vector<U, kLanes> weight[2];
+  Vector<U, kLanes> moves;
+};
+
+template <Padding padding, int rounds, class U>
+STN_INLINE LinearTaps<U> LocateLinear(const Axis<U>& axis, Vector<U, kLanes> coordinate) {
+  using Numbers = Vector<U, kLanes>;
+  using Integers = Vector<int32_t, kLanes>;
+  const Numbers near = Near<padding>(coordinate, axis);
+  Integers first = __builtin_convertvector(near, Integers);
+  // A conversion rounds toward 0, so it is above a negative number with a fraction.
+  const Numbers above = __builtin_convertvector(first, Numbers);
+  first += __builtin_convertvector(above > near, Integers);
+  const Numbers spoil = coordinate == coordinate ? Numbers{} : coordinate;
+  const Numbers fraction = near - __builtin_convertvector(first, Numbers) + spoil;
+  LinearTaps<U> taps;
+  taps.index[0] = PlaceOf<padding, rounds>(first, axis);
+  taps.index[1] = PlaceOf<padding, rounds>(first + 1, axis);
+  taps.weight[0] = 1 - fraction;
+  taps.weight[1] = fraction;
+  const Numbers size = coordinate < 0 ? -coordinate : coordinate;
+  taps.moves = size < static_cast<U>(kNoFractions) ? Numbers{} + 1 : Numbers{};
+  return taps;
+}
+
+template <Padding padding, int rounds, class U>
+void LocateLinear(const Axis<U> axis, const U* coordinates, int filled, int32_t* index, U* weight,
+                  U* moves) {
+  for (int i = 0; i < filled; i += kLanes) {
+    const auto taps = LocateLinear<padding, rounds>(axis, Load<kLanes>(coordinates + i));
+    for (int tap = 0; tap < 2; ++tap) {
+      StoreIntegers(index + tap * kBlock + i, taps.index[tap]);
+      Store<kLanes>(weight + tap * kBlock + i, taps.weight[tap]);
+    }
+    Store<kLanes>(moves + i, taps.moves);
+  }
 }
 
 // Evaluates a polynomial at the fractions of a block; `factor(p)` is the coefficient of power p.
@@ -162,14 +199,15 @@ void LocatePolynomial(const Geometry& geometry, const Axis<U> axis, const U* __r
   }
 }
 
-// Calls `body(padding, rounds)` with both as compile-time constants.
-template <class U, class Body>
-STN_INLINE void WithPadding(const Axis<U>& axis, Padding padding, const Body& body) {
+// Calls `body(padding, rounds)` with both as compile-time constants. `shortest` is the smallest
+// period of the axes.
+template <class Body>
+STN_INLINE void WithPadding(Padding padding, int32_t shortest, const Body& body) {
   // After clipping, pixels lie within four of the period.
   constexpr std::integral_constant<int, 0> none;
   constexpr std::integral_constant<int, 1> one;
   constexpr std::integral_constant<int, 5> many;
-  const bool once = axis.period >= 5;
+  const bool once = shortest >= 5;
   switch (padding) {
     case Padding::kConstant:
       return body(std::integral_constant<Padding, Padding::kConstant>(), none);
@@ -196,28 +234,25 @@ STN_INLINE void CopyFilled(const V* __restrict from, int count, int filled, V* _
 // Fills a block's axis from coordinates.
 template <class U>
 void LocateCoordinates(const Geometry& geometry, const Item& item, int64_t first, int axis,
-                       int32_t stride, Span span, Block<U>& block) {
-  const U* coordinates = static_cast<const U*>(item.source[axis]) + first + span.first;
+                       int32_t stride, Block<U>& block) {
+  const U* coordinates = static_cast<const U*>(item.source[axis]) + first;
   U copy[kBlock];
-  if (span.last > block.count) {
-    CopyFilled(coordinates, block.count - span.first, span.last - span.first, copy);
+  if (block.filled > block.count) {
+    CopyFilled(coordinates, block.count, block.filled, copy);
     coordinates = copy;
   }
-  const Axis<U> rule(geometry.size[axis], stride, geometry.padding, geometry.align_corners,
-                     geometry.kernel_taps);
-  const int filled = span.last - span.first;
-  int32_t* index = block.index[axis] + span.first;
-  U* weight = block.axis_weight[axis] + span.first;
-  U* slope = block.axis_slope[axis] + span.first;
-  U* moves = block.moves[axis] + span.first;
-  WithPadding(rule, geometry.padding, [&](auto padding, auto rounds) {
+  const Axis<U> rule(geometry, axis, stride);
+  const int filled = block.filled;
+  int32_t* index = block.index[axis];
+  U* weight = block.axis_weight[axis];
+  U* slope = block.axis_slope[axis];
+  U* moves = block.moves[axis];
+  WithPadding(geometry.padding, rule.period, [&](auto padding, auto rounds) {
     switch (geometry.kernel) {
       case Kernel::kNearest:
-        return LocateAlong<Kernel::kNearest, padding, rounds>(rule, coordinates, filled, index,
-                                                              weight, moves);
+        return LocateNearest<padding, rounds>(rule, coordinates, filled, index, weight, moves);
       case Kernel::kLinear:
-        return LocateAlong<Kernel::kLinear, padding, rounds>(rule, coordinates, filled, index,
-                                                             weight, moves);
+        return LocateLinear<padding, rounds>(rule, coordinates, filled, index, weight, moves);
       case Kernel::kPolynomial:
         return LocatePolynomial<padding, rounds>(geometry, rule, coordinates, filled, index,
                                                  weight, slope, moves);
@@ -247,31 +282,10 @@ template <class U>
 void FillAxis(const Geometry& geometry, const Item& item, int64_t first, int axis, int32_t stride,
               Block<U>& block) {
   if (geometry.from_coordinates) {
-    LocateCoordinates(geometry, item, first, axis, stride, {0, block.filled}, block);
+    LocateCoordinates(geometry, item, first, axis, stride, block);
   } else {
     CopyTaps(geometry, item, first, axis, stride, block);
   }
-}
-
-// Fills a block with the points from `first` on, up to `last` or the block's end.
-template <class U>
-void FillBlock(const Geometry& geometry, const Item& item, int64_t first, int64_t last,
-               PixelRules rules, Block<U>& block) {
-  block.resize(last - first < kBlock ? last - first : kBlock);
-  if (!geometry.from_coordinates) {
-    for (int axis = 0; axis < geometry.ndim; ++axis) {
-      CopyTaps(geometry, item, first, axis, StrideOf(geometry, axis), block);
-    }
-    return CombineAxes(geometry, rules, {0, block.filled}, block);
-  }
-  if (rules.may_be_plain) FillPlain(geometry, item, first, rules, block);
-  block.ForRuns([&](Span span, bool plain) {
-    if (plain) return;
-    for (int axis = 0; axis < geometry.ndim; ++axis) {
-      LocateCoordinates(geometry, item, first, axis, StrideOf(geometry, axis), span, block);
-    }
-    CombineAxes(geometry, rules, span, block);
-  });
 }
 
 }  // namespace stn::STN_VARIANT

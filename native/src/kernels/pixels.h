@@ -39,7 +39,9 @@ class PixelsOfItem {
         memory_((3 * channels_ + kFewChannels) * static_cast<int64_t>(sizeof(T))),
         others_(memory_.template take<T>(3 * channels_) + 3 * channels_),
         image_(static_cast<const T*>(item.image)) {
-    // The zeros are there already.
+    std::memset(others_ + kZero * channels_, 0, static_cast<size_t>(channels_) * sizeof(T));
+    // A vector of four may read past the last of them.
+    std::memset(others_, 0, kFewChannels * sizeof(T));
     CopyTo(kFill, static_cast<const T*>(item.fill));
     CopyTo(kLast, image_ + (geometry.pixels - 1) * channels_);
   }

@@ -46,9 +46,9 @@ STN_INLINE bool All(Mask mask) {
   return all == -1;
 }
 
-// Finds the plain vectors of a block, and fills them.
+// Finds the plain vectors of a block, and fills them. Returns whether all are plain.
 template <int ndim, class U>
-void FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelRules rules,
+bool FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelRules rules,
                Block<U>& block) {
   using Numbers = Vector<U, kLanes>;
   using Integers = Vector<uint32_t, kLanes>;
@@ -63,12 +63,12 @@ void FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelR
   }
   // The number of the first pixel of a point whose last pixel is the image's last.
   const auto end = static_cast<uint32_t>(geometry.pixels - 1) - corner;
+  bool all = true;
   for (int i = 0; i < block.filled; i += kLanes) {
     bool& plain = block.plain[i / kLanes];
     // Not for the last points: vectors of channels may be read past their end.
-    plain = first + i + kLanes < geometry.points;
-    if (!plain || i + kLanes > block.count) {
-      plain = false;
+    if (i + kLanes > block.count || first + i + kLanes >= geometry.points) {
+      all = plain = false;
       continue;
     }
     Numbers weight[ndim][2];
@@ -84,6 +84,7 @@ void FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelR
       weight[axis][1] = fraction;
     }
     plain = All(good) && (!rules.redirect_last || All(pixel != end));
+    all = all && plain;
     if (!plain) continue;
     std::memcpy(block.pixel + i, &pixel, sizeof(pixel));
     for (int tap = 0; tap < 1 << ndim; ++tap) {
@@ -96,10 +97,11 @@ void FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelR
       Store<kLanes>(block.axis_weight[axis] + kBlock + i, weight[axis][1]);
     }
   }
+  return all;
 }
 
 template <class U>
-void FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelRules rules,
+bool FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelRules rules,
                Block<U>& block) {
   switch (geometry.ndim) {
     case 1:

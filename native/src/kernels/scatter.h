@@ -13,7 +13,7 @@ namespace stn::STN_VARIANT {
 // Whether a weight is neither 0 nor NaN.
 template <class U>
 STN_INLINE bool Counts(U weight) {
-  return weight < 0 || weight > 0;
+  return (weight < 0) | (weight > 0);
 }
 
 // The pixels of a block within a band.
@@ -30,14 +30,13 @@ class Places {
   STN_INLINE U weight(int64_t k) const { return weight_[k]; }
 
   // The position of the pixel in the band; -1 if it lies outside or its weight does not count.
+  // Without branches, which would be mispredicted at the border of an image.
   STN_INLINE int64_t operator()(int64_t k) const {
-    int64_t pixel = pixel_[k];
-    if (__builtin_expect(pixel < 0, 0)) {
-      if (pixel != kLast) return -1;
-      pixel = last_;
-    }
+    const int64_t pixel = pixel_[k] == kLast ? last_ : pixel_[k];
+    // Pixels outside have negative numbers, which are large without their sign.
     const int64_t place = pixel - first_;
-    return static_cast<uint64_t>(place) < size_ && Counts(weight_[k]) ? place : -1;
+    const bool counts = (static_cast<uint64_t>(place) < size_) & Counts(weight_[k]);
+    return counts ? place : -1;
   }
 
  private:
@@ -50,16 +49,15 @@ class Places {
 
 // `width` numbers at each pixel; the cotangent is given as numbers of the accumulators' type.
 template <int fixed_taps, int width, class U>
-void ScatterFew(const Block<U>& block, Span span, Places<U> places, const U* cotangent,
-                U* __restrict sums) {
+void ScatterFew(const Block<U>& block, Span span, Places<U> places, const U* cotangent, U* sums) {
   const int64_t taps = Taps<fixed_taps>(block);
   const int last = span.last < block.count ? span.last : block.count;
+  U nowhere[width] = {};
   for (int i = span.first; i < last; ++i) {
     for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t k = tap * kBlock + i;
       const int64_t place = places(k);
-      if (place < 0) continue;
-      U* to = sums + place * width;
+      U* to = place < 0 ? nowhere : sums + place * width;
       if constexpr (width == 1) {
         *to += places.weight(k) * cotangent[i];
       } else {

@@ -247,8 +247,52 @@ void LinearSlopes(int ndim, int axis, const Block<U>& block, Span span, U* slope
   }
 }
 
-// The same for plain points, for all axes at once, without storing the products. `slopes` is
-// [axes][kBlock].
+// Calls `body` with each axis as a compile-time constant.
+template <int ndim, class Body>
+STN_INLINE void ForAxes(const Body& body) {
+  body(std::integral_constant<int, 0>());
+  if constexpr (ndim > 1) body(std::integral_constant<int, 1>());
+  if constexpr (ndim > 2) body(std::integral_constant<int, 2>());
+}
+
+// The same for all axes at once, for images of one channel, without storing the products. `slopes`
+// is [axes][kBlock].
+template <int ndim, class T, class U = Accumulator<T>>
+void SlopesOne(const Block<U>& block, Span span, const Pixels<T>& pixels, const T* cotangent,
+               U* __restrict slopes) {
+  using V = Vector<U, kLanes>;
+  constexpr int taps = 1 << ndim;
+  for (int i = span.first; i < span.last; i += kLanes) {
+    const V factor = i + kLanes <= block.count ? Load<kLanes>(cotangent + i)
+                                               : LoadFirst<kLanes>(cotangent + i, block.count - i);
+    V product[taps];
+    for (int tap = 0; tap < taps; tap += 2) {
+      V left, right;
+      TwoTaps(pixels.image(), pixels.others(), block.pixel + tap * kBlock + i, left, right);
+      product[tap] = Product(factor, left);
+      product[tap + 1] = Product(factor, right);
+    }
+    ForAxes<ndim>([&](auto axis) {
+      constexpr int step = 1 << (ndim - 1 - axis);
+      V slope = {};
+      for (int tap = 0; tap < taps; ++tap) {
+        if ((tap & step) != 0) continue;
+        V others = V{} + 1;
+        for (int a = 0; a < ndim; ++a) {
+          if (a == axis) continue;
+          const int side = tap >> (ndim - 1 - a) & 1;
+          others *= Load<kLanes>(block.axis_weight[a] + side * kBlock + i);
+        }
+        const V term = others * product[tap + step] - others * product[tap];
+        slope += others > 0 ? term : V{};
+      }
+      const V moves = Load<kLanes>(block.moves[axis] + i);
+      Store<kLanes>(slopes + axis * kBlock + i, moves != 0 ? slope : V{});
+    });
+  }
+}
+
+// The same for plain points.
 
 // Pixels at the upper taps of an axis minus those at the lower, weighted by the other axes.
 template <int axis, int ndim, class V, class Pixel, class Weight>
@@ -265,14 +309,6 @@ STN_INLINE V Slope(const Pixel& pixel, const Weight& weight) {
     slope += term;
   }
   return slope;
-}
-
-// Calls `body` with each axis as a compile-time constant.
-template <int ndim, class Body>
-STN_INLINE void ForAxes(const Body& body) {
-  body(std::integral_constant<int, 0>());
-  if constexpr (ndim > 1) body(std::integral_constant<int, 1>());
-  if constexpr (ndim > 2) body(std::integral_constant<int, 2>());
 }
 
 template <int ndim, class T, class U = Accumulator<T>>
