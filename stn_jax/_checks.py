@@ -16,8 +16,13 @@ from jaxtyping import Array
 T = TypeVar("T")
 
 
-def spatial_shape(name: str, shape: Sequence[Any], ndim: int | None = None) -> tuple[Any, ...]:
-    """Checks a spatial shape; returns a tuple of positive integers, or symbols in an export."""
+def spatial_shape(
+    name: str, shape: Sequence[Any], ndim: int | None = None, *, may_be_symbolic: bool = True
+) -> tuple[Any, ...]:
+    """Checks a spatial shape; returns a tuple of positive integers, or symbols in an export.
+
+    ``may_be_symbolic=False`` refuses symbols.
+    """
     try:
         sizes = tuple(
             size if jax.export.is_symbolic_dim(size) else operator.index(size) for size in shape
@@ -35,29 +40,81 @@ def spatial_shape(name: str, shape: Sequence[Any], ndim: int | None = None) -> t
         raise ValueError(
             f"{name} must have {ndim} entries, one for each spatial axis of the image; got {sizes}."
         )
+    return sizes if may_be_symbolic else known_sizes(name, sizes)
+
+
+def known_sizes(name: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """Checks that sizes are numbers, not the symbols of an export; returns them."""
+    if not all(isinstance(size, int) for size in sizes):
+        raise ValueError(
+            f"{name} must have sizes that are numbers; got {sizes}, symbols of an export. Export "
+            "one program for each size."
+        )
     return sizes
 
 
-def in_native_byte_order(value: Any) -> Any:
-    """Converts a NumPy array to this machine's byte order; returns any other value as it is.
+def with_extent(name: str, sizes: tuple[Any, ...], align_corners: bool) -> tuple[Any, ...]:
+    """Checks that each axis has an extent in normalised coordinates; returns the sizes.
 
-    Readers of FITS, TIFF and NIfTI files give arrays in other byte orders. JAX refuses such an
-    array without naming the byte order. Worse, a jitted function that has run on a native array of
-    the same shape and type accepts it, and misreads its numbers.
+    The size of an axis that is a symbol is not known; if it is 1, the result is not finite.
     """
-    if isinstance(value, np.ndarray) and not value.dtype.isnative:
-        return value.astype(value.dtype.newbyteorder("="))
-    return value
+    if align_corners and any(isinstance(size, int) and size == 1 for size in sizes):
+        raise ValueError(
+            f"{name} must hold sizes of at least 2 under align_corners=True, where an axis of one "
+            f"pixel has no extent; got {sizes}. Use align_corners=False."
+        )
+    return sizes
 
 
-def as_array(value: Any, dtype: Any = None) -> Array:
-    """Makes a JAX array of a value, which may be a NumPy array in any byte order."""
-    return jnp.asarray(in_native_byte_order(value), dtype)
+def numeric(name: str, value: Any) -> Any:
+    """Checks that a NumPy array holds numbers; returns it in this machine's byte order.
+
+    Any other value is returned as it is. Readers of FITS, TIFF and NIfTI files give arrays in other
+    byte orders. JAX refuses such an array without naming the byte order. Worse, a jitted function
+    that has run on a native array of the same shape and type accepts it, and misreads its numbers.
+    """
+    if not isinstance(value, np.ndarray):
+        return value
+    if not (jnp.issubdtype(value.dtype, np.number) or value.dtype == np.bool_):
+        raise _not_numeric(name, value)
+    return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+
+
+def as_array(name: str, value: Any, dtype: Any = None) -> Array:
+    """Makes a JAX array of a value, which may be a NumPy array in any byte order.
+
+    Raises a TypeError for what is no array of numbers: objects, strings, dates, structures.
+    """
+    value = numeric(name, value)
+    try:
+        return jnp.asarray(value, dtype)
+    except jax.errors.JAXTypeError:
+        raise
+    except (TypeError, ValueError):
+        raise _not_numeric(name, value) from None
+
+
+def float64s(name: str, value: Any) -> np.ndarray:
+    """Makes a NumPy array in float64 of a concrete value, with the error of :func:`as_array`."""
+    try:
+        return numeric(name, np.asarray(value)).astype(np.float64)
+    except ValueError:
+        raise _not_numeric(name, value) from None
+
+
+def _not_numeric(name: str, value: Any) -> TypeError:
+    dtype = getattr(value, "dtype", None)
+    given = f"a {type(value).__name__}" if dtype is None else f"dtype {dtype}"
+    remedy = f'Convert it, numpy.asarray({name}, "float32").'
+    fields = getattr(dtype, "names", None)
+    if fields:
+        remedy = f'Take one of its fields, {name}["{fields[0]}"], or stack them.'
+    return TypeError(f"{name} must be an array of numbers; got {given}. {remedy}")
 
 
 def floating(name: str, array: Any, *, remedy: str = "Convert it to a floating dtype.") -> Array:
     """Checks that an array is real and floating; returns it in float32 or wider."""
-    array = as_array(array)
+    array = as_array(name, array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must have a floating dtype; got {array.dtype}. {remedy}")
     return array.astype(widest(array.dtype))
@@ -83,7 +140,7 @@ def points(name: str, array: Any, ndim: int) -> Array:
 
 def image(array: Any, ndim: int, *, integers_allowed: bool) -> Array:
     """Checks an unbatched, channels-last image with ``ndim`` spatial axes."""
-    array = as_array(array)
+    array = as_array("image", array)
     if array.ndim != ndim + 1:
         axes = ("depth", "height", "width")[-ndim:]
         remedy = "add a channel axis with image[..., None]"
@@ -210,7 +267,7 @@ def aspect(value: Any, ndim: int) -> Any:
 
     Returns NumPy arrays in float64, JAX arrays in float32 or wider.
     """
-    given = as_float(value) if isinstance(value, jax.Array) else np.asarray(value, np.float64)
+    given = as_float(value) if isinstance(value, jax.Array) else float64s("aspect", value)
     given = given.reshape(1) if given.ndim == 0 else given
     known = not isinstance(given, jax.core.Tracer)
     if given.shape != (ndim - 1,) or (known and not (np.isfinite(given) & (given > 0)).all()):
@@ -252,7 +309,7 @@ def instance(name: str, value: Any, kind: type[T], example: str) -> T:
 
 def batch_of(name: str, array: Any, shape: tuple[int, ...]) -> Array:
     """Checks a batch of arrays of a given shape; returns it."""
-    array = as_array(array)
+    array = as_array(name, array)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         expected = ", ".join(str(size) for size in shape)
         remedy = "Resize them, or build the module for their shape."

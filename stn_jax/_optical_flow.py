@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, UInt16
 
 from stn_jax import _checks
 from stn_jax._pixel_units import offsets_from_voxels, voxels_from_offsets
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 
 # Middlebury's .flo files mark unknown flow by larger numbers.
 _UNKNOWN = 1e9
@@ -18,7 +18,7 @@ _KITTI_ZERO, _KITTI_STEPS = 2**15, 64
 
 def offsets_from_optical_flow(
     flow: Float[AnyArray, "height width 2"],
-    image_shape: Sequence[int] | None = None,
+    image_shape: Sequence[Size] | None = None,
     *,
     align_corners: bool = False,
 ) -> Float[Array, "height width 2"]:
@@ -61,7 +61,7 @@ def offsets_from_optical_flow(
 
 def optical_flow_from_offsets(
     offsets: Float[AnyArray, "height width 2"],
-    image_shape: Sequence[int] | None = None,
+    image_shape: Sequence[Size] | None = None,
     *,
     align_corners: bool = False,
 ) -> Float[Array, "height width 2"]:
@@ -108,7 +108,7 @@ def optical_flow_from_kitti(
       Geiger et al., Are we ready for autonomous driving? The KITTI vision benchmark suite, CVPR
       2012; the development kit of flow 2012.
     """
-    picture = _checks.as_array(picture)
+    picture = _checks.as_array("picture", picture)
     if picture.dtype != jnp.uint16:
         raise TypeError(
             f"picture must be uint16, as KITTI's files are; got {picture.dtype}. Read the file "
@@ -145,7 +145,7 @@ def kitti_from_optical_flow(
       >>> conversions.kitti_from_optical_flow(flow, known).tolist()
       [[[32832, 32736, 1]]]
     """
-    flow, known = _checks.floating("flow", flow), _checks.as_array(known, bool)
+    flow, known = _checks.floating("flow", flow), _checks.as_array("known", known, bool)
     if flow.ndim != 3 or flow.shape[-1] != 2 or known.shape != flow.shape[:-1]:
         raise ValueError(
             f"flow must be [height, width, 2] and known [height, width]; got {flow.shape} and "

@@ -45,10 +45,10 @@ def world_from_itk(
     Reference:
       The ITK Software Guide, section "Defining Origin and Spacing".
     """
-    steps = np.asarray(spacing, np.float64)
+    steps = _checks.float64s("spacing", spacing)
     n = steps.size
-    first = np.zeros(n) if origin is None else np.asarray(origin, np.float64)
-    cosines = np.eye(n) if direction is None else np.asarray(direction, np.float64)
+    first = np.zeros(n) if origin is None else _checks.float64s("origin", origin)
+    cosines = np.eye(n) if direction is None else _checks.float64s("direction", direction)
     if steps.shape != (n,) or first.shape != (n,) or cosines.size != n * n:
         raise ValueError(
             f"spacing, origin and direction must have n, n and n² numbers; got {steps.size}, "
@@ -86,7 +86,7 @@ def world_from_nibabel(affine: AnyArray) -> World:
     Reference:
       Nibabel's documentation, "Coordinate systems and affines".
     """
-    world = _checked_world("affine", np.asarray(affine, np.float64), 3)
+    world = _checked_world("affine", _checks.float64s("affine", affine), 3)
     return np.diag([-1.0, -1, 1, 1]) @ world[:, [2, 1, 0, 3]]
 
 
@@ -238,7 +238,7 @@ def offsets_from_world(
       >>> conversions.offsets_from_world(right, world, world)[0, 0].tolist()
       [0.5, 0.0]
     """
-    field, shape = checked_field(displacement, image_shape)
+    field, shape = checked_field("displacement", displacement, image_shape, may_be_symbolic=False)
     linear, still = _field_parts(field, shape, image_world, output_world, align_corners)
     return _multiplied(linear, field) + jnp.asarray(still, field.dtype)
 
@@ -263,7 +263,7 @@ def world_displacement(
       >>> conversions.world_displacement(offsets, world, world)[0, 0].tolist()
       [1.0, 0.0]
     """
-    field, shape = checked_field(offsets, image_shape)
+    field, shape = checked_field("offsets", offsets, image_shape, may_be_symbolic=False)
     linear, still = _field_parts(field, shape, image_world, output_world, align_corners)
     return _multiplied(np.linalg.inv(linear), field - jnp.asarray(still, field.dtype))
 
@@ -291,7 +291,8 @@ def reverse_axes(matrix: Float[AnyArray, "rows columns"]) -> Float[Array, "rows 
       >>> conversions.reverse_axes(jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])).tolist()
       [[5.0, 4.0, 6.0], [2.0, 1.0, 3.0]]
     """
-    n = jnp.shape(matrix)[-1] - 1
+    matrix = _checks.floating("matrix", matrix)
+    n = matrix.shape[-1] - 1
     matrix = _checks.matrix(matrix, n)
     order = [*range(n)[::-1], n]
     return matrix[np.array(order[: len(matrix)])][:, np.array(order)]
@@ -323,13 +324,10 @@ def _changes(
     ):
         if isinstance(world, jax.core.Tracer):
             raise TypeError(f"{name}_world must be a NumPy array, not traced; got {world}.")
-        world = _checked_world(f"{name}_world", np.asarray(world, np.float64), ndim)
-        sizes = _checks.spatial_shape(f"{name}_shape", shape, ndim)
-        if align_corners and 1 in sizes:
-            raise ValueError(
-                f"{name}_shape must hold sizes of at least 2 under align_corners=True, where an "
-                f"axis of one pixel has no extent; got {sizes}. Use align_corners=False."
-            )
+        world = _checked_world(f"{name}_world", _checks.float64s(f"{name}_world", world), ndim)
+        name = f"{name}_shape"
+        sizes = _checks.spatial_shape(name, shape, ndim, may_be_symbolic=False)
+        _checks.with_extent(name, sizes, align_corners)
         scale, centre = map(np.asarray, scale_and_centre(sizes, align_corners))
         pixels = np.diag([*scale, 1.0])
         pixels[:ndim, ndim] = centre

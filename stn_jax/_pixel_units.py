@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import per_coordinate, scale_and_centre
 
 
@@ -40,8 +40,8 @@ def matrix_from_box(
       >>> bool((crop == image[1:3, 2:5]).all())
       True
     """
-    shape = _checks.spatial_shape("image_shape", image_shape)
-    corners = np.asarray(box, np.float64)
+    shape = _checks.spatial_shape("image_shape", image_shape, may_be_symbolic=False)
+    corners = _checks.float64s("box", box)
     if corners.shape != (2 * len(shape),):
         raise ValueError(
             f"box must have {2 * len(shape)} numbers, the near and the far corner of an image of "
@@ -63,7 +63,7 @@ def matrix_from_box(
 
 def box_from_matrix(
     matrix: Float[AnyArray, "n n_plus_1"],
-    image_shape: Sequence[int],
+    image_shape: Sequence[Size],
     *,
     align_corners: bool = False,
 ) -> Float[Array, " corners"]:
@@ -110,7 +110,7 @@ def box_from_matrix(
 
 def offsets_from_voxels(
     displacement: Float[AnyArray, "*space n"],
-    image_shape: Sequence[int] | None = None,
+    image_shape: Sequence[Size] | None = None,
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*space n"]:
@@ -145,13 +145,13 @@ def offsets_from_voxels(
       >>> stn.warp(image, stn.flow((3, 4)), theta)[0, :, 0].tolist()
       [4.0, 5.0, 6.0, 7.0]
     """
-    displacement, shape = checked_field(displacement, image_shape)
+    displacement, shape = checked_field("displacement", displacement, image_shape)
     return displacement[..., ::-1] / _pixels_per_unit(shape, align_corners, displacement)
 
 
 def voxels_from_offsets(
     offsets: Float[AnyArray, "*space n"],
-    image_shape: Sequence[int] | None = None,
+    image_shape: Sequence[Size] | None = None,
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*space n"]:
@@ -166,31 +166,33 @@ def voxels_from_offsets(
       >>> conversions.voxels_from_offsets(offsets)[0, 0].tolist()
       [0.0, 1.0]
     """
-    offsets, shape = checked_field(offsets, image_shape)
+    offsets, shape = checked_field("offsets", offsets, image_shape)
     return (offsets * _pixels_per_unit(shape, align_corners, offsets))[..., ::-1]
 
 
 def checked_field(
-    field: AnyArray, image_shape: Sequence[int] | None
-) -> tuple[Array, tuple[int, ...]]:
+    name: str,
+    field: AnyArray,
+    image_shape: Sequence[Size] | None = None,
+    *,
+    may_be_symbolic: bool = True,
+) -> tuple[Array, tuple[Size, ...]]:
     """Checks a field of vectors; returns it and the shape of the image that it reads from."""
-    field = _checks.floating("displacement", field)
+    field = _checks.floating(name, field)
     ndim = field.ndim - 1
-    given = field.shape[:-1] if image_shape is None else image_shape
-    shape = _checks.spatial_shape("image_shape", given)
+    own = _checks.spatial_shape(name, field.shape[:-1], may_be_symbolic=may_be_symbolic)
+    shape = own
+    if image_shape is not None:
+        shape = _checks.spatial_shape("image_shape", image_shape, may_be_symbolic=may_be_symbolic)
     if field.shape[-1] != ndim or len(shape) != ndim:
         raise ValueError(
-            "displacement must be [height, width, 2] or [depth, height, width, 3], and image_shape "
+            f"{name} must be [height, width, 2] or [depth, height, width, 3], and image_shape "
             f"have as many axes; got {field.shape} and {shape}. Move the components to the last "
             "axis, and batch with jax.vmap."
         )
     return field, shape
 
 
-def _pixels_per_unit(shape: tuple[int, ...], align_corners: bool, field: Array) -> AnyArray:
-    if align_corners and 1 in shape:
-        raise ValueError(
-            "image_shape must hold sizes of at least 2 under align_corners=True, where an axis of "
-            f"one pixel has no extent; got {shape}. Use align_corners=False."
-        )
+def _pixels_per_unit(shape: tuple[Size, ...], align_corners: bool, field: Array) -> AnyArray:
+    _checks.with_extent("image_shape", shape, align_corners)
     return per_coordinate(scale_and_centre(shape, align_corners)[0].astype(field.dtype), field)

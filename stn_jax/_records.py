@@ -125,7 +125,8 @@ class Recipe:
                 names += [f"{name}[{index}]" for index in range(len(bound.arguments[name]))]
             else:
                 names.append(name)
-        values = [_frozen(value) for value in (*bound.args, *bound.kwargs.values())]
+        given = (*bound.args, *bound.kwargs.values())
+        values = [_frozen(name, value) for name, value in zip(names, given, strict=True)]
         for name, value in zip(names, values, strict=True):
             _check_argument(make, name, value)
         places = [
@@ -302,7 +303,8 @@ def closed(record: R) -> R:
         child = values[place]
         values[place] = closed(child) if isinstance(child, Record) else np.asarray(child)
     places = tuple(place for place in recipe.places if isinstance(values[place], Record))
-    recipe = Recipe(recipe.make, recipe.names, tuple(map(_frozen, values)), recipe.keywords, places)
+    frozen = tuple(map(_frozen, recipe.names, values))
+    recipe = Recipe(recipe.make, recipe.names, frozen, recipe.keywords, places)
     return _interned(recipe)
 
 
@@ -326,11 +328,11 @@ def _interned(recipe: Recipe) -> Any:
     return record
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(name: str, value: Any) -> Any:
     """Makes an argument immutable; NumPy scalars become Python numbers."""
     if isinstance(value, np.generic):
         return value.item()
-    value = _checks.in_native_byte_order(value)
+    value = _checks.numeric(name, value)
     if isinstance(value, np.ndarray) and value.flags.writeable:
         value = value.copy()
         value.flags.writeable = False

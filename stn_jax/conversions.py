@@ -26,6 +26,7 @@ libraries divide by ``w`` whatever its sign.
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -54,7 +55,7 @@ from stn_jax._pixel_units import (
     voxels_from_offsets,
 )
 from stn_jax._renames import renamed_argument
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import scale_and_centre
 from stn_jax.transforms.linear import invert_matrix, square_matrix
 
@@ -84,14 +85,14 @@ __all__ = [
 ]
 
 Matrix = Float[AnyArray, "rows columns"]
-ScaleAndOffset = tuple[np.ndarray, np.ndarray]
+ScaleAndOffset = tuple[AnyArray, AnyArray]
 
 
 @renamed_argument("shape", "image_shape")
 def pixel_matrix(
     matrix: Matrix,
-    image_shape: Sequence[int],
-    output_shape: Sequence[int],
+    image_shape: Sequence[Size],
+    output_shape: Sequence[Size],
     *,
     align_corners: bool = False,
     pixel_centers: float = 0.0,
@@ -109,7 +110,8 @@ def pixel_matrix(
 
     Returns:
       Matrix of the shape of ``matrix`` that acts on ``(x, y, 1)`` or ``(x, y, z, 1)``, in float32
-      or wider. For equal shapes, the identity gives exactly the identity.
+      or wider. For equal shapes, the identity gives exactly the identity, but for sizes that are
+      symbols of an export: then up to rounding.
 
     Raises:
       ValueError: If ``matrix`` and the shapes do not fit each other, or an axis has one pixel and
@@ -135,8 +137,8 @@ def pixel_matrix(
 @renamed_argument("shape", "image_shape")
 def matrix_from_pixels(
     matrix: Matrix,
-    image_shape: Sequence[int],
-    output_shape: Sequence[int],
+    image_shape: Sequence[Size],
+    output_shape: Sequence[Size],
     *,
     align_corners: bool = False,
     pixel_centers: float = 0.0,
@@ -173,8 +175,8 @@ def matrix_from_pixels(
 @renamed_argument("shape", "image_shape")
 def change_alignment(
     matrix: Matrix,
-    image_shape: Sequence[int],
-    output_shape: Sequence[int],
+    image_shape: Sequence[Size],
+    output_shape: Sequence[Size],
     *,
     align_corners: bool,
     to_align_corners: bool,
@@ -216,8 +218,8 @@ def change_alignment(
 @renamed_argument("shape", "image_shape")
 def to_opencv(
     matrix: Matrix,
-    image_shape: Sequence[int],
-    output_shape: Sequence[int],
+    image_shape: Sequence[Size],
+    output_shape: Sequence[Size],
     *,
     inverse_map: bool = True,
     align_corners: bool = False,
@@ -257,8 +259,8 @@ def to_opencv(
 @renamed_argument("shape", "image_shape")
 def from_opencv(
     matrix: Matrix,
-    image_shape: Sequence[int],
-    output_shape: Sequence[int],
+    image_shape: Sequence[Size],
+    output_shape: Sequence[Size],
     *,
     inverse_map: bool = True,
     align_corners: bool = False,
@@ -330,14 +332,14 @@ def projective_theta(matrix: Matrix, *, full_matrix: bool = False) -> Float[Arra
 
 def _operands(
     matrix: AnyArray,
-    image_shape: Sequence[int],
-    output_shape: Sequence[int],
+    image_shape: Sequence[Size],
+    output_shape: Sequence[Size],
     align_corners: bool,
     pixel_centers: float,
 ) -> tuple[Array, ScaleAndOffset, ScaleAndOffset]:
     """Checks the matrix; returns it, and the changes to pixels of the input and of the output."""
     ndim = len(_checks.spatial_shape("image_shape", image_shape))
-    if ndim == len(output_shape) + 1 == jnp.shape(matrix)[-1]:
+    if ndim == len(output_shape) + 1 == np.shape(matrix)[-1]:
         raise ValueError(
             f"image_shape must hold the spatial sizes alone, without channels; got {image_shape}. "
             f"Give {tuple(image_shape[:-1])}."
@@ -345,21 +347,21 @@ def _operands(
     first = _checks.pixel_centers(pixel_centers)
     source = _pixels("image_shape", image_shape, ndim, align_corners, first)
     target = _pixels("output_shape", output_shape, ndim, align_corners, first)
-    return _checks.matrix(matrix, ndim), source, target
+    matrix = _checks.matrix(matrix, ndim)
+    if any(isinstance(each, jax.Array) for each in (*source, *target)):
+        # Sizes are symbols of an export, and not known in float64.
+        source, target = jax.tree.map(lambda a: jnp.asarray(a, matrix.dtype), (source, target))
+    return matrix, source, target
 
 
 def _pixels(
-    name: str, shape: Sequence[int], ndim: int, align_corners: bool, first: float
+    name: str, shape: Sequence[Size], ndim: int, align_corners: bool, first: float
 ) -> ScaleAndOffset:
     """Scale and offset of ``pixel = scale · point + offset``; raises if a scale is 0."""
-    sizes = _checks.spatial_shape(name, shape, ndim)
-    if align_corners and 1 in sizes:
-        raise ValueError(
-            f"{name} must hold sizes of at least 2 under align_corners=True, where an axis of one "
-            f"pixel has no extent; got {sizes}. Use align_corners=False."
-        )
+    sizes = _checks.with_extent(name, _checks.spatial_shape(name, shape, ndim), align_corners)
     scale, centre = scale_and_centre(sizes, align_corners)
-    return np.append(scale, 1.0), np.append(centre + first, 0.0)
+    append = np.append if isinstance(scale, np.ndarray) else jnp.append
+    return append(scale, 1.0), append(centre + first, 0.0)
 
 
 def _undone(change: ScaleAndOffset) -> ScaleAndOffset:
@@ -374,8 +376,8 @@ def _change_coordinates(matrix: Array, source: ScaleAndOffset, target: ScaleAndO
     computed in float64, so that the identity stays exact.
     """
     (scale, offset), (target_scale, target_offset) = source, target
-    ratio = jnp.asarray(scale[:, None] / target_scale, matrix.dtype)
-    shift = jnp.asarray(offset[:, None] / target_scale, matrix.dtype)
+    ratio = jnp.asarray(scale[:, None] / target_scale[None], matrix.dtype)
+    shift = jnp.asarray(offset[:, None] / target_scale[None], matrix.dtype)
     square = square_matrix(matrix)
     changed = ratio * square + shift * square[-1:]
     moved = jnp.sum(changed * jnp.asarray(target_offset[None], matrix.dtype), axis=1)

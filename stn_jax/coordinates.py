@@ -23,10 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from stn_jax import _checks
-from stn_jax._types import AnyArray
-
-# The size of an axis: an integer, or a symbol while a program is exported for any size.
-Size = Any
+from stn_jax._types import AnyArray, Size
 
 # A coordinate outside every image, small enough that its products stay finite.
 _FARTHEST = 2.0**60
@@ -69,7 +66,7 @@ def regular_grid(
 
 def pixels_from_normalized(
     points: Float[AnyArray, "*batch n"],
-    shape: Sequence[int],
+    shape: Sequence[Size],
     *,
     align_corners: bool = False,
     pixel_centers: float = 0.0,
@@ -109,7 +106,7 @@ def pixels_from_normalized(
 
 def normalized_from_pixels(
     pixels: Float[AnyArray, "*batch n"],
-    shape: Sequence[int],
+    shape: Sequence[Size],
     *,
     align_corners: bool = False,
     pixel_centers: float = 0.0,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from stn_jax import _checks
 from stn_jax._renames import renamed_argument
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import Coverage, regular_grid
 from stn_jax.transforms.base import Transform
 
@@ -97,7 +97,7 @@ def log_abs_det(
 def fold_fraction(
     transform: Transform,
     theta: Float[AnyArray, " params"],
-    output_shape: Sequence[int],
+    output_shape: Sequence[Size],
     *,
     align_corners: bool = False,
 ) -> Float[Array, ""]:
@@ -172,7 +172,7 @@ def inverse_residual(
 def coverage(
     transform: Transform,
     theta: Float[AnyArray, " params"],
-    output_shape: Sequence[int],
+    output_shape: Sequence[Size],
     *,
     align_corners: bool = False,
 ) -> Coverage:
@@ -215,7 +215,7 @@ def coverage(
 def distance_from_identity(
     transform: Transform,
     theta: Float[AnyArray, " params"],
-    output_shape: Sequence[int],
+    output_shape: Sequence[Size],
     *,
     align_corners: bool = False,
 ) -> Float[Array, ""]:
@@ -256,7 +256,7 @@ def _determinant(transform: Transform, theta: AnyArray, points: AnyArray) -> Arr
 
 
 def _lattice(
-    transform: Transform, theta: AnyArray, output_shape: Sequence[int], align_corners: bool
+    transform: Transform, theta: AnyArray, output_shape: Sequence[Size], align_corners: bool
 ) -> tuple[Array, Array]:
     """Checks the parameters; returns them and the points of the lattice in their dtype."""
     theta = transform.check_theta(theta)

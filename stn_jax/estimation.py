@@ -265,6 +265,7 @@ def _operands(
     """Checks points and weights; returns them in one dtype, and whether they are concrete."""
     known = not any(isinstance(each, jax.core.Tracer) for each in (target, source, weights))
     target, source = _checks.floating("target", target), _checks.floating("source", source)
+    _checks.known_sizes("target", target.shape)
     ndim = target.shape[-1] if target.ndim == 2 else 0
     if ndim not in ndims or target.shape != source.shape or len(target) < fewest(ndim):
         pairs = " or ".join(f"[N, {n}] with N ≥ {fewest(n)}" for n in ndims)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from stn_jax import _checks
 from stn_jax._pixel_units import checked_field
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import footprints_on_lattice, regular_grid
 from stn_jax.transforms.base import Transform
 from stn_jax.transforms.combinators import chain
@@ -29,7 +29,7 @@ Field = Float[AnyArray, "*space n"]
 def from_transform(
     transform: Transform,
     theta: Float[AnyArray, " params"],
-    shape: Sequence[int],
+    shape: Sequence[Size],
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*space n"]:
@@ -90,7 +90,7 @@ def compose(
       Vercauteren et al., Diffeomorphic demons: Efficient non-parametric image registration,
       NeuroImage 45(1), 2009.
     """
-    fields = [checked_field(each, None)[0] for each in (first, second)]
+    fields = [_known_field(name, each) for name, each in (("first", first), ("second", second))]
     if fields[0].shape[-1] != fields[1].shape[-1]:
         raise ValueError(
             "first and second must have the same number of coordinates; got shapes "
@@ -128,7 +128,8 @@ def inverse(field: Field, *, align_corners: bool = False) -> Float[Array, "*spac
       Chen et al., A simple fixed-point approach to invert a deformation field, Medical Physics
       35(1), 2008, where the iteration takes no derivatives.
     """
-    field, shape = checked_field(field, None)
+    field = _known_field("field", field)
+    shape = field.shape[:-1]
     points = regular_grid(shape, align_corners=align_corners, dtype=field.dtype)
     transform = flow(shape, align_corners=align_corners)
     return transform.invert(field.ravel(), points) - points
@@ -161,7 +162,8 @@ def exponential(
       Arsigny et al., A log-Euclidean framework for statistics on diffeomorphisms, MICCAI 2006,
       algorithm 2.
     """
-    velocity, shape = checked_field(velocity, None)
+    velocity = _known_field("velocity", velocity)
+    shape = velocity.shape[:-1]
     transform = stationary_velocity(shape, squarings=squarings, align_corners=align_corners)
     return from_transform(transform, velocity.ravel(), shape, align_corners=align_corners)
 
@@ -193,7 +195,8 @@ def jacobian(field: Field, *, align_corners: bool = False) -> Float[Array, "*spa
       >>> fields.jacobian(field)[1, 2].tolist()
       [[1.0, 0.5], [0.0, 2.0]]
     """
-    field, shape = checked_field(field, None)
+    field = _known_field("field", field)
+    shape = field.shape[:-1]
     if min(shape) < 2:
         raise ValueError(
             "field must have at least 2 pixels along each axis, between which to take differences; "
@@ -230,6 +233,11 @@ def log_abs_det(field: Field, *, align_corners: bool = False) -> Float[Array, "*
       0.0
     """
     return jnp.log(jnp.abs(jnp.linalg.det(jacobian(field, align_corners=align_corners))))
+
+
+def _known_field(name: str, field: Field) -> Array:
+    """Checks a field, whose sizes must be numbers."""
+    return checked_field(name, field, may_be_symbolic=False)[0]
 
 
 def _difference(field: Array, axis: int) -> Array:

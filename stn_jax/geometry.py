@@ -192,7 +192,7 @@ def expand_output(
             "matrix must be known, since the shape of the output depends on its values; got a "
             "traced array. Call expand_output outside of jit, and use a fixed output_shape inside."
         )
-    shape = _checks.spatial_shape("image_shape", image_shape)
+    shape = _checks.spatial_shape("image_shape", image_shape, may_be_symbolic=False)
     ndim = len(shape)
     given = _checks.matrix(matrix, ndim)
     square = np.eye(ndim + 1)
@@ -222,7 +222,7 @@ def _is_zero(value: ArrayLike) -> bool:
 
 def _entries(name: str, value: ArrayLike, size: int, may_be_one: bool) -> Array:
     """Checks a vector of ``size``; repeats one number if allowed; returns float32 or wider."""
-    array = _checks.as_float(_checks.as_array(value))
+    array = _checks.as_float(_checks.as_array(name, value))
     if array.shape != (size,) and not (may_be_one and array.shape == ()):
         number = "a number or " if may_be_one else ""
         raise ValueError(

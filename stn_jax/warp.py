@@ -13,7 +13,7 @@ from stn_jax import _checks
 from stn_jax._footprints import checked_antialias, footprints_of
 from stn_jax._records import Opened
 from stn_jax._renames import renamed_argument
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import (
     Coverage,
     normalized_from_pixels,
@@ -35,7 +35,7 @@ from stn_jax.transforms.base import Transform
 class WarpOptions(TypedDict, total=False):
     """The options of :func:`warp`, for its two signatures."""
 
-    output_shape: Sequence[int] | None
+    output_shape: Sequence[Size] | None
     kernel: KernelName | Kernel
     padding: PaddingName
     fill_value: ArrayLike
@@ -74,7 +74,7 @@ def warp(
     transform: Transform,
     theta: Float[AnyArray, " params"],
     *,
-    output_shape: Sequence[int] | None = None,
+    output_shape: Sequence[Size] | None = None,
     kernel: KernelName | Kernel = "linear",
     padding: PaddingName = "constant",
     fill_value: ArrayLike = 0.0,
@@ -178,7 +178,7 @@ def warp(
     if antialias and not all(isinstance(size, int) for size in image.shape[:-1]):
         raise ValueError(
             "image must have sizes that are numbers where antialias is on, since the number of box "
-            f"means depends on them; got {image.shape[:-1]}. Export a program for each size, or "
+            f"means depends on them; got {image.shape[:-1]}. Export one program for each size, or "
             "use antialias=False; the batch and the output may have any size."
         )
     # ``Opened`` makes the transform's arrays arguments of the compiled function, not constants.
@@ -220,8 +220,8 @@ def warp_points(
     transform: Transform,
     theta: Float[AnyArray, " params"],
     *,
-    image_shape: Sequence[int] | None = None,
-    output_shape: Sequence[int] | None = None,
+    image_shape: Sequence[Size] | None = None,
+    output_shape: Sequence[Size] | None = None,
     align_corners: bool = False,
     pixel_centers: float = 0.0,
 ) -> Float[Array, "*batch n"]:
@@ -279,8 +279,8 @@ def warp_boxes(
     transform: Transform,
     theta: Float[AnyArray, " params"],
     *,
-    image_shape: Sequence[int] | None = None,
-    output_shape: Sequence[int] | None = None,
+    image_shape: Sequence[Size] | None = None,
+    output_shape: Sequence[Size] | None = None,
     align_corners: bool = False,
     pixel_centers: float = 0.0,
     points_per_side: int = 2,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -328,7 +329,9 @@ def _sampled(
     kind: Image,
     pixels: list[Array] | None,
 ) -> Array:
-    shape = jnp.shape(array)
+    array = _checks.as_array(name, array)
+    shape = array.shape
+    _checks.known_sizes(name, shape[:-1])
     if len(shape) == len(augmentation.image_shape) + 1 and shape[:-1] != augmentation.image_shape:
         raise ValueError(
             f"{name} must have the spatial shape {augmentation.image_shape}, for which "
@@ -378,11 +381,11 @@ def _inverted(
     points = normalized_from_pixels(jnp.concatenate(flat), augmentation.image_shape)
     there = _invert(Opened(augmentation.transform), theta.astype(dtype), points)
     there = pixels_from_normalized(there, augmentation.output_shape)
-    ends = np.cumsum([len(each) for each in flat])[:-1].tolist()
-    parts = jnp.split(there, ends)
+    # Slices, since a number of points may be a symbol of an export, unlike the ends of a split.
+    ends = list(itertools.accumulate((each.shape[0] for each in flat), initial=0))
     return {
-        place: part.reshape(given.shape)
-        for (place, given), part in zip(outlines.items(), parts, strict=True)
+        place: jax.lax.slice_in_dim(there, *part).reshape(given.shape)
+        for (place, given), part in zip(outlines.items(), itertools.pairwise(ends), strict=True)
     }
 
 

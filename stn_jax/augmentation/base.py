@@ -177,10 +177,11 @@ def jitter(
       are distorted so.
     """
     transform = _checks.instance("transform", transform, Transform, "stn_jax.affine()")
-    shape = _checks.spatial_shape("image_shape", image_shape, transform.ndim)
+    n = transform.ndim
+    shape = _checks.spatial_shape("image_shape", image_shape, n, may_be_symbolic=False)
     output = shape if output_shape is None else output_shape
-    output = _checks.spatial_shape("output_shape", output, transform.ndim)
-    given = numbers(spread)
+    output = _checks.spatial_shape("output_shape", output, n, may_be_symbolic=False)
+    given = numbers("spread", spread)
     if given.shape not in ((), (transform.num_params,)) or (
         known(given) and not (given >= 0).all()
     ):
@@ -245,9 +246,10 @@ def _jitter(
     )
 
 
-def numbers(value: Any) -> AnyArray:
+def numbers(name: str, value: Any) -> AnyArray:
     """Numbers as an argument of a record: JAX arrays as they are, else NumPy in float64."""
-    return _checks.as_float(value) if isinstance(value, jax.Array) else np.asarray(value, float)
+    is_jax = isinstance(value, jax.Array)
+    return _checks.as_float(value) if is_jax else _checks.float64s(name, value)
 
 
 def known(array: AnyArray) -> bool:
@@ -259,7 +261,7 @@ def checked_range(
     name: str, value: Any, sizes: Sequence[int] = (), *, positive: bool = False
 ) -> AnyArray:
     """Checks one range ``(low, high)``, or as many ranges as a number in ``sizes`` says."""
-    given = numbers(value)
+    given = numbers(name, value)
     shapes = [(2,), *((size, 2) for size in sizes if size > 1)]
     low, high = (given[..., 0], given[..., -1]) if given.ndim else (given, given)
     fits = given.shape in shapes
@@ -278,7 +280,7 @@ def checked_range(
 
 def checked_probability(value: Any) -> AnyArray:
     """Checks a probability."""
-    given = numbers(value)
+    given = numbers("probability", value)
     if given.shape != () or (known(given) and not 0 <= given <= 1):
         raise ValueError(f"probability must be one number from 0 to 1; got {value!r}.")
     return given

@@ -96,7 +96,8 @@ def random_crop(
       section 4.1. With a margin: He et al., Deep residual learning, arXiv:1512.03385, section 4.2.
     """
     shape = checked_shape(image_shape)
-    output = _checks.spatial_shape("output_shape", output_shape, len(shape))
+    ndim = len(shape)
+    output = _checks.spatial_shape("output_shape", output_shape, ndim, may_be_symbolic=False)
     beyond = _checks.positive("margin", margin) if margin else 0
     if any(out > size + 2 * beyond for out, size in zip(output, shape, strict=True)):
         raise ValueError(
@@ -141,8 +142,8 @@ def random_resized_crop(
     Reference:
       Szegedy et al., Going deeper with convolutions, arXiv:1409.4842, section 6.
     """
-    shape = _checks.spatial_shape("image_shape", image_shape, 2)
-    output = _checks.spatial_shape("output_shape", output_shape, 2)
+    shape = _checks.spatial_shape("image_shape", image_shape, 2, may_be_symbolic=False)
+    output = _checks.spatial_shape("output_shape", output_shape, 2, may_be_symbolic=False)
     share = checked_range("area", area, positive=True)
     if not isinstance(share, jax.core.Tracer) and share[1] > 1:
         raise ValueError(f"area must be a share of the image, at most 1; got {area!r}.")

@@ -112,7 +112,7 @@ def random_homography(image_shape: Sequence[int], *, amplitude: ArrayLike) -> Au
     Reference:
       DeTone et al., Deep image homography estimation, arXiv:1606.03798, section 3.
     """
-    shape = _checks.spatial_shape("image_shape", image_shape, 2)
+    shape = _checks.spatial_shape("image_shape", image_shape, 2, may_be_symbolic=False)
     bound = min(shape) / 4
     return _random_homography(shape, _amplitude(amplitude, bound, f"{bound:g}, a quarter side"))
 
@@ -167,7 +167,7 @@ def random_elastic(
 
 def checked_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
     """Checks the spatial shape of an image or a volume."""
-    shape = _checks.spatial_shape("image_shape", image_shape)
+    shape = _checks.spatial_shape("image_shape", image_shape, may_be_symbolic=False)
     if len(shape) not in (2, 3):
         raise ValueError(
             f"image_shape must be (height, width) or (depth, height, width); got {shape}. Leave "
@@ -177,7 +177,7 @@ def checked_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _amplitude(value: ArrayLike, bound: float, meaning: str) -> AnyArray:
-    given = numbers(value)
+    given = numbers("amplitude", value)
     if given.shape != () or (known(given) and not 0 <= given < bound):
         raise ValueError(
             f"amplitude must be one number of pixels, at least 0 and below {meaning}; got "

@@ -302,7 +302,7 @@ def gaussian_kl(
     mean, std = _checks.common_dtype(mean, std)
 
     def like_mean(prior: ArrayLike) -> Array:
-        prior = _checks.as_array(prior, mean.dtype)
+        prior = _checks.as_array("prior", prior, mean.dtype)
         return prior.reshape((1,) * (mean.ndim - prior.ndim) + prior.shape)
 
     prior_mean, prior_std = like_mean(prior_mean), like_mean(prior_std)

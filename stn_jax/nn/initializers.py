@@ -177,7 +177,7 @@ def starting_theta(
     """The theta of ``initial_theta``, which is an initializer or the values themselves."""
     if callable(initial_theta):
         initial_theta = initial_theta(transform, num_transforms=num_transforms, rngs=rngs)
-    theta = _checks.as_array(initial_theta, jnp.float32)
+    theta = _checks.as_array("initial_theta", initial_theta, jnp.float32)
     shape = (num_transforms, transform.num_params)
     if theta.shape not in (shape, shape[1:]):
         raise ValueError(

@@ -267,7 +267,7 @@ class FeatureLocalization(nnx.Module):
         self, images: Float[AnyArray, "batch *space channels"]
     ) -> Float[Array, "batch features"]:
         """The input of the head, ``[batch, features]``."""
-        maps = self.backbone(_checks.as_array(images))
+        maps = self.backbone(_checks.as_array("images", images))
         if math.prod(maps.shape[1:]) != self.in_features:
             raise ValueError(
                 f"features must return {self.in_features} features per image, as in_features says; "

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks, diagnostics
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import regular_grid
 from stn_jax.transforms import Transform
 
@@ -18,7 +18,7 @@ from stn_jax.transforms import Transform
 def monitor(
     transform: Transform,
     theta: Float[AnyArray, "*batch params"],
-    output_shape: Sequence[int],
+    output_shape: Sequence[Size],
     *,
     align_corners: bool = False,
 ) -> dict[str, Float[Array, ""]]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from stn_jax import _checks
 from stn_jax._renames import renamed_argument
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import regular_grid
 from stn_jax.nn.spatial_transformer import SpatialTransformer
 from stn_jax.transforms import Transform
@@ -155,7 +155,7 @@ def localization_rate(
 def identity_penalty(
     transform: Transform,
     theta: Float[AnyArray, "*batch params"],
-    output_shape: Sequence[int] | None = None,
+    output_shape: Sequence[Size] | None = None,
     *,
     align_corners: bool = False,
 ) -> Float[Array, "*batch"]:

@@ -172,7 +172,7 @@ class SpatialTransformer(nnx.Module):
         Raises:
           ValueError: If the localization network returns another shape.
         """
-        images = _checks.as_array(images)
+        images = _checks.as_array("images", images)
         theta = self._regress(images)
         for steps in range(1, self.num_steps):
             so_far = _steps(self.transform, steps)
@@ -196,7 +196,7 @@ class SpatialTransformer(nnx.Module):
         Raises:
           ValueError: If shapes do not fit.
         """
-        images, theta = _checks.as_array(images), _checks.as_array(theta)
+        images, theta = _checks.as_array("images", images), _checks.as_array("theta", theta)
         shape = self._theta_shape(images.shape[0], self.composition)
         if theta.shape != shape:
             raise ValueError(f"theta must have shape {shape}; got {theta.shape}.")

@@ -185,7 +185,7 @@ def register(
             "grey by a mean over its channels."
         )
     dtype = fixed_side.image.dtype
-    start = _checks.as_array(transform.identity if theta is None else theta)
+    start = _checks.as_array("theta", transform.identity if theta is None else theta)
     start = transform.check_theta(start.astype(dtype) if theta is None else start).astype(dtype)
     is_linear = transform.homogeneous is not None
     factors = checks.shrink_factors(shrink_factors, fixed_side.shape, moving_side.shape, is_linear)

@@ -20,7 +20,7 @@ _COARSEST_LINEAR, _COARSEST = {1: 24, 2: 12, 3: 12}, {1: 24, 2: 24, 3: 12}
 
 def side(name: str, image: Any, mask: Any, ndim: int) -> Side:
     """Checks an image and its mask; where the mask is 0, the image becomes 0."""
-    image = _checks.as_array(image)
+    image = _checks.as_array(name, image)
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise TypeError(
             f"{name} must have a floating dtype; got {image.dtype}. Convert it, for instance "
@@ -33,9 +33,10 @@ def side(name: str, image: Any, mask: Any, ndim: int) -> Side:
             f"{name} must be [{axes}, channels], as the transform is {ndim}-D, and not empty; got "
             f"shape {image.shape}. If it has no axis of channels or one too many: {remedy}."
         )
+    _checks.known_sizes(name, image.shape[:-1])
     image = image.astype(_checks.widest(image.dtype))
     if mask is not None:
-        mask = _checks.as_array(mask)
+        mask = _checks.as_array(f"{name}_mask", mask)
         if mask.shape != image.shape[:-1]:
             raise ValueError(
                 f"{name}_mask must have the spatial shape of {name}, {image.shape[:-1]}; got "

@@ -197,6 +197,7 @@ def mutual_information(
     first, second, weights = _operands(first, second, weights)
     if _checks.positive("bins", bins) < 4:
         raise ValueError(f"bins must be at least 4; got {bins}.")
+    _checks.known_sizes("first", first.shape[:-1])
     share = (weights / _nonzero(jnp.sum(weights))).ravel()
     places = [_bin_coordinates(each, share, bins, smooth) for each in (first, second)]
     joint = functools.partial(_joint_histogram, share=share, bins=bins, smooth=smooth)
@@ -284,7 +285,7 @@ def _operands(first: Image, second: Image, weights: Weights) -> tuple[Array, Arr
         )
     if weights is None:
         return a, b, jnp.ones(a.shape[:-1], a.dtype)
-    weights = _checks.as_array(weights)
+    weights = _checks.as_array("weights", weights)
     if weights.shape != a.shape[:-1]:
         raise ValueError(
             f"weights must have the images' spatial shape, {a.shape[:-1]}; got {weights.shape}."

@@ -1,12 +1,13 @@
 """Penalties on maps: on bending, and on a map and its backward map that do not cancel."""
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import regular_grid
 from stn_jax.transforms.base import Transform
 
@@ -64,7 +65,8 @@ def bending_residuals(
 ) -> Array:
     """The numbers whose squares sum to the bending energy."""
     theta = transform.check_theta(theta)
-    shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
+    n = transform.ndim
+    shape = _checks.spatial_shape("output_shape", output_shape, n, may_be_symbolic=False)
     if min(shape) < 3:
         raise ValueError(
             "output_shape must be at least 3 along each axis, since second differences need three "
@@ -84,10 +86,8 @@ def bending_residuals(
                 second = (_late(slope, j) - _early(slope, j)) / (2 * spacing[j])
                 second = _inner(second, i, j)
             pieces.append(second.ravel() * (1 if i == j else 2**0.5))
-    inner = 1
-    for size in shape:
-        inner *= size - 2
-    return jnp.concatenate(pieces) / inner**0.5
+    inner = math.prod(size - 2 for size in shape)
+    return jnp.concatenate(pieces) / math.sqrt(inner)
 
 
 def _early(values: Array, axis: int) -> Array:
@@ -108,7 +108,7 @@ def inverse_consistency(
     transform: Transform,
     theta: Float[AnyArray, " params"],
     backward: Float[AnyArray, " params"],
-    output_shape: Sequence[int],
+    output_shape: Sequence[Size],
     *,
     align_corners: bool = False,
 ) -> Float[Array, ""]:
@@ -147,18 +147,16 @@ def consistency_residuals(
     transform: Transform,
     theta: AnyArray,
     backward: AnyArray,
-    output_shape: Sequence[int],
+    output_shape: Sequence[Size],
     align_corners: bool,
 ) -> Array:
     """The numbers whose squares sum to the inverse consistency."""
     theta, backward = transform.check_theta(theta), transform.check_theta(backward)
     shape = _checks.spatial_shape("output_shape", output_shape, transform.ndim)
     points = regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)
-    number = 1
-    for size in shape:
-        number *= size
+    number = jnp.asarray(math.prod(shape)).astype(theta.dtype)
     pieces = []
     for first, second in ((theta, backward), (backward, theta)):
         moved = transform.displacement(first, points)
         pieces.append((moved + transform.displacement(second, points + moved)).ravel())
-    return jnp.concatenate(pieces) / number**0.5
+    return jnp.concatenate(pieces) / jnp.sqrt(number)

@@ -108,7 +108,8 @@ class Kernel:
                 "params must be a tuple of the arguments of weight after the first; got "
                 f"{self.params!r}. Write (a,) for one parameter."
             )
-        object.__setattr__(self, "params", tuple(map(_checks.in_native_byte_order, self.params)))
+        params = tuple(_checks.numeric("params", each) for each in self.params)
+        object.__setattr__(self, "params", params)
 
     @property
     def taps(self) -> int:

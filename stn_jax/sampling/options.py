@@ -106,10 +106,10 @@ class SampleOptions:
             return None
         _check_real(fill_value)
         if jnp.issubdtype(image.dtype, jnp.floating):
-            fill = _checks.as_array(fill_value, _checks.widest(image.dtype))
+            fill = _checks.as_array("fill_value", fill_value, _checks.widest(image.dtype))
         else:
             _check_range(fill_value, image.dtype)
-            fill = _checks.as_array(fill_value, image.dtype)
+            fill = _checks.as_array("fill_value", fill_value, image.dtype)
         if fill.shape not in ((), image.shape[-1:]):
             raise ValueError(
                 f"fill_value must be a scalar or one value for each of the {image.shape[-1]} "

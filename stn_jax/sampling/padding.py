@@ -7,7 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from stn_jax.coordinates import Size
+from stn_jax._types import Size
 
 PaddingName = Literal["constant", "border", "reflection", "wrap", "dst1", "dst2", "renormalized"]
 

@@ -61,7 +61,7 @@ class Linearized:
     def __post_init__(self) -> None:
         if isinstance(self.spread, int | float | np.number) and not self.spread > 0:
             raise ValueError(f"spread must be a positive number of pixels; got {self.spread!r}.")
-        object.__setattr__(self, "spread", _checks.in_native_byte_order(self.spread))
+        object.__setattr__(self, "spread", _checks.numeric("spread", self.spread))
 
     @property
     def reach(self) -> int | None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from stn_jax.coordinates import Size
+from stn_jax._types import Size
 from stn_jax.sampling.kernels import Kernel
 from stn_jax.sampling.padding import PADDINGS, Padding
 

@@ -120,7 +120,7 @@ class Transform(_records.Record):
 
     def __post_init__(self) -> None:
         if not isinstance(self.identity, jax.Array):
-            identity = np.array(self.identity, np.float64)
+            identity = _checks.float64s("identity", self.identity)
             identity.flags.writeable = False
             object.__setattr__(self, "identity", identity)
         if self.identity.ndim != 1:

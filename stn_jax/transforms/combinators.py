@@ -279,7 +279,7 @@ def bounded(transform: Transform, *, radius: Number | Sequence[Number] | AnyArra
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 3.2.
     """
     size = transform.num_params
-    radii = radius if isinstance(radius, jax.Array) else np.array(radius, np.float64)
+    radii = radius if isinstance(radius, jax.Array) else _checks.float64s("radius", radius)
     known = not isinstance(radii, jax.core.Tracer)
     if radii.shape not in ((), (size,)) or (known and not (np.asarray(radii) > 0).all()):
         raise ValueError(

@@ -280,7 +280,7 @@ def _family(
 
 def _field_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Checks the shape of a field with a vector for each pixel."""
-    sizes = _checks.spatial_shape("shape", shape)
+    sizes = _checks.spatial_shape("shape", shape, may_be_symbolic=False)
     if len(sizes) not in (2, 3):
         raise ValueError(
             f"shape must be (height, width) or (depth, height, width); got {sizes}, "
@@ -291,7 +291,7 @@ def _field_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _lattice_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Checks the shape of a lattice whose outermost points lie at ±1."""
-    sizes = _checks.spatial_shape("shape", shape)
+    sizes = _checks.spatial_shape("shape", shape, may_be_symbolic=False)
     if len(sizes) not in (2, 3) or min(sizes) < 2:
         raise ValueError(
             "shape must be the (rows, columns) or (planes, rows, columns) of a lattice with at "

@@ -15,7 +15,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
-from stn_jax._types import AnyArray
+from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import regular_grid
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
@@ -238,7 +238,7 @@ def projective(*, ndim: int = 2, full_matrix: bool = False) -> Transform:
 
 
 def affine_grid(
-    matrix: Float[AnyArray, "rows columns"], shape: Sequence[int], *, align_corners: bool = False
+    matrix: Float[AnyArray, "rows columns"], shape: Sequence[Size], *, align_corners: bool = False
 ) -> Float[Array, "*space n"]:
     """The sampling grid of an affine matrix: the source point of every output pixel.
 

@@ -72,7 +72,7 @@ def cpab(shape: Sequence[int], *, pieces: SupportsIndex = 24) -> Transform:
       TPAMI 39(12), 2017. As a spatial transformer: Skafte Detlefsen et al., Deep diffeomorphic
       transformer networks, CVPR 2018. The cells are Kuhn's triangulation of a cube.
     """
-    sizes = _checks.spatial_shape("shape", shape)
+    sizes = _checks.spatial_shape("shape", shape, may_be_symbolic=False)
     if len(sizes) > 3 or min(sizes) < 2:
         raise ValueError(
             "shape must be the (rows, columns), (planes, rows, columns) or (columns,) of a lattice "

@@ -141,7 +141,7 @@ def _checked_smoothing(smoothing: float | AnyArray) -> float | AnyArray:
 
 def _lattice(shape: Sequence[int]) -> np.ndarray:
     """Points ``[K, n]`` of a regular lattice, row by row."""
-    sizes = _checks.spatial_shape("shape", shape)
+    sizes = _checks.spatial_shape("shape", shape, may_be_symbolic=False)
     if len(sizes) > 3 or min(sizes) < 2:
         raise ValueError(
             "shape must be (rows, columns) of control points, (planes, rows, columns) or "
@@ -157,8 +157,12 @@ def _checked_points(control_points: AnyArray) -> AnyArray:
 
     Returns NumPy arrays in float64, JAX arrays in float32 or wider.
     """
-    given = control_points
-    given = _checks.as_float(given) if isinstance(given, jax.Array) else np.asarray(given)
+    given: AnyArray
+    if isinstance(control_points, jax.Array):
+        given = _checks.as_float(control_points)
+    else:
+        given = _checks.float64s("control_points", control_points)
+    _checks.known_sizes("control_points", given.shape)
     ndim = given.shape[1] if given.ndim == 2 and given.shape[1] in (1, 2, 3) else 2
     if given.ndim != 2 or given.shape[1] != ndim or len(given) <= ndim:
         batch = " Batch with jax.vmap." if given.ndim == 3 else ""

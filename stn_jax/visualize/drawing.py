@@ -123,7 +123,7 @@ def draw_regions(
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, section 4.3 and figure 4.
     """
-    theta = _checks.as_array(theta)
+    theta = _checks.as_array("theta", theta)
     if theta.ndim != 2:
         raise ValueError(
             f"theta must be [N, num_params], the parameters of N transforms; got {theta.shape}. "

@@ -162,7 +162,7 @@ def _source_pixels(
     align_corners: bool,
 ) -> np.ndarray:
     """The pixels of the input that target points read."""
-    operands = _checks.as_array(theta), _checks.as_array(points, jnp.float32)
+    operands = _checks.as_array("theta", theta), _checks.as_array("points", points, jnp.float32)
     return np.asarray(_mapped(*operands, transform, image_shape, align_corners))
 
 

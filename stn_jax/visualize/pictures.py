@@ -144,7 +144,8 @@ def strip(
     Reference:
       Jaderberg et al., Spatial Transformer Networks, arXiv:1506.02025, figures 1 and 4.
     """
-    inputs, results, theta = np.asarray(images), np.asarray(outputs), _checks.as_array(theta)
+    inputs, results = np.asarray(images), np.asarray(outputs)
+    theta = _checks.as_array("theta", theta)
     parallel, results = _parallel(inputs, transform, theta, results)
     theta = theta.reshape(len(inputs), parallel, -1)
     _check_texts("titles", titles, len(inputs), "column")

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.interpreters import mlir
 from jaxtyping import Array
 
-from stn_jax.coordinates import Size
+from stn_jax._types import Size
 from stn_jax.sampling.kernels import Kernel
 from stn_jax.sampling.taps import Tap, taps_along
 
