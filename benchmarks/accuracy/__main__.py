@@ -84,15 +84,16 @@ def main(command_line: list[str] | None = None) -> None:
     print(", ".join(f"{name} {version}" for name, version in setting.items()), end="\n\n")
     settings = {"trials": arguments.trials, "tables": arguments.tables}
     origin = {"environment": setting, "settings": settings}
-    before = unfinished.read(arguments.save, origin)
-    rows, seconds = unfinished.measure(
-        list(_plan(arguments)), origin, save=arguments.save, before=before
-    )
-    print(f"{seconds:.0f} s")
-    if arguments.save:
-        tables = {row.pop("table"): row for row in rows}
-        record = {"environment": setting, "trials": arguments.trials, "seconds": seconds}
-        unfinished.finish(arguments.save, record | {"tables": tables})
+    with unfinished.alone(arguments.save):
+        before = unfinished.read(arguments.save, origin)
+        rows, seconds = unfinished.measure(
+            list(_plan(arguments)), origin, save=arguments.save, before=before
+        )
+        print(f"{seconds:.0f} s")
+        if arguments.save:
+            tables = {row.pop("table"): row for row in rows}
+            record = {"environment": setting, "trials": arguments.trials, "seconds": seconds}
+            unfinished.finish(arguments.save, record | {"tables": tables})
 
 
 def _plan(arguments: Arguments) -> Iterator[unfinished.Planned]:

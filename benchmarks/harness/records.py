@@ -59,7 +59,8 @@ def run_command(
     """Parses the command line, measures row by row, and saves the rows if ``--save`` is given.
 
     The file is written whole or not at all, with versions and device. If the command was stopped,
-    the same command on the same machine goes on where it was; see :mod:`.unfinished`.
+    the same command on the same machine goes on where it was; see :mod:`.unfinished`. While it
+    runs, another command that is to write the same file ends with an error.
 
     Args:
       benchmark: Its name in the file.
@@ -70,6 +71,16 @@ def run_command(
       finish: What else is made of all rows.
     """
     arguments = tyro.cli(arguments_type, args=command_line, description=description)
+    with unfinished.alone(arguments.save):
+        rows = _measured(benchmark, arguments, plan)
+    finish(arguments, rows)
+    return rows
+
+
+def _measured(
+    benchmark: str, arguments: SomeOptions, plan: Callable[[SomeOptions], Iterable[Planned]]
+) -> list[Row]:
+    """Measures the rows of a plan, and saves them if ``--save`` is given."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     given = dataclasses.asdict(arguments)
     settings = {name: given[name] for name in given if name not in _OUTPUTS}
@@ -100,7 +111,6 @@ def run_command(
         raise SystemExit(130) from None
     if arguments.save is not None:
         unfinished.finish(arguments.save, origin | {"seconds": seconds, "rows": rows})
-    finish(arguments, rows)
     return rows
 
 

@@ -3,14 +3,21 @@
 They lie in a file beside the one that ``--save`` names, until all are there; see :func:`path_of`.
 """
 
+import contextlib
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness.files import read_json, write_json
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 Row = dict[str, Any]
 # What differs between two starts of the same command on the same machine.
@@ -39,6 +46,41 @@ class Measured(NamedTuple):
 def path_of(save: Path) -> Path:
     """The file that holds the rows until all are there."""
     return save.with_name(f"{save.name}.unfinished")
+
+
+@contextlib.contextmanager
+def alone(save: Path | None) -> Iterator[None]:
+    """Locks the file that a command is to write; ends a second command that is to write it, too.
+
+    The second one would take rows from the first one's unfinished record, and replace it. The
+    system releases the lock of a process that was killed. Windows has no such lock, so nothing is
+    checked there.
+    """
+    if save is None or fcntl is None:
+        yield
+        return
+    path = save.with_name(f"{save.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking, another command may have ended and removed the file.
+            is_there = os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+        except (BlockingIOError, FileNotFoundError):
+            is_there = False
+        if not is_there:
+            lock.seek(0)
+            raise SystemExit(
+                f"{save} is being written by another command, process {lock.read() or 'unknown'}. "
+                "Wait for it, or name another file with --save."
+            )
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        try:
+            yield
+        finally:
+            path.unlink()
 
 
 def read(save: Path | None, origin: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import ast
 import functools
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -255,6 +256,29 @@ def test_a_measurement_whose_rows_cannot_be_read_starts_over(run, capsys, conten
     assert anew.measured == [0, 1, 2, 3]
     assert re.search("unfinished .*all rows are measured anew", capsys.readouterr().err, re.I)
     assert not run.unfinished.exists()
+
+
+def test_two_commands_do_not_write_the_same_file(run, tmp_path):
+    pytest.importorskip("fcntl", reason="Windows has no locks of this kind")
+    lock = tmp_path / "squares.json.lock"
+
+    class Second(Stops):
+        def measure(self, number):
+            with pytest.raises(SystemExit, match=rf"process {os.getpid()}\. Wait for it, or name"):
+                run(inner)
+            return super().measure(number)
+
+    inner, outer = Stops(), Second()
+    run(outer)
+    assert outer.measured == [0, 1, 2, 3]
+    assert inner.measured == []
+    assert not lock.exists()
+    # The lock of a process that was killed is left as a file alone.
+    lock.write_text("123")
+    with pytest.raises(SystemExit, match="130"):
+        run(Stops(at=2))
+    run(inner)
+    assert inner.measured == [2, 3]
 
 
 def test_nothing_is_kept_without_a_file(tmp_path, monkeypatch):
