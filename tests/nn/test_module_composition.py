@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from flax_modules import MODULES, an_input, functional, look, made
+from leaks import checking_leaks
 from mesh_laws import MODES, told_on_eight_devices
 
 pytestmark = [pytest.mark.conformance("module"), pytest.mark.cross_section(5)]
@@ -94,7 +95,7 @@ def test_scan_remat_and_vmap_without_leaks(module):
         step = lambda none, _: (none, jax.vmap(jax.checkpoint(look_at))(batches))  # noqa: E731
         return jax.lax.scan(step, None, None, length=1)[1]
 
-    with jax.checking_leaks(), jax.debug_nans(True):
+    with checking_leaks(), jax.debug_nans(True):
         several = scanned(batches)
     each = jax.jit(look_at)
     expected = [each(images) for images in batches]

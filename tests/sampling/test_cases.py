@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from leaks import checking_leaks
 
 import stn_jax as stn
 from stn_jax.sampling.backends import xla
@@ -113,7 +114,7 @@ def test_a_kernels_parameter_leaks_nowhere_and_compiles_once():
     once = traces
     value(-0.9), value(jnp.float32(-1.0))
     assert traces == once
-    with jax.checking_leaks():
+    with checking_leaks():
         jax.vmap(lambda a: stn.warp(image, stn.affine(), theta, kernel=stn.cubic(a=a)).sum())(
             jnp.array([-0.5, -0.6])
         )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from leaks import checking_leaks
 from mesh_laws import MODES, told_on_eight_devices
 from sampler_options import OPTIONS, SHAPE, THETA, an_image, look, warp
 
@@ -85,7 +86,7 @@ def test_scan_remat_and_nested_vmap_without_leaks(option):
 
         return jax.lax.scan(step, images.sum() * 0, jnp.zeros(2))[1]
 
-    with jax.checking_leaks(), jax.debug_nans(True):
+    with checking_leaks(), jax.debug_nans(True):
         mapped, slopes = scanned(images, thetas)
     single = jax.jit(functools.partial(warp, option))
     expected = np.stack([[single(image, theta) for image in images] for theta in thetas])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from families import CONTROL, MEMBERS
 from jax import export
+from leaks import checking_leaks
 from members import every_member
 from scipy import interpolate
 
@@ -109,7 +110,7 @@ def test_scan_remat_and_nested_vmap_without_leaks(member):
 
         return jax.lax.scan(step, points.sum() * 0, jnp.zeros(2))[1]
 
-    with jax.checking_leaks(), jax.debug_nans(True):
+    with checking_leaks(), jax.debug_nans(True):
         mapped, slopes = scanned(thetas, points)
     expected = np.stack([MEMBERS[member].oracle(theta, points) for theta in thetas], axis=1)
     np.testing.assert_allclose(mapped, np.stack([expected] * 2), atol=3e-5)
@@ -167,7 +168,7 @@ def test_a_spline_for_each_sample(rng):
     def move(target, source):
         return stn.thin_plate_spline(control_points=target).apply(source.ravel(), points)
 
-    with jax.checking_leaks():
+    with checking_leaks():
         moved = jax.vmap(move)(targets, sources)
     for target, source, own in zip(targets, sources, moved, strict=True):
         spline = interpolate.RBFInterpolator(target, source, kernel="thin_plate_spline", degree=1)
@@ -211,7 +212,7 @@ def test_numbers_may_be_traced_and_differentiated(name, x64):
 
     along = np.cos(1 + np.arange(value.size)).reshape(value.shape)
     np.testing.assert_allclose(jax.jit(total)(value), total(value), rtol=1e-9)
-    with jax.checking_leaks():
+    with checking_leaks():
         slope = jnp.sum(jax.jit(jax.grad(total))(jnp.asarray(value)) * along)
     step = 1e-6
     expected = (total(value + step * along) - total(value - step * along)) / (2 * step)
