@@ -10,6 +10,7 @@ import pytest
 
 import stn_jax as stn
 from docs import translations
+from docs.translated_calls import IMPORTS, TRANSLATIONS
 from stn_jax import conversions, estimation, fields, geometry
 
 H, W, h, w = 9, 8, 6, 7
@@ -58,7 +59,7 @@ def operands():
 def run_theirs(row, names):
     names |= {"np": np}
     try:
-        exec(translations.IMPORTS[row.library], names)
+        exec(IMPORTS[row.library], names)
     except (ImportError, RuntimeError) as error:  # torchvision may be built for another PyTorch.
         pytest.skip(f"{row.library} cannot be imported: {error}")
     if "torch" not in names:
@@ -73,9 +74,7 @@ def run_theirs(row, names):
 
 # The other libraries' own warnings: of what they import at the first call, and of what they take.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "row", translations.TRANSLATIONS, ids=lambda row: row.library.lower().replace("-", "_")
-)
+@pytest.mark.parametrize("row", TRANSLATIONS, ids=lambda row: row.library.lower().replace("-", "_"))
 def test_call(row):
     package = PACKAGES.get(row.library)
     if package and importlib.util.find_spec(package) is None:
@@ -91,7 +90,7 @@ def test_call(row):
 
 def test_table_holds_every_row():
     lines = [line for line in translations.table().splitlines() if line.startswith("| `")]
-    assert len(lines) == len(translations.TRANSLATIONS)
+    assert len(lines) == len(TRANSLATIONS)
     assert all(line.replace("\\|", "").count("|") == 3 for line in lines)
-    for row in translations.TRANSLATIONS:
+    for row in TRANSLATIONS:
         assert f"**{row.library}**" in translations.table()
