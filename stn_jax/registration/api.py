@@ -1,10 +1,9 @@
 """Registration in one call: from the coarsest level of a pyramid to the finest."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,68 +13,39 @@ from stn_jax import _checks
 from stn_jax._records import Opened
 from stn_jax._types import AnyArray
 from stn_jax.registration import checks, solvers
+from stn_jax.registration.levels import (
+    Level,
+    Settings,
+    best_solutions,
+    best_starts,
+    diagnosis,
+    image_pyramid,
+    improved,
+    of_first_start,
+)
 from stn_jax.registration.losses import LossName
-from stn_jax.registration.objective import Loss, Objective, Side
-from stn_jax.registration.pyramid import reduced
+from stn_jax.registration.objective import Loss
 from stn_jax.registration.record import Registration
 from stn_jax.registration.search import Search, Starts, lattice, nearest
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.transforms.base import Transform
 
 # The starts are compared on images whose smallest side has about this many pixels, by ndim.
-_SEARCHED = {1: 16, 2: 16, 3: 10}
+_SIDE_OF_SEARCH = {1: 16, 2: 16, 3: 10}
 # Gauss-Newton is the default up to this many parameters, and this many numbers in the Jacobian.
 _MOST_PARAMETERS, _MOST_NUMBERS = 256, 1 << 27
 # Most steps at a level.
 _STEPS = {"gauss_newton": 40, "optax": 200}
 # Steps that improve each of the best starts.
-_FEWER = {"gauss_newton": 15, "optax": 60}
+_STEPS_OF_STARTS = {"gauss_newton": 15, "optax": 60}
 # How many starts are improved, and how many of these are followed to the second level, by whether
 # the family is linear. Steps of other families take longer.
 _KEPT, _FOLLOWED = {True: 32, False: 8}, {True: 8, False: 4}
 # A level ends after a Gauss-Newton step shorter than this, in pixels of the level. The numbers are
 # for the first level if it has many starts, for the levels between, and for the last level.
-_ROUGHEST, _ROUGH, _FINE = 0.1, 0.02, 0.001
-# Largest move by a step of the default Adam at a level's start and end, in its pixels.
-_FASTEST, _SLOWEST = 0.25, 0.02
+_TOLERANCE_OF_STARTS, _TOLERANCE, _LAST_TOLERANCE = 0.1, 0.02, 0.001
 
 Progress = Callable[[int, tuple[int, ...], Any, Any], object]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Settings:
-    """The static arguments of the compiled functions of a level."""
-
-    loss: str | Loss
-    optimizer: Any
-    iterations: int
-    tolerance: float
-    min_overlap: float
-    align_corners: bool
-
-
-class _Level(NamedTuple):
-    """The arrays of a level of the pyramid; the attributes are those of ``Objective``."""
-
-    fixed: Side
-    moving: Side
-    transform: Any
-    options: SampleOptions
-    bending: Array | None
-    consistency: Array | None
-
-    def objective(self, settings: _Settings) -> Objective:
-        """The function to minimise at the level."""
-        return Objective(
-            fixed=self.fixed,
-            moving=self.moving,
-            transform=self.transform,
-            loss=settings.loss,
-            options=self.options,
-            bending=self.bending,
-            consistency=self.consistency,
-            min_overlap=settings.min_overlap,
-        )
 
 
 def register(
@@ -111,6 +81,9 @@ def register(
 
     It can be compiled and batched: ``jax.vmap(lambda a, b: stn.register(a, b, t).theta)``. Its
     loops end early, and so have no reverse derivatives.
+
+    Parameters that the images do not determine, such as a shift along stripes or along an axis of
+    one pixel, keep their start.
 
     Args:
       fixed: Image ``[height, width, channels]`` or volume ``[depth, height, width, channels]``;
@@ -214,29 +187,29 @@ def register(
             "search must be True, False or a Search, such as stn_jax.registration.Search(angle=30);"
             f" got {search!r}."
         )
-    grid = search if isinstance(search, Search) else Search()
+    search_space = search if isinstance(search, Search) else Search()
     starts = None
     if search:
-        starts = Starts.of(grid, transform, fixed_side.shape, moving_side.shape)
+        starts = Starts.of(search_space, transform, fixed_side.shape, moving_side.shape)
 
     smallest = min(*fixed_side.shape, *moving_side.shape)
-    tiny = max(smallest / _SEARCHED.get(transform.ndim, 10), factors[0])
-    *levels, smallest_level = (
-        _Level(fixed, moving, Opened(transform), options, *penalties)
-        for fixed, moving in _pyramid(sides, (*factors, tiny), bool(align_corners))
+    search_factor = max(smallest / _SIDE_OF_SEARCH.get(transform.ndim, 10), factors[0])
+    *levels, search_level = (
+        Level(fixed, moving, Opened(transform), options, *penalties)
+        for fixed, moving in image_pyramid(sides, (*factors, search_factor), bool(align_corners))
     )
-    settings = _Settings(
+    settings = Settings(
         loss=loss,
         optimizer=optimizer,
         iterations=steps,
-        tolerance=_ROUGH,
+        tolerance=_TOLERANCE,
         min_overlap=float(min_overlap),
         align_corners=bool(align_corners),
     )
     thetas = start[None]
     if starts is not None:
-        kept = grid.kept or _KEPT[is_linear]
-        thetas = _best_starts(thetas, starts.thetas, smallest_level, settings, kept)
+        kept = search_space.kept or _KEPT[is_linear]
+        thetas = best_starts(thetas, starts.thetas, search_level, settings, kept)
     thetas = _both_ways(transform, thetas) if both_ways else thetas[:, None]
 
     # One solution for each level; its first axis is the starts. A start that a level drops is also
@@ -244,24 +217,28 @@ def register(
     solutions: list[solvers.Solution] = []
     for number, level in enumerate(levels):
         is_last = number + 1 == len(levels)
-        here = dataclasses.replace(settings, tolerance=_FINE if is_last else _ROUGH)
+        level_settings = dataclasses.replace(
+            settings, tolerance=_LAST_TOLERANCE if is_last else _TOLERANCE
+        )
         if number == 0 and len(thetas) > 1 and not is_last:
             # Take only a few steps from each of many starts; the next level improves the best.
-            fewer = min(steps, _FEWER[kind])
-            here = dataclasses.replace(settings, iterations=fewer, tolerance=_ROUGHEST)
-        solution = _improved(thetas, level, here)
+            fewer = min(steps, _STEPS_OF_STARTS[kind])
+            level_settings = dataclasses.replace(
+                settings, iterations=fewer, tolerance=_TOLERANCE_OF_STARTS
+            )
+        solution = improved(thetas, level, level_settings)
         followed = _FOLLOWED[is_linear] if number == 0 and not is_last else 1
-        solutions = _best([*solutions, solution], followed)
+        solutions = best_solutions([*solutions, solution], followed)
         solution, thetas = solutions[-1], solutions[-1].point
         if number == 0:
             checks.overlap(solution, float(min_overlap))
         _report(progress, number, level.fixed.shape, solution)
-    solutions, thetas = [_first(each) for each in solutions], thetas[0]
+    solutions, thetas = [of_first_start(each) for each in solutions], thetas[0]
     histories = [
         jnp.pad(each.history, (0, steps + 1 - len(each.history)), constant_values=jnp.nan)
         for each in solutions
     ]
-    overlap, residual, folds = _diagnosis(thetas, levels[-1], here)
+    overlap, residual, folds = diagnosis(thetas, levels[-1], level_settings)
     return Registration(
         transform=transform,
         theta=thetas[0],
@@ -277,107 +254,14 @@ def register(
     )
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _pyramid(
-    sides: list[Side], factors: tuple[float, ...], align_corners: bool
-) -> list[list[Side]]:
-    """Both sides at each level."""
-    return [[Side(*reduced(*side, factor, align_corners)) for side in sides] for factor in factors]
-
-
-@functools.partial(jax.jit, static_argnames="settings")
-def _improve(thetas: Array, level: _Level, settings: _Settings) -> solvers.Solution:
-    """Improves thetas ``[directions, params]`` at a level."""
-    objective = level.objective(settings)
-    scales = objective.scales(thetas).ravel()
-    if isinstance(settings.optimizer, str):
-
-        def equations(flat: Array) -> tuple[Array, Array, Array]:
-            return objective.normal_equations(flat.reshape(thetas.shape))
-
-        solution = solvers.levenberg_marquardt(
-            equations,
-            thetas.ravel(),
-            scales,
-            iterations=settings.iterations,
-            tolerance=settings.tolerance,
-        )
-    else:
-        optimizer = settings.optimizer
-        if optimizer is None:
-            import optax
-
-            rate = optax.cosine_decay_schedule(
-                _FASTEST, settings.iterations, alpha=_SLOWEST / _FASTEST
-            )
-            optimizer = optax.adam(rate)
-        solution = solvers.descend(
-            lambda flat: objective.value(flat.reshape(thetas.shape)),
-            thetas.ravel(),
-            scales,
-            optimizer,
-            iterations=settings.iterations,
-        )
-    return solution._replace(point=solution.point.reshape(thetas.shape))
-
-
-def _improved(thetas: Array, level: _Level, settings: _Settings) -> solvers.Solution:
-    """Improves several thetas ``[starts, directions, params]``."""
-    if len(thetas) == 1:
-        return jax.tree.map(lambda each: each[None], _improve(thetas[0], level, settings))
-    return _several(thetas, level, settings)
-
-
-@functools.partial(jax.jit, static_argnames="settings")
-def _several(thetas: Array, level: _Level, settings: _Settings) -> solvers.Solution:
-    return jax.vmap(lambda each: _improve(each, level, settings))(thetas)
-
-
-def _best(solutions: list[solvers.Solution], number: int) -> list[solvers.Solution]:
-    """Keeps at most ``number`` starts: those with the smallest loss in the last solution."""
-    order = jnp.argsort(solutions[-1].value)[:number]
-    return [jax.tree.map(lambda each: each[order], solution) for solution in solutions]
-
-
-def _first(solution: solvers.Solution) -> solvers.Solution:
-    return solvers.Solution(*(each[0] for each in solution))
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _best_starts(
-    given: Array, starts: Array, level: _Level, settings: _Settings, kept: int
-) -> Array:
-    """The given starts, followed by the best of the others, ``[starts, params]``."""
-    objective = level.objective(settings)
-    objective = objective._replace(consistency=None)
-    starts = starts.astype(given.dtype)
-    best = Starts(starts).best(lambda theta: objective.value(theta[None])[1], kept)
-    return jnp.concatenate([given, best])
-
-
-@functools.partial(jax.jit, static_argnames="settings")
-def _diagnosis(thetas: Array, level: _Level, settings: _Settings) -> tuple[Array, Array, Array]:
-    """The overlap, the residual and the folds of a result."""
-    from stn_jax import diagnostics  # which users import by themselves
-
-    objective = level.objective(settings)
-    squares = objective._replace(
-        loss="mean_squared_error", bending=None, consistency=None, min_overlap=0.0
-    )
-    folds = diagnostics.fold_fraction(
-        level.transform, thetas[0], level.fixed.shape, align_corners=settings.align_corners
-    )
-    return objective.overlap(thetas[:1]), jnp.sqrt(squares.value(thetas[:1])[0]), folds
-
-
 def _both_ways(transform: Transform, thetas: Array) -> Array:
     """Each start, and the theta nearest to its inverse map, ``[starts, 2, params]``."""
 
-    def undone(theta: Array) -> Array:
+    def nearest_inverse(theta: Array) -> Array:
         points = lattice(transform.ndim, 5, theta.dtype)
         return nearest(transform, transform.apply(theta, points), points)
 
-    return jnp.stack([thetas, jax.vmap(undone)(thetas)], axis=1)
+    return jnp.stack([thetas, jax.vmap(nearest_inverse)(thetas)], axis=1)
 
 
 def _report(

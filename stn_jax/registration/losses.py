@@ -202,9 +202,10 @@ def mutual_information(
     places = [_bin_coordinates(each, share, bins, smooth) for each in (first, second)]
     joint = functools.partial(_joint_histogram, share=share, bins=bins, smooth=smooth)
     p = jax.vmap(joint)(*places)
-    apart = jnp.sum(p, axis=2, keepdims=True) * jnp.sum(p, axis=1, keepdims=True)
+    # The joint distribution that the two images would have if they were independent.
+    independent = jnp.sum(p, axis=2, keepdims=True) * jnp.sum(p, axis=1, keepdims=True)
     filled = p > 0
-    ratio = jnp.where(filled, p, 1) / jnp.where(filled, apart, 1)
+    ratio = jnp.where(filled, p, 1) / jnp.where(filled, independent, 1)
     return jnp.sum(p * jnp.log(ratio)) / first.shape[-1]
 
 
@@ -362,19 +363,19 @@ def _joint_histogram(
     """The joint distribution ``[bins, bins]`` of two lists of bin coordinates."""
     weigh = _cubic_weights if smooth else _nearest_weights
 
-    def of(first: Array, second: Array, share: Array) -> Array:
+    def histogram(first: Array, second: Array, share: Array) -> Array:
         a, b = weigh(first, bins), weigh(second, bins)
         return jnp.matmul((share[:, None] * a).T, b, precision=jax.lax.Precision.HIGHEST)
 
     chunks = -(-first.size // _CHUNK)
     if chunks == 1:
-        return of(first, second, share)
+        return histogram(first, second, share)
     lists = [
         jnp.pad(each, (0, chunks * _CHUNK - each.size)).reshape(chunks, _CHUNK)
         for each in (first, second, share)
     ]
     # To save memory, the derivative of a chunk computes its weights again.
-    add = jax.checkpoint(lambda total, parts: (total + of(*parts), None))
+    add = jax.checkpoint(lambda total, parts: (total + histogram(*parts), None))
     return jax.lax.scan(add, jnp.zeros((bins, bins), share.dtype), lists)[0]
 
 

@@ -25,6 +25,9 @@ _PROBES = 9
 # lattice points, and a unit of an offset is half the shortest side.
 _MOST_PROBED = 512
 
+# The rounding error of an image's slope is at most about this many times the image's precision.
+_ROUNDING = 16
+
 # The precision of matrix products: by default an accelerator rounds the factors to fewer bits.
 _EXACT = jax.lax.Precision.HIGHEST
 
@@ -74,7 +77,7 @@ class Objective(typing.NamedTuple):
 
     def value(self, thetas: Array) -> tuple[Array, Array]:
         """The loss with penalties; and again, but infinite if the images overlap too little."""
-        total, enough = self._penalties(thetas), jnp.array(True)
+        total, enough = self._sum_of_penalties(thetas), jnp.array(True)
         for theta, target, source in self._directions(thetas):
             places = self._places(theta, target, source)
             values, weights = self._read(source, places)
@@ -100,14 +103,14 @@ class Objective(typing.NamedTuple):
             matrix = matrix.at[part, part].add(gram)
             right = right.at[k].add(slope)
         right = right.ravel()
-        for piece in self._penalty_residuals():
-            here, along = jax.linearize(
-                lambda flat, p=piece: p(flat.reshape(thetas.shape)), thetas.ravel()
+        for penalty in self._penalties():
+            residuals, derivative = jax.linearize(
+                lambda flat, p=penalty: p(flat.reshape(thetas.shape)), thetas.ravel()
             )
-            jacobian = self._columns(along, thetas)
-            total += jnp.sum(here**2)
+            jacobian = self._columns(derivative, thetas)
+            total += jnp.sum(residuals**2)
             matrix += _product(jacobian, jacobian)
-            right += _product(jacobian, here[None])[:, 0]
+            right += _product(jacobian, residuals[None])[:, 0]
         return jnp.where(enough & jnp.isfinite(total), total, jnp.inf), matrix, right
 
     def _equations(
@@ -115,14 +118,14 @@ class Objective(typing.NamedTuple):
     ) -> tuple[Array, Array, Array, Array]:
         """The loss of one direction, its matrix, its right side, and the overlap."""
         places = self._places(theta, target, source)
-        values, along, weights = jax.linearize(
+        values, slope_along, weights = jax.linearize(
             lambda *places: self._read(source, places), *places, has_aux=True
         )
         weights, seen = _overlap(target, weights)
         assert self.measure.projection is not None
         residuals, root, gain, directions = self.measure.projection(target.image, values, weights)
         _, moves = jax.linearize(lambda theta: self._places(theta, target, source), theta)
-        # One array ``[params, *out]`` for each coordinate.
+        # One array ``[params, *out]`` for each coordinate, in pixels.
         moves = self._columns(moves, theta)
         change = jnp.zeros((), theta.dtype)
         for i, move in enumerate(moves):
@@ -130,11 +133,21 @@ class Objective(typing.NamedTuple):
                 jnp.ones_like(place) if i == j else jnp.zeros_like(place)
                 for j, place in enumerate(places)
             ]
-            change = change + (root[None] * move)[..., None] * along(*ones)[None]
+            change = change + (root[None] * move)[..., None] * slope_along(*ones)[None]
         change = change.reshape(theta.size, -1)
         directions = directions.reshape(len(directions), residuals.size)
         kept = _product(change, directions)
         gram = _product(change, change) - _product(kept, kept)
+        # A parameter that changes the image by no more than rounding errors, such as a shift along
+        # an axis of one pixel, or along stripes, is left out: its row and its slope become 0.
+        eps = jnp.finfo(theta.dtype).eps
+        lengths = sum(move**2 for move in moves).reshape(theta.size, -1)
+        sizes = jnp.sum((root[..., None] * values) ** 2, axis=-1).reshape(1, -1)
+        rounding = (_ROUNDING * eps) ** 2 * _product(lengths, sizes)[:, 0]
+        rounding += 4 * eps * jnp.sum(change**2, axis=1)
+        determined = jnp.diagonal(gram) > rounding
+        change = jnp.where(determined[:, None], change, 0)
+        gram = jnp.where(determined[:, None] & determined[None], gram, 0)
         # The residuals without their part along the directions.
         flat = residuals.reshape(1, -1)
         flat = flat - jnp.matmul(_product(flat, directions), directions, precision=_EXACT)
@@ -156,32 +169,37 @@ class Objective(typing.NamedTuple):
             return jnp.full_like(theta, half)
         lattice = (_PROBES,) * self.transform.ndim
         points = regular_grid(lattice, align_corners=True, dtype=theta.dtype)
-        _, along = jax.linearize(lambda theta: self.transform.displacement(theta, points), theta)
+        _, derivative = jax.linearize(
+            lambda theta: self.transform.displacement(theta, points), theta
+        )
         # [params, *lattice, n], in pixels.
         sides = np.array(source.shape[::-1], np.float64) / 2
-        moves = self._columns(along, theta)
+        moves = self._columns(derivative, theta)
         moves = moves * per_coordinate(sides.astype(theta.dtype), moves)
         longest = jnp.sqrt(jnp.max(jnp.sum(moves**2, axis=-1).reshape(theta.size, -1), axis=1))
         usable = jnp.isfinite(longest) & (longest > 1e-3 * half)
         return jnp.where(usable, longest, half)
 
     def _columns(self, linear: Callable[[Array], Any], theta: Array) -> Any:
+        """The results of a linear function for the unit vectors of theta, stacked."""
         # If the map samples a field, do not batch over parameters: it is batched over starts.
         at_once = self.transform.homogeneous is not None
         return columns(linear, theta.size, theta.dtype, at_once=at_once)
 
     def _directions(self, thetas: Array) -> list[tuple[Array, Side, Side]]:
+        """For each theta: it, the image whose pixels it maps, and the image that is read."""
         both = [(self.fixed, self.moving), (self.moving, self.fixed)]
         return [(thetas[k], *both[k]) for k in range(thetas.shape[0])]
 
     def _places(self, theta: Array, target: Side, source: Side) -> list[Array]:
+        """The pixel coordinates of ``source`` to which theta maps the pixels of ``target``."""
         align_corners = self.options.align_corners
         points = regular_grid(target.shape, align_corners=align_corners, dtype=theta.dtype)
         moved = self.transform.displacement(theta, points)
         return pixels_from_displacement(moved, source.shape, align_corners=align_corners)
 
     def _read(self, source: Side, places: Sequence[Array]) -> tuple[Array, Array]:
-        """The image at some places, and their weights: 1 inside, falling to 0 beyond the edge."""
+        """The image at pixel coordinates, and weights: 1 inside, falling to 0 beyond the edge."""
         inside = jnp.ones_like(places[0])
         for place, size in zip(places, source.shape[::-1], strict=True):
             inside *= jnp.clip(jnp.minimum(place + 1, size - place), 0, 1)
@@ -198,36 +216,37 @@ class Objective(typing.NamedTuple):
         values = read[..., :-1] / jnp.where(counted, read[..., -1], 1)[..., None]
         return values, inside * jnp.where(counted, share, 0)
 
-    def _penalties(self, thetas: Array) -> Array:
+    def _sum_of_penalties(self, thetas: Array) -> Array:
         return sum(
-            (jnp.sum(piece(thetas) ** 2) for piece in self._penalty_residuals()),
+            (jnp.sum(penalty(thetas) ** 2) for penalty in self._penalties()),
             start=jnp.zeros((), thetas.dtype),
         )
 
-    def _penalty_residuals(self) -> list[Callable[[Array], Array]]:
+    def _penalties(self) -> list[Callable[[Array], Array]]:
+        """Functions from thetas to the residuals of a penalty, whose squares sum to it."""
         align_corners = self.options.align_corners
-        pieces: list[Callable[[Array], Array]] = []
+        penalties: list[Callable[[Array], Array]] = []
         if self.bending is not None:
-            root = jnp.sqrt(self.bending)
+            root_of_bending = jnp.sqrt(self.bending)
 
-            def bent(thetas: Array) -> Array:
+            def bending(thetas: Array) -> Array:
                 lists = [
                     bending_residuals(self.transform, theta, target.shape, align_corners)
                     for theta, target, _ in self._directions(thetas)
                 ]
-                return root * jnp.concatenate(lists)
+                return root_of_bending * jnp.concatenate(lists)
 
-            pieces.append(bent)
+            penalties.append(bending)
         if self.consistency is not None:
-            weight = jnp.sqrt(self.consistency)
+            root_of_consistency = jnp.sqrt(self.consistency)
 
-            def apart(thetas: Array) -> Array:
-                return weight * consistency_residuals(
+            def consistency(thetas: Array) -> Array:
+                return root_of_consistency * consistency_residuals(
                     self.transform, thetas[0], thetas[1], self.fixed.shape, align_corners
                 )
 
-            pieces.append(apart)
-        return pieces
+            penalties.append(consistency)
+        return penalties
 
 
 def _product(first: Array, second: Array) -> Array:

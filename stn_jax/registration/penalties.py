@@ -1,4 +1,4 @@
-"""Penalties on maps: on bending, and on a map and its backward map that do not cancel."""
+"""Penalties on maps: their bending energy, and how far two maps are from being inverse."""
 
 import math
 from collections.abc import Sequence
@@ -42,14 +42,14 @@ def bending_energy(
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
       >>> from stn_jax import registration
-      >>> bent = stn.Transform(
-      ...     name="bent",
+      >>> parabola = stn.Transform(
+      ...     name="parabola",
       ...     ndim=2,
       ...     identity=jnp.zeros(1),
       ...     displacement=lambda theta, p: theta[0] * p**2 / 2,
       ...     inverse=lambda theta, p: p,
       ... )
-      >>> energy = registration.bending_energy(bent, jnp.array([2.0]), (16, 16))
+      >>> energy = registration.bending_energy(parabola, jnp.array([2.0]), (16, 16))
       >>> round(energy.item(), 3)  # 2² of x along x, and 2² of y along y
       8.0
 
@@ -80,27 +80,33 @@ def bending_residuals(
     for i in range(len(shape)):
         for j in range(i, len(shape)):
             if i == j:
-                second = jnp.diff(_inner(moved, i), n=2, axis=i) / spacing[i] ** 2
+                second = jnp.diff(_interior(moved, i), n=2, axis=i) / spacing[i] ** 2
             else:
-                slope = (_late(moved, i) - _early(moved, i)) / (2 * spacing[i])
-                second = (_late(slope, j) - _early(slope, j)) / (2 * spacing[j])
-                second = _inner(second, i, j)
+                slope = (_all_but_first_two(moved, i) - _all_but_last_two(moved, i)) / (
+                    2 * spacing[i]
+                )
+                second = (_all_but_first_two(slope, j) - _all_but_last_two(slope, j)) / (
+                    2 * spacing[j]
+                )
+                second = _interior(second, i, j)
             pieces.append(second.ravel() * (1 if i == j else 2**0.5))
     inner = math.prod(size - 2 for size in shape)
     return jnp.concatenate(pieces) / math.sqrt(inner)
 
 
-def _early(values: Array, axis: int) -> Array:
+def _all_but_last_two(values: Array, axis: int) -> Array:
     return jnp.take(values, jnp.arange(values.shape[axis] - 2), axis=axis)
 
 
-def _late(values: Array, axis: int) -> Array:
+def _all_but_first_two(values: Array, axis: int) -> Array:
     return jnp.take(values, jnp.arange(2, values.shape[axis]), axis=axis)
 
 
-def _inner(values: Array, *done: int) -> Array:
-    """Drops the first and the last point along each spatial axis that is not in ``done``."""
-    index = tuple(slice(None) if axis in done else slice(1, -1) for axis in range(values.ndim - 1))
+def _interior(values: Array, *except_axes: int) -> Array:
+    """Drops the first and the last point along each spatial axis but ``except_axes``."""
+    index = tuple(
+        slice(None) if axis in except_axes else slice(1, -1) for axis in range(values.ndim - 1)
+    )
     return values[index]
 
 
@@ -112,7 +118,7 @@ def inverse_consistency(
     *,
     align_corners: bool = False,
 ) -> Float[Array, ""]:
-    """How far two maps are from undoing each other: the mean of ``‖B(A(p)) − p‖²`` and vice versa.
+    """How far two maps are from being inverse: ``‖B(A(p)) − p‖²`` and ``‖A(B(p)) − p‖²``, means.
 
     Args:
       transform: The family of both maps.
@@ -132,8 +138,8 @@ def inverse_consistency(
       >>> import jax.numpy as jnp
       >>> import stn_jax as stn
       >>> from stn_jax import registration
-      >>> there, back = jnp.array([0.5, 0.0]), jnp.array([-0.25, 0.0])
-      >>> registration.inverse_consistency(stn.translation(), there, back, (4, 4)).item()
+      >>> theta, backward = jnp.array([0.5, 0.0]), jnp.array([-0.25, 0.0])
+      >>> registration.inverse_consistency(stn.translation(), theta, backward, (4, 4)).item()
       0.125
 
     Reference:

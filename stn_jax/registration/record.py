@@ -117,18 +117,18 @@ _ARRAYS = (
     "folds",
     "residual",
 )
-_REST = ("shapes", "align_corners")
+_STATIC = ("shapes", "align_corners")
 
 
 def _flatten(record: Registration) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    arrays, rest = (tuple(getattr(record, name) for name in each) for each in (_ARRAYS, _REST))
-    return arrays, rest
+    arrays, static = (tuple(getattr(record, name) for name in each) for each in (_ARRAYS, _STATIC))
+    return arrays, static
 
 
-def _unflatten(rest: tuple[Any, ...], arrays: Sequence[Any]) -> Registration:
+def _unflatten(static: tuple[Any, ...], arrays: Sequence[Any]) -> Registration:
     # Without the constructor, as JAX puts placeholders in place of arrays.
     record = object.__new__(Registration)
-    for name, value in zip(_ARRAYS + _REST, (*arrays, *rest), strict=True):
+    for name, value in zip(_ARRAYS + _STATIC, (*arrays, *static), strict=True):
         object.__setattr__(record, name, value)
     return record
 

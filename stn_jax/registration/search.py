@@ -182,7 +182,9 @@ def _turns(
     # In 3-D the number of shifts is the third power of that along an axis, so take larger steps.
     step = search.shift_step if ndim < 3 else max(search.shift_step, search.shift)
     along = _around_zero(search.shift, step)
-    shifts = [2 * np.array(each) for each in itertools.product(along, repeat=ndim)]
+    # Nothing determines a shift along an axis of one pixel, which is not tried.
+    sides = [along if max(sizes) > 1 else (0.0,) for sizes in zip(fixed, moving, strict=True)]
+    shifts = [2 * np.array(each) for each in itertools.product(*sides)]
     return np.array(turns), np.array(shifts)
 
 

@@ -12,6 +12,9 @@ from jaxtyping import Array
 _FIRST, _LEAST, _MOST = 1e-3, 1e-6, 1e7
 # A descent ends once this many steps have lowered the loss by less than this share of it.
 _PATIENCE, _SHARE = 30, 1e-4
+# A slope is a rounding error, and becomes 0, if it is below so many times the precision of the
+# steepest slope so far.
+_ROUNDING = 32
 
 
 def columns(linear: Callable[[Array], Any], size: int, dtype: Any, *, at_once: bool) -> Any:
@@ -141,6 +144,7 @@ def descend(
         pixels: Array
         value: Array
         slope: Array
+        steepest: Array
         optimizer: Any
         best: Array
         score: Array
@@ -154,6 +158,7 @@ def descend(
     def function(pixels: Array) -> Array:
         return value_and_score(pixels / scales)[0]
 
+    eps = jnp.finfo(start.dtype).eps
     evaluate = jax.value_and_grad(lambda pixels: value_and_score(pixels / scales), has_aux=True)
 
     def step(state: State) -> State:
@@ -171,6 +176,9 @@ def descend(
         pixels = jnp.where(first, state.pixels, moved)
         inner = jax.tree.map(lambda old, new: jnp.where(first, old, new), state.optimizer, inner)
         (value, score), slope = evaluate(pixels)
+        # Optimizers that divide by a mean of the slope would follow a rounding error.
+        steepest = jnp.maximum(state.steepest, jnp.max(jnp.abs(slope)))
+        slope = jnp.where(jnp.abs(slope) > _ROUNDING * eps * steepest, slope, 0)
         better = score < state.score
         improved = (score < state.mark - _SHARE * jnp.abs(state.mark)) | (first & better)
         waited = jnp.where(improved, 0, state.waited + 1)
@@ -179,6 +187,7 @@ def descend(
             pixels=pixels,
             value=value,
             slope=slope,
+            steepest=steepest,
             optimizer=inner,
             best=jnp.where(better, pixels, state.best),
             score=jnp.where(better, score, state.score),
@@ -195,6 +204,7 @@ def descend(
         pixels=pixels,
         value=jnp.zeros((), dtype),
         slope=jnp.zeros_like(pixels),
+        steepest=jnp.zeros((), dtype),
         optimizer=optimizer.init(pixels),
         best=pixels,
         score=infinity,
