@@ -64,21 +64,57 @@ def footprints_of(
     points: Array,
     shape: tuple[Any, ...],
     align_corners: bool,
-) -> list[list[Array]]:
-    """How far each pixel coordinate of the input moves along each axis of the output, x first."""
+) -> Array:
+    """How far each pixel coordinate of the input moves along each axis of the output.
+
+    Returns:
+      ``[axes, coordinates, *out]``, x first in both. If the map is affine, all output pixels have
+      the same footprint, and each axis of ``*out`` has size 1.
+    """
     # One step of the lattice moves the source by ``pixels_per_step``, plus the change of the
     # displacement.
     steps, pixels_per_step = footprints_on_lattice(shape, points.shape[:-1], align_corners)
     scale, _ = scale_and_centre(shape, align_corners)
-    footprints = []
-    for axis, step in enumerate(steps):
-        direction = jnp.zeros_like(points).at[..., axis].set(step.astype(points.dtype))
-        _, change = jax.jvp(lambda p: transform.displacement(theta, p), (points,), (direction,))
-        footprints.append(
-            [
-                change[..., k] * scale[k].astype(change.dtype)
-                + (pixels_per_step[k].astype(change.dtype) if k == axis else 0)
-                for k in range(len(shape))
-            ]
+    slopes = _common_slopes(transform, theta)
+    if slopes is None:
+        slopes = jnp.stack(
+            [_slopes_along(axis, transform, theta, points) for axis in range(len(shape))]
         )
-    return footprints
+        slopes = jnp.moveaxis(slopes, -1, 1)
+    else:
+        slopes = jnp.expand_dims(slopes, tuple(range(2, points.ndim + 1)))
+    sizes = (
+        steps[:, None] * scale[None],
+        pixels_per_step[:, None] * np.eye(len(shape)),
+    )
+    factors, whole = (
+        jnp.expand_dims(jnp.asarray(each, slopes.dtype), tuple(range(2, slopes.ndim)))
+        for each in sizes
+    )
+    return slopes * factors + whole
+
+
+def _common_slopes(transform: Transform, theta: Array) -> Array | None:
+    """The derivatives of the displacement if they are the same at all points, as of affine maps.
+
+    Returns:
+      ``[axes, coordinates]``, or ``None`` if they differ.
+    """
+    if transform.homogeneous is None:
+        return None
+    slopes = jax.jacfwd(transform.displacement, 1)
+    points = jnp.zeros((2, transform.ndim), theta.dtype)
+    try:
+        # Without an axis for its result, ``vmap`` refuses a result that depends on the point.
+        common = jax.vmap(slopes, (None, 0), None)(theta, points)
+    except ValueError:
+        return None
+    return common.T
+
+
+def _slopes_along(axis: int, transform: Transform, theta: Array, points: Array) -> Array:
+    """The derivative of the displacement along an axis at points ``[..., n]``."""
+    tangent = jnp.broadcast_to(jnp.arange(points.shape[-1]) == axis, points.shape)
+    return jax.jvp(
+        lambda p: transform.displacement(theta, p), (points,), (tangent.astype(points.dtype),)
+    )[1]

@@ -14,12 +14,14 @@ Points carry ``(x, y)`` or ``(x, y, z)`` on their last axis, whereas arrays are 
 ``[y, x]`` or ``[z, y, x]``: coordinate ``k`` runs along spatial array axis ``ndim − 1 − k``.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from stn_jax import _checks
@@ -165,10 +167,9 @@ def pixels_from_grid(
     whole or half pixel, such as those of :func:`regular_grid`, give exactly that pixel.
     """
     sizes, scale, centre = _axes(shape, align_corners, grid.dtype)
-    return [
-        _moved(jnp.broadcast_to(centre[k], part.shape), part, scale[k], sizes[k])
-        for k, part in enumerate(by_coordinate(grid))
-    ]
+    parts = by_coordinate(grid)
+    starts = [jnp.broadcast_to(centre[k], part.shape) for k, part in enumerate(parts)]
+    return _moved(parts, starts, list(scale), list(sizes))
 
 
 def pixels_from_displacement(
@@ -197,10 +198,7 @@ def pixels_from_displacement(
     starts, parts = _along_axes(lattice, out_shape), by_coordinate(displacement)
     # The rounding errors of the lattice point, of its target and of their difference together are
     # those of points 2.5 sizes apart.
-    return [
-        _moved(start, part, factor, 2.5 * size)
-        for start, part, factor, size in zip(starts, parts, scale, sizes, strict=True)
-    ]
+    return _moved(parts, starts, list(scale), [2.5 * size for size in sizes])
 
 
 def by_coordinate(points: Float[AnyArray, "*out n"]) -> list[Array]:
@@ -209,7 +207,7 @@ def by_coordinate(points: Float[AnyArray, "*out n"]) -> list[Array]:
     The transpose of a split is a concatenation; that of indexing would be a sum of arrays.
     """
     parts = jax.lax.split(points, [1] * points.shape[-1], axis=points.ndim - 1)
-    return [part[..., 0] for part in parts]
+    return [jax.lax.squeeze(part, (-1,)) for part in parts]
 
 
 def _axes(
@@ -221,26 +219,37 @@ def _axes(
 
 
 @jax.custom_jvp
-def _moved(start: Array, offset: Array, scale: Any, length: Any) -> Array:
+def _moved(
+    offsets: Sequence[Array], starts: Sequence[Array], scales: Sequence[Any], lengths: Sequence[Any]
+) -> list[Array]:
     """``start + offset · scale`` in pixels, rounded the same way wherever it is computed.
 
     In some loops compilers fuse a product and a sum into one operation with one rounding, and merge
     factors. The minimum and maximum prevent this, and keep infinite offsets finite. A result that
     differs from a whole or half pixel by less than the rounding error, of points up to ``length``
-    pixels apart, is set to that pixel.
+    pixels apart, is set to that pixel. All coordinates are computed in one call, which JAX traces
+    faster than a call for each.
     """
-    eps = jnp.finfo(start.dtype).eps
-    product = jnp.minimum(jnp.maximum(offset, -_FARTHEST) * scale, _FARTHEST)
-    pixel = start + product
-    nearest = jnp.round(2 * pixel) / 2
-    # eps is a power of 2, so these products are exact.
-    noise = jnp.abs(pixel) * eps + length * (eps / 2)
-    return jnp.where(jnp.abs(pixel - nearest) <= noise, nearest, pixel)
+    results = []
+    for offset, start, scale, length in zip(offsets, starts, scales, lengths, strict=True):
+        eps = jnp.finfo(start.dtype).eps
+        product = jnp.minimum(jnp.maximum(offset, -_FARTHEST) * scale, _FARTHEST)
+        pixel = start + product
+        nearest = jax.lax.round(2 * pixel, jax.lax.RoundingMethod.TO_NEAREST_EVEN) / 2
+        # eps is a power of 2, so these products are exact.
+        noise = jnp.abs(pixel) * eps + length * (eps / 2)
+        results.append(jax.lax.select(jnp.abs(pixel - nearest) <= noise, nearest, pixel))
+    return results
 
 
-@_moved.defjvp
-def _moved_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    return _moved(*primals), tangents[1] * primals[2]
+@functools.partial(_moved.defjvp, symbolic_zeros=True)
+def _moved_jvp(primals: Any, tangents: Any) -> tuple[list[Array], list[Array]]:
+    offsets, _, scales, _ = primals
+    moved = [
+        jnp.zeros_like(offset) if isinstance(dot, SymbolicZero) else dot * scale
+        for offset, dot, scale in zip(offsets, tangents[0], scales, strict=True)
+    ]
+    return _moved(*primals), moved
 
 
 class Coverage(NamedTuple):

@@ -9,11 +9,12 @@ which the map does not shrink the image, a box is one pixel wide, and all boxes 
 coordinate, so nothing is averaged along this axis.
 """
 
-import functools
 import itertools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from stn_jax import _checks
@@ -34,7 +35,7 @@ _BLENDED = 1.5
 def sample_footprints(
     image: Array,
     pixels: Sequence[Array],
-    footprints: Sequence[Sequence[Array]],
+    footprints: Array,
     fill: Array | None,
     options: SampleOptions,
 ) -> Array:
@@ -46,8 +47,10 @@ def sample_footprints(
     Args:
       image: Floating image ``[*space, channels]``.
       pixels: Pixel coordinates of the footprints' centres, one ``[*out]`` per coordinate, x first.
-      footprints: For each axis of the output, x first, how far each pixel coordinate moves from
-        one output pixel to the next.
+      footprints: How far each pixel coordinate moves from one output pixel to the next along each
+        axis of the output: ``[axes, coordinates, *out]``, x first. Axes of ``*out`` may have size
+        1, for points with the same footprint; what depends on footprints alone is then computed
+        once.
       fill: Value of constant padding.
       options: How to sample.
     """
@@ -55,22 +58,17 @@ def sample_footprints(
     plain = sample_pixels(image, pixels, fill, options).astype(wide)
     image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
 
-    squares = [
-        functools.reduce(jnp.add, (change**2 for change in changes))
-        for changes in zip(*footprints, strict=True)
-    ]
+    # The squares of widths, and what is computed from them: [coordinates, *out].
+    squares = jnp.sum(footprints**2, axis=0)
     # False where a width is not finite, such as at points that a homography moves far out.
-    minified = functools.reduce(jnp.logical_or, (square > ONE_PIXEL**2 for square in squares))
-    minified &= functools.reduce(jnp.logical_and, (jnp.isfinite(each) for each in squares))
+    largest = jnp.max(squares, axis=0)
+    minified = (largest > ONE_PIXEL**2) & (largest < jnp.inf)
     rule = PADDINGS[options.padding]
     if rule.renormalized:
         # Points outside the image keep the fill value.
         for pixel, size in zip(pixels, image.shape[-2::-1], strict=True):
             minified &= (pixel >= -0.5) & (pixel <= size - 0.5)
-    # Take roots only of widths above 1, since the slope of a root at 0 is infinite.
-    widths = [
-        jnp.sqrt(jnp.where(minified & (square > ONE_PIXEL**2), square, 1)) for square in squares
-    ]
+    squares = jnp.where(minified[None] & (squares > ONE_PIXEL**2), squares, 1)
     if rule.renormalized:
         # Average the weights, 1 inside and 0 outside, beside the image, which is 0 outside.
         weighted = jnp.concatenate([image, jnp.ones_like(image[..., :1])], axis=-1)
@@ -80,26 +78,17 @@ def sample_footprints(
         pyramid = Pyramid(period, None, options.replaced(padding="wrap"))
     else:
         pyramid = Pyramid(image, fill, options)
-    signs = list(itertools.product((-1, 1), repeat=len(footprints)))
-    levels, places = [], []
-    for k, (pixel, width) in enumerate(zip(pixels, widths, strict=True)):
-        level = pyramid.level(k, width)
-        # How far the boxes lie from the centre, as a share of the footprint's edges.
-        box = jnp.left_shift(1, level).astype(width.dtype)
-        reach = jnp.where(minified, _distance(width, box) / width, 0)
-        edges = [jnp.where(minified, axis[k], 0) * reach for axis in footprints]
-        centre = jnp.where(minified, pixel, 0)
-        levels.append(level[None])
-        places.append(
-            jnp.stack(
-                [
-                    functools.reduce(
-                        jnp.add, (s * edge for s, edge in zip(sign, edges, strict=True)), centre
-                    )
-                    for sign in signs
-                ]
-            )
+    levels = pyramid.levels_of(squares)
+    edges = jnp.where(minified[None, None], footprints, 0) * _reach(squares, levels)[None]
+    # Every box lies on one side along each edge: [boxes, coordinates, *out].
+    signs = np.array(list(itertools.product((-1, 1), repeat=len(pixels))), edges.dtype)
+    offsets = jnp.tensordot(signs, edges, axes=1, precision=jax.lax.Precision.HIGHEST)
+    places = [
+        jnp.where(minified, pixel, 0)[None] + jax.lax.squeeze(offset, (1,))
+        for pixel, offset in zip(
+            pixels, jax.lax.split(offsets, [1] * len(pixels), axis=1), strict=True
         )
+    ]
     # All boxes are points of one sample: [boxes, *out].
     mean = pyramid.sample(levels, places).mean(axis=0)
     if rule.renormalized:
@@ -108,7 +97,7 @@ def sample_footprints(
     if rule.sign is not None and options.clip:
         mean = clipped(mean, image, fill, options)
     if options.polynomial != KERNELS["linear"]:
-        longest = functools.reduce(jnp.maximum, widths)[..., None].astype(wide)
+        longest = jnp.sqrt(jnp.max(squares, axis=0))[..., None].astype(wide)
         share = (longest - 1) / (_BLENDED - 1)
         mean = jnp.where(share < 1, plain + share * (mean - plain), mean)
     return jnp.where(minified[..., None], mean, plain).astype(dtype)
@@ -123,10 +112,19 @@ def _one_period(image: Array, rule: Padding, align_corners: bool) -> Array:
     return image
 
 
-def _distance(width: Array, box: Array) -> Array:
-    """How far from the centre two boxes must be to have the variance of one of this width.
+def _reach(squares: Array, levels: Array) -> Array:
+    """How far boxes lie from the centre along each edge of a footprint, as a share of the edge.
 
-    Up to a width of 2 the boxes are single pixels; their distance grows linearly from 0 to 1/2.
+    Two boxes at that distance have the variance of one as wide as the footprint. Up to a width of
+    2 the boxes are single pixels; their distance grows linearly from 0 to 1/2.
+
+    Args:
+      squares: The squared widths of footprints, at least 1.
+      levels: The levels of their boxes.
     """
-    spread = jnp.sqrt(jnp.maximum((width**2 - box**2) / 12, 0.25))
-    return jnp.where(width < 2, (width - 1) / 2, spread)
+    inverse = 1 / squares
+    box = jnp.left_shift(1, levels).astype(squares.dtype)
+    far = jnp.maximum((1 - box**2 * inverse) / 12, inverse / 4)
+    # One root for both cases; the root of the other case might have an infinite slope.
+    root = jnp.sqrt(jnp.where(squares < 4, inverse, far))
+    return jnp.where(squares < 4, (1 - root) / 2, root)

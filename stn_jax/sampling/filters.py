@@ -97,7 +97,7 @@ FILTERS: dict[str, Filter] = {
 def sample_filtered(
     image: Array,
     pixels: Sequence[Array],
-    footprints: Sequence[Sequence[Array]],
+    footprints: Array,
     fill: Array | None,
     options: SampleOptions,
     name: FilterName,
@@ -111,7 +111,7 @@ def sample_filtered(
     dtype, wide = image.dtype, _checks.widest(image.dtype)
     plain = sample_pixels(image, pixels, fill, options)
     lines = [_along(pixel, k) for k, pixel in enumerate(pixels)]
-    widths = [jnp.abs(footprints[k][k].reshape(-1)[0]) for k in range(len(pixels))]
+    widths = [jnp.abs(footprints[k, k].ravel()[0]) for k in range(len(pixels))]
     minified = functools.reduce(jnp.logical_or, (width > ONE_PIXEL for width in widths))
     every = (jnp.isfinite(each).all() for each in (*widths, *lines))
     minified &= functools.reduce(jnp.logical_and, every)

@@ -1,15 +1,14 @@
 """Box means of an image, each side of a box from one pixel to half the image, in one array."""
 
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from stn_jax.sampling.backends.cpu_loops import isolate_loop
 from stn_jax.sampling.interpolate import sample_pixels
 from stn_jax.sampling.kernels import KERNELS
 from stn_jax.sampling.options import SampleOptions
@@ -46,50 +45,63 @@ class Pyramid:
         # Two boxes of the highest level are as wide as the image.
         self.highest = [max(0, math.ceil(math.log2(size)) - 1) for size in self.shape]
         self.starts: list[np.ndarray] = []
-        # Last index of every level, counted from its start.
-        self.lasts: list[np.ndarray] = []
         self.levels = image
         # Begin with the last axis, the slowest to copy along, while the array is still small.
         for axis in reversed(range(len(self.shape))):
             self._append_levels(axis, fill)
 
-    def level(self, coordinate: int, width: Array) -> Array:
-        """The level along a coordinate, 0 for x, whose boxes are about half of ``width`` wide.
+    def levels_of(self, squares: Array) -> Array:
+        """The levels whose boxes are about half as wide as footprints.
 
-        Returns int32.
+        Args:
+          squares: The squared width of each footprint along each coordinate: positive numbers
+            ``[coordinates, *out]``, x first.
+
+        Returns:
+          int32 of the same shape.
         """
-        level = jnp.round(jnp.log2(jax.lax.stop_gradient(width))) - 1
-        return jnp.clip(level, 0, self.highest[-1 - coordinate]).astype(jnp.int32)
+        # Squares from 2ᵏ up to 2ᵏ⁺¹ have exponent k. The nearest power of 2 of their roots is
+        # ⌊(k + 1) / 2⌋.
+        exponents = _exponents(jax.lax.stop_gradient(squares))
+        highest = _column(self.highest[::-1], squares)
+        return jnp.clip(jnp.right_shift(exponents + 1, 1) - 1, 0, highest)
 
-    def sample(self, levels: Sequence[Array], pixels: Sequence[Array]) -> Array:
+    def sample(self, levels: Array, pixels: Sequence[Array]) -> Array:
         """Samples means at pixel coordinates of the image.
 
         Args:
-          levels: For each coordinate, x first, the level to read along it: int32 arrays, which may
-            differ from point to point.
-          pixels: One array ``[*out]`` for each coordinate, x first; they broadcast against levels.
+          levels: The level to read along each coordinate, x first: int32 ``[coordinates, *out]``;
+            axes of ``*out`` may have size 1.
+          pixels: One array ``[boxes, *out]`` for each coordinate, x first.
         """
         dtype = self.levels.dtype
         rule, placed = PADDINGS[self.options.padding], []
-        for axis, level, pixel in zip(
-            reversed(range(len(self.shape))), levels, pixels, strict=True
-        ):
+
+        halvings, above = jnp.maximum(levels - 1, 0), jnp.minimum(levels, 1)
+        # 1 / 2ʰ exactly, without a division.
+        densities = jnp.right_shift(2**30, halvings).astype(dtype) * 2.0**-30
+        firsts = -above.astype(dtype) / 2
+        lasts = jnp.right_shift(_column(self.shape[::-1], levels) - 1, halvings) + above
+        # The starts of all levels, x first, and the position in them of each coordinate's first.
+        table = np.concatenate(self.starts[::-1])
+        positions = np.cumsum([0, *map(len, self.starts[:0:-1])])
+        starts = jnp.take(
+            jnp.asarray(table, jnp.int32), levels + _column(positions, levels), mode="clip"
+        )
+        for k, pixel in enumerate(pixels):
             if rule.period is not None:
-                pixel = rule.inside(pixel, self.shape[axis], self.options.align_corners)
-            spacing = jnp.left_shift(1, jnp.maximum(level - 1, 0)).astype(dtype)
-            first = jnp.where(level > 0, -0.5, 0).astype(dtype)
-            start = _entry(self.starts[axis], level)
-            last = _entry(self.lasts[axis], level)
-            place = (pixel - first) / spacing + start.astype(dtype)
-            low, high = start - self.reach, start + last + self.reach
-            placed.append(jnp.clip(place, low.astype(dtype), high.astype(dtype)))
+                pixel = rule.inside(pixel, self.shape[-1 - k], self.options.align_corners)
+            place = (pixel - firsts[k][None]) * densities[k][None]
+            high = jnp.broadcast_to((lasts[k] + self.reach).astype(dtype)[None], place.shape)
+            place = jax.lax.clamp(np.asarray(-self.reach, dtype), place, high)
+            placed.append(place + starts[k][None].astype(dtype))
         return sample_pixels(self.levels, placed, None, self.options.replaced(padding="border"))
 
     def _append_levels(self, axis: int, fill: Array | None) -> None:
         """Puts the levels along an axis behind one another, each with a margin on either side."""
         means, last = self.levels, self.shape[axis] - 1
-        rule, sides = PADDINGS[self.options.padding], self._sides(axis, fill)
-        blocks, lasts = [jnp.concatenate([sides[0], means, sides[1]], axis)], [last]
+        rule, extended = PADDINGS[self.options.padding], self._with_edges(axis, fill)
+        blocks = [extended(means)]
         for level in range(1, self.highest[axis] + 1):
             # Average two boxes that touch. Above level 0 every second box touches, since neighbours
             # overlap by half.
@@ -102,7 +114,7 @@ class Pyramid:
             means = (left + right) / 2
             if rule.means == "edge":
                 # All further boxes lie outside, where constant and border padding do not vary.
-                block = jnp.concatenate([sides[0], means, sides[1]], axis)
+                block = extended(means)
             else:
                 # Means outside a mirrored or repeated image are copies of those inside. Where the
                 # image repeats, the last lattice point equals the first of the next period.
@@ -112,28 +124,40 @@ class Pyramid:
                 widths[axis] = (self.margin, self.margin + wrapped)
                 block = jnp.pad(means, widths, mode="wrap" if wrapped else "reflect")
             blocks.append(block)
-            lasts.append(last)
         lengths = [block.shape[axis] for block in blocks]
         self.starts.insert(0, np.cumsum([0, *lengths[:-1]]) + self.margin)
-        self.lasts.insert(0, np.array(lasts))
-        self.levels = isolate_loop(functools.partial(jnp.concatenate, axis=axis), blocks)
+        self.levels = jnp.concatenate(blocks, axis)
 
-    def _sides(self, axis: int, fill: Array | None) -> list[Array]:
-        """The padded pixels before the first and after the last pixel, as many as the margin."""
-        values, size = self.levels, self.shape[axis]
-        rule, outside = PADDINGS[self.options.padding], np.arange(self.margin)
+    def _with_edges(self, axis: int, fill: Array | None) -> Callable[[Array], Array]:
+        """Returns a function that adds the padded pixels of the image on both sides of an axis."""
+        values, size, margin = self.levels, self.shape[axis], self.margin
+        rule = PADDINGS[self.options.padding]
         if rule.filled:
-            shape = (*values.shape[:axis], self.margin, *values.shape[axis + 1 :])
             value = jnp.zeros((), values.dtype) if fill is None else fill
-            return 2 * [jnp.broadcast_to(value, shape)]
-        align_corners = self.options.align_corners
-        return [
-            rule.pixels(values, jnp.asarray(index, jnp.int32), axis, align_corners)
-            for index in (outside - self.margin, outside + size)
-        ]
+            if value.ndim == 0:
+                # Compiles faster than joining arrays.
+                widths = [
+                    (margin * (k == axis), margin * (k == axis), 0) for k in range(values.ndim)
+                ]
+                return lambda means: jax.lax.pad(means, value, widths)
+            shape = (*values.shape[:axis], margin, *values.shape[axis + 1 :])
+            sides = 2 * [jnp.broadcast_to(value, shape)]
+        else:
+            outside, corners = np.arange(margin, dtype=np.int32), self.options.align_corners
+            sides = [
+                rule.pixels(values, jnp.asarray(index), axis, corners)
+                for index in (outside - margin, outside + size)
+            ]
+        return lambda means: jnp.concatenate([sides[0], means, sides[1]], axis)
 
 
-def _entry(table: np.ndarray, level: Array) -> Array:
-    """Looks up each level in a short table of whole numbers, without a gather."""
-    entries = [jnp.where(level == k, int(entry), 0) for k, entry in enumerate(table)]
-    return functools.reduce(jnp.add, entries)
+def _column(numbers: Any, array: Array) -> np.ndarray:
+    """One int32 for each coordinate, as many axes as an array ``[coordinates, *out]``."""
+    return np.asarray(numbers, np.int32).reshape(-1, *[1] * (array.ndim - 1))
+
+
+def _exponents(numbers: Array) -> Array:
+    """The largest k with 2ᵏ at most the number, for positive normal numbers; int32."""
+    kind = jnp.finfo(numbers.dtype)
+    bits = jax.lax.bitcast_convert_type(numbers, f"int{kind.bits}")
+    return jnp.right_shift(bits, kind.nmant).astype(jnp.int32) - (kind.maxexp - 1)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray, Size
-from stn_jax.coordinates import regular_grid
+from stn_jax.coordinates import by_coordinate, regular_grid
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
 
@@ -297,7 +297,7 @@ def _family(
 
 def _less_identity(matrix: Array) -> Array:
     rows, columns = matrix.shape
-    return matrix - jnp.eye(rows, columns, dtype=matrix.dtype)
+    return matrix - np.eye(rows, columns, dtype=matrix.dtype)
 
 
 def moved_by(delta: Array, points: Array) -> Array:
@@ -306,10 +306,9 @@ def moved_by(delta: Array, points: Array) -> Array:
     The matrix is ``[n, n + 1]`` or ``[n + 1, n + 1]``. The operations are elementwise, so that XLA
     fuses them, and accelerators do not round them to less than float32.
     """
-    ndim = points.shape[-1]
-    coordinates = [points[..., k] for k in range(ndim)]
-    moved = [_affine_combination(row, *coordinates) for row in delta]
-    if len(moved) > ndim:
+    coordinates = by_coordinate(points)
+    moved = _affine_combinations(delta, *coordinates)
+    if len(moved) > len(coordinates):
         excess = moved.pop()
         front = 1 + excess > _SMALLEST_DENOMINATOR
         denominator = jnp.where(front, 1 + excess, 1)
@@ -317,33 +316,49 @@ def moved_by(delta: Array, points: Array) -> Array:
             jnp.where(front, (m - excess * p) / denominator, _FAR)
             for m, p in zip(moved, coordinates, strict=True)
         ]
-    return jnp.stack(jnp.broadcast_arrays(*moved), axis=-1)
+    return jnp.stack(moved, axis=-1)
 
 
 @jax.custom_jvp
-def _affine_combination(row: Array, *coordinates: Array) -> Array:
-    """``row[0] x + row[1] y + … + row[n]``."""
-    return sum((row[k] * each for k, each in enumerate(coordinates)), start=row[-1])
+def _affine_combinations(rows: Array, *coordinates: Array) -> list[Array]:
+    """``row[0] x + row[1] y + … + row[n]`` of each row."""
+    results = []
+    for entries in _entries(rows):
+        terms = [entry * each for entry, each in zip(entries, coordinates, strict=False)]
+        results.append(sum(terms, start=entries[-1]))
+    return results
 
 
-@functools.partial(_affine_combination.defjvp, symbolic_zeros=True)
-def _affine_combination_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """The tangent along ``row`` is a matrix product, so that its transpose is one as well.
+@functools.partial(_affine_combinations.defjvp, symbolic_zeros=True)
+def _affine_combinations_jvp(primals: Any, tangents: Any) -> tuple[list[Array], list[Array]]:
+    """The tangent along the rows is a matrix product, so that its transpose is one as well.
 
     Elementwise operations would transpose to a separate sum over all points per matrix entry.
     """
-    row, *coordinates = primals
-    row_dot, *coordinates_dot = tangents
-    value = _affine_combination(row, *coordinates)
-    terms = [
-        row[k] * dot for k, dot in enumerate(coordinates_dot) if not isinstance(dot, SymbolicZero)
-    ]
-    if not isinstance(row_dot, SymbolicZero):
+    rows, *coordinates = primals
+    rows_dot, *coordinates_dot = tangents
+    values = _affine_combinations(rows, *coordinates)
+    along = [k for k, dot in enumerate(coordinates_dot) if not isinstance(dot, SymbolicZero)]
+    terms = [[entries[k] * coordinates_dot[k] for k in along] for entries in _entries(rows)]
+    if not isinstance(rows_dot, SymbolicZero):
         # Ones computed from a coordinate are sharded as the coordinate is.
-        one = (coordinates[0] == coordinates[0]).astype(row_dot.dtype)
-        columns = jnp.stack([*coordinates, one], axis=-1)
-        terms.append(jnp.matmul(columns, row_dot, precision=jax.lax.Precision.HIGHEST))
-    return value, sum(terms, start=jnp.zeros_like(value))
+        one = (coordinates[0] == coordinates[0]).astype(rows_dot.dtype)
+        columns = jnp.stack([*coordinates, one])
+        products = jnp.tensordot(rows_dot, columns, axes=1, precision=jax.lax.Precision.HIGHEST)
+        for row, product in zip(terms, products, strict=True):
+            row.append(product)
+    return values, [
+        functools.reduce(jnp.add, row) if row else jnp.zeros_like(value)
+        for row, value in zip(terms, values, strict=True)
+    ]
+
+
+def _entries(rows: Array) -> list[list[Array]]:
+    """The entries of a matrix as scalars, row by row."""
+    count, length = rows.shape
+    each = jax.lax.split(rows.ravel(), [1] * (count * length))
+    scalars = [jax.lax.squeeze(entry, (0,)) for entry in each]
+    return [scalars[start : start + length] for start in range(0, len(scalars), length)]
 
 
 def square_matrix(matrix: Array) -> Array:
