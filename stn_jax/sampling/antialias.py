@@ -122,9 +122,9 @@ def _reach(squares: Array, levels: Array) -> Array:
       squares: The squared widths of footprints, at least 1.
       levels: The levels of their boxes.
     """
-    inverse = 1 / squares
+    # Both distances are a root of a linear function of 1 / squares.
+    near = squares < 4
     box = jnp.left_shift(1, levels).astype(squares.dtype)
-    far = jnp.maximum((1 - box**2 * inverse) / 12, inverse / 4)
-    # One root for both cases; the root of the other case might have an infinite slope.
-    root = jnp.sqrt(jnp.where(squares < 4, inverse, far))
-    return jnp.where(squares < 4, (1 - root) / 2, root)
+    slope, constant = jnp.where(near, 1, -(box**2) / 12), jnp.where(near, 0, 1 / 12)
+    root = jnp.sqrt(slope / squares + constant.astype(squares.dtype))
+    return jnp.where(near, (1 - root) / 2, root)

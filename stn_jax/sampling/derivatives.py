@@ -30,7 +30,7 @@ from jaxtyping import Array
 from stn_jax.sampling import meshes, primitives
 from stn_jax.sampling.backends.base import FILL, IMAGE, Formula, Points
 from stn_jax.sampling.backends.batching import full_sizes, sum_over
-from stn_jax.sampling.taps import as_operands
+from stn_jax.sampling.taps import operands_along
 
 
 def evaluate(formula: Formula, *operands: Array) -> Array:
@@ -96,8 +96,11 @@ def _by_taps(formula: Points, batch: int, *operands: Array) -> Array:
     """The sum from pixel coordinates, as a sum over taps computed from them."""
     image, fill, *pixels = operands
     sizes = image.shape[batch:-1][::-1]
-    taps = [formula.taps_of(pixel, size) for pixel, size in zip(pixels, sizes, strict=True)]
-    indices, weights = zip(*(as_operands(each, batch) for each in taps), strict=True)
+    along = [
+        operands_along(pixel, size, formula.kernel, formula.padding, formula.align_corners, batch)
+        for pixel, size in zip(pixels, sizes, strict=True)
+    ]
+    indices, weights = zip(*along, strict=True)
     return primitives.sample(formula.over_taps(), batch, (image, fill, *indices, *weights))
 
 

@@ -15,7 +15,7 @@ from stn_jax.sampling.backends.base import Points, Taps
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
 from stn_jax.sampling.splines import prefiltered
-from stn_jax.sampling.taps import as_operands, smooth, taps_along
+from stn_jax.sampling.taps import operands_along, smooth
 
 
 def sample_pixels(
@@ -89,10 +89,10 @@ def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Ar
         )
         return derivatives.evaluate(formula, image, value, *pixels)
     along = [
-        taps_along(pixel, size, options.kernel, options.padding, options.align_corners)
+        operands_along(pixel, size, options.kernel, options.padding, options.align_corners)
         for pixel, size in zip(pixels, image.shape[:-1][::-1], strict=True)
     ]
-    indices, weights = zip(*map(as_operands, along), strict=True)
+    indices, weights = zip(*along, strict=True)
     return derivatives.evaluate(Taps(**shared), image, value, *indices, *weights)
 
 

@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Float
 
 from stn_jax import _checks
@@ -126,17 +128,64 @@ class Kernel:
         Args:
           offset: The coordinate minus that of the first pixel under the kernel.
         """
-        params = [jnp.asarray(each).astype(offset.dtype) for each in self.params]
-        if self.taps <= _FEW_TAPS:
-            values = [self.weight(offset - tap, *params) for tap in range(self.taps)]
-        else:
-            # One expression for all taps, so that XLA compiles the weight function once.
-            each = jnp.arange(self.taps, dtype=offset.dtype)
-            values = list(jax.vmap(lambda tap: self.weight(offset - tap, *params))(each))
+        if self.taps > _FEW_TAPS:
+            return list(self.stacked_weights(offset, 0))
+        params = self._params(offset.dtype)
+        values = [self.weight(offset - tap, *params) for tap in range(self.taps)]
         if self.normalize:
             total = functools.reduce(jnp.add, values)
             values = [value / total for value in values]
         return values
+
+    def stacked_weights(self, offset: Array, axis: int) -> Array:
+        """As :meth:`weights`, with the pixels under the kernel along a new axis of one array.
+
+        XLA then compiles the weight function once.
+        """
+        params = self._params(offset.dtype)
+        return _stacked_weights(self.weight, self.taps, self.normalize, axis, params, offset)
+
+    def _params(self, dtype: Any) -> list[Array]:
+        return [jnp.asarray(each).astype(dtype) for each in self.params]
+
+
+def _weights_of_all(
+    weight: Weight, taps: int, normalize: bool, axis: int, params: Sequence[Array], offset: Array
+) -> Array:
+    """The weights of all pixels under a kernel, along a new axis."""
+    numbers = jnp.arange(taps, dtype=offset.dtype)
+    weights = jax.vmap(lambda tap: weight(offset - tap, *params), out_axes=axis)(numbers)
+    return weights / weights.sum(axis, keepdims=True) if normalize else weights
+
+
+_stacked_weights = jax.custom_jvp(_weights_of_all, nondiff_argnums=(0, 1, 2, 3))
+
+
+@functools.partial(_stacked_weights.defjvp, symbolic_zeros=True)
+def _stacked_weights_jvp(
+    weight: Weight, taps: int, normalize: bool, axis: int, primals: Any, tangents: Any
+) -> tuple[Array, Array]:
+    """The tangent along the offset is a product with the slopes, so that its transpose is short.
+
+    Otherwise reverse mode would store what each operation of the weight function computes.
+    """
+    params, offset = primals
+    params_dot, offset_dot = tangents
+    weights_of = functools.partial(_weights_of_all, weight, taps, normalize, axis)
+    weights, slopes = jax.jvp(
+        functools.partial(weights_of, params), (offset,), (jnp.ones_like(offset),)
+    )
+    total = jnp.zeros_like(weights)
+    if not isinstance(offset_dot, SymbolicZero):
+        total = slopes * jnp.expand_dims(offset_dot, axis)
+    if not all(isinstance(dot, SymbolicZero) for dot in params_dot):
+        dots = [
+            jnp.zeros_like(param) if isinstance(dot, SymbolicZero) else dot
+            for param, dot in zip(params, params_dot, strict=True)
+        ]
+        along_params = jax.jvp(lambda params: weights_of(params, offset), (params,), (dots,))[1]
+        total = total + along_params
+    return weights, total
 
 
 def cubic(*, a: ArrayLike = -0.5) -> Kernel:
@@ -214,14 +263,24 @@ def _lanczos5(t: Array) -> Array:
 
 
 def _sinc(t: Array) -> Array:
-    """sin(πt)/(πt), exactly 0 at whole numbers other than 0."""
+    """sin(πt)/(πt), exactly 0 at whole numbers other than 0.
+
+    With u = t less its nearest whole number, it is ± sin(πu)/(πu) · u/t. The first factor is a
+    series, exact to rounding for ``|u| <= 1/2``. XLA's sine takes longer to compile, and its
+    quotient has no derivative at 0.
+    """
     whole = jnp.round(t)
-    sine = jnp.sin(jnp.pi * (t - whole)) * (1 - 2 * (whole % 2))
-    # Near 0 the derivatives of the quotient are not finite; the series is exact to rounding.
-    square = (jnp.pi * t) ** 2
-    small = square < 1e-3
-    series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42))
-    return jnp.where(small, series, sine / jnp.where(small, 1, jnp.pi * t))
+    u = t - whole
+    highest, *coefficients = _SINC if t.dtype.itemsize > 4 else _SINC[-8:]
+    series, square = jnp.full_like(t, highest), u * u
+    for coefficient in coefficients:
+        series = series * square + coefficient
+    sign = 1 - 2 * (whole - 2 * jnp.floor(whole / 2))
+    return series * jnp.where(whole == 0, 1, sign * u / jnp.where(whole == 0, 1, t))
+
+
+# The coefficients of sin(πu)/(πu) as a polynomial of u², from the highest on.
+_SINC = [(-1) ** k * math.pi ** (2 * k) / math.factorial(2 * k + 1) for k in range(12, -1, -1)]
 
 
 def b_spline(order: int, *, prefilter: bool = True) -> Kernel:

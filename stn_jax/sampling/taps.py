@@ -46,14 +46,42 @@ def taps_along(
     At a NaN coordinate the indices lie inside the image, the weights are NaN, and their derivatives
     are 0.
     """
+    return _taps(pixel, size, kernel, padding, align_corners, None)
+
+
+def operands_along(
+    pixel: Float[Array, "*out"],
+    size: Size,
+    kernel: Kernel,
+    padding: str,
+    align_corners: bool,
+    axis: int = 0,
+) -> tuple[Array, Array]:
+    """The taps' indices (−1 for a tap outside) and their weights, along a new axis."""
+    (tap,) = _taps(pixel, size, kernel, padding, align_corners, axis)
+    index = tap.index if tap.inside is None else jnp.where(tap.inside, tap.index, -1)
+    return index, tap.weight
+
+
+def _taps(
+    pixel: Array, size: Size, kernel: Kernel, padding: str, align_corners: bool, axis: int | None
+) -> list[Tap]:
+    """A record for each tap, or one of arrays with the taps along a new axis."""
     rule = PADDINGS[padding]
     near = _bring_near(smooth(pixel), size, kernel, rule, align_corners)
     nan = jnp.isnan(near)
     near = jnp.where(nan, 0, near)
     first = jax.lax.stop_gradient(kernel.first(near))
-    weights = kernel.weights(near - first)
+    numbers: list[Any]
+    if axis is None:
+        numbers, weights = list(range(kernel.taps)), kernel.weights(near - first)
+    else:
+        weights = [kernel.stacked_weights(near - first, axis)]
+        near, nan, first = (jnp.expand_dims(each, axis) for each in (near, nan, first))
+        others = [k for k in range(first.ndim) if k != axis]
+        numbers = [np.expand_dims(np.arange(kernel.taps, dtype=np.int32), others)]
     taps = []
-    for number, weight in enumerate(weights):
+    for number, weight in zip(numbers, weights, strict=True):
         index = first.astype(jnp.int32) + number
         moved = rule.inside(index, size, align_corners)
         inside = moved == index if rule.filled else None
@@ -62,11 +90,13 @@ def taps_along(
         taps.append(Tap(moved, inside, weight))
     if rule.renormalized:
         here = (near >= -0.5) & (near <= as_float(size, near.dtype) - 0.5)
-        taps = _renormalized(taps, here)
+        taps = _renormalized(taps, numbers, here, axis)
     return [tap._replace(weight=jnp.where(nan, jnp.nan, tap.weight)) for tap in taps]
 
 
-def _renormalized(taps: Sequence[Tap], here: Bool[Array, "*out"]) -> list[Tap]:
+def _renormalized(
+    taps: Sequence[Tap], numbers: Sequence[Any], here: Bool[Array, "*out"], axis: int | None
+) -> list[Tap]:
     """Divides the weights of the taps inside by their sum, and leaves out those outside.
 
     For a coordinate outside the image, where ``here`` is false, the first tap is all that is left,
@@ -76,20 +106,18 @@ def _renormalized(taps: Sequence[Tap], here: Bool[Array, "*out"]) -> list[Tap]:
         tap.weight if tap.inside is None else jnp.where(tap.inside, tap.weight, 0) for tap in taps
     ]
     total = functools.reduce(jnp.add, kept)
+    if axis is not None:
+        total = total.sum(axis, keepdims=True)
     here &= total != 0
     total = jnp.where(here, total, 1)
-    weights = [
-        jnp.where(here, weight / total, float(number == 0)) for number, weight in enumerate(kept)
-    ]
-    first, *rest = (tap._replace(weight=weight) for tap, weight in zip(taps, weights, strict=True))
-    assert first.inside is not None
-    return [first._replace(inside=first.inside & here), *rest]
-
-
-def as_operands(taps: Sequence[Tap], axis: int = 0) -> tuple[Array, Array]:
-    """The taps' indices (−1 for a tap outside) and their weights, stacked along a new axis."""
-    indices = [t.index if t.inside is None else jnp.where(t.inside, t.index, -1) for t in taps]
-    return jnp.stack(indices, axis), jnp.stack([tap.weight for tap in taps], axis)
+    results = []
+    for tap, number, weight in zip(taps, numbers, kept, strict=True):
+        assert tap.inside is not None
+        is_first = jnp.asarray(number == 0)
+        inside = tap.inside & (here | ~is_first)
+        weight = jnp.where(here, weight / total, is_first.astype(weight.dtype))
+        results.append(Tap(tap.index, inside, weight))
+    return results
 
 
 def smooth(pixel: Float[Array, "*out"]) -> Float[Array, "*out"]:
