@@ -343,10 +343,10 @@ def _affine_combinations_jvp(primals: Any, tangents: Any) -> tuple[list[Array], 
     if not isinstance(rows_dot, SymbolicZero):
         # Ones computed from a coordinate are sharded as the coordinate is.
         one = (coordinates[0] == coordinates[0]).astype(rows_dot.dtype)
-        columns = jnp.stack([*coordinates, one])
-        products = jnp.tensordot(rows_dot, columns, axes=1, precision=jax.lax.Precision.HIGHEST)
-        for row, product in zip(terms, products, strict=True):
-            row.append(product)
+        columns = jnp.stack([*coordinates, one], axis=-1)
+        # A product for each row: one for all rows would first join their cotangents.
+        for row, row_dot in zip(terms, rows_dot, strict=True):
+            row.append(jnp.matmul(columns, row_dot, precision=jax.lax.Precision.HIGHEST))
     return values, [
         functools.reduce(jnp.add, row) if row else jnp.zeros_like(value)
         for row, value in zip(terms, values, strict=True)
