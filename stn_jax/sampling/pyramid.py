@@ -1,5 +1,7 @@
 """Box means of an image, each side of a box from one pixel to half the image, in one array."""
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,11 +84,11 @@ class Pyramid:
         densities = jnp.right_shift(2**30, halvings).astype(dtype) * 2.0**-30
         firsts = -above.astype(dtype) / 2
         lasts = jnp.right_shift(_column(self.shape[::-1], levels) - 1, halvings) + above
-        # The starts of all levels, x first, and the position in them of each coordinate's first.
-        table = np.concatenate(self.starts[::-1])
-        positions = np.cumsum([0, *map(len, self.starts[:0:-1])])
-        starts = jnp.take(
-            jnp.asarray(table, jnp.int32), levels + _column(positions, levels), mode="clip"
+        # The start of each level, x first, without a gather.
+        table = itertools.zip_longest(*reversed(self.starts), fillvalue=0)
+        starts = functools.reduce(
+            jnp.add,
+            (jnp.where(levels == k, _column(each, levels), 0) for k, each in enumerate(table)),
         )
         for k, pixel in enumerate(pixels):
             if rule.period is not None:
