@@ -31,7 +31,7 @@ class Examples(Protocol):
     """A sequence of examples; arrays of one key have one shape and dtype."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
 
     def __getitem__(self, index: int) -> Example:
         """One example; a ``DataError`` names the file or record that cannot be read."""
@@ -103,22 +103,22 @@ class Arrays:
             raise ValueError(f"arrays must be of one length; got {lengths}.")
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
         return len(self._arrays["image"])
 
     def __getitem__(self, index: int) -> Example:
-        """One of them."""
+        """The example with this index."""
         return {name: np.asarray(array[index]) for name, array in self._arrays.items()}
 
 
 class Files:
-    """Image files, read when they are indexed.
+    """Image files; a file is read when its example is asked for.
 
     Args:
       paths: The files.
       labels: ``[n]``.
       framing: How a picture becomes a square.
-      boxes: Left, top, right and bottom of each, in pixels of the picture, ``[n, 4]``.
+      boxes: Left, top, right and bottom of a box in each picture, in its pixels, ``[n, 4]``.
       parts: ``(x, y)`` of each part, in pixels, NaN where it is not visible, ``[n, parts, 2]``.
     """
 
@@ -136,11 +136,11 @@ class Files:
         self._boxes, self._parts = boxes, parts
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Example:
-        """One of them."""
+        """The example with this index."""
         path = self._paths[index]
         with decoding(path), Image.open(path) as picture:
             example = {"image": self._framing.image(picture), "label": self.labels[index, ...]}
@@ -156,7 +156,7 @@ def folder(root: Path, framing: Framing) -> Files:
     """The image files of a folder that has a folder for each class, named after it.
 
     Raises:
-      DataError: If there is none.
+      DataError: If no class has an image file.
     """
     classes = sorted(each for each in root.iterdir() if each.is_dir()) if root.is_dir() else []
     found = [
@@ -167,7 +167,8 @@ def folder(root: Path, framing: Framing) -> Files:
     ]
     if not found:
         raise DataError(
-            f"{root}: expected a folder for each class with images in it; got none; name theirs"
+            f"{root}: expected a folder for each class with images in it; got none; name a folder "
+            "that holds one for each class"
         )
     paths, labels = zip(*found, strict=True)
     return Files(paths, np.array(labels), framing)
@@ -177,7 +178,7 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
     """The image files among these files, and in these folders and the folders in them.
 
     Raises:
-      DataError: If a path is not there, or a folder has no image file in it; names it.
+      DataError: If a path does not exist, or a folder has no image file in it; names the path.
     """
     found = []
     for path in paths:
@@ -205,11 +206,11 @@ class Tfds:
     Args:
       name: Name of the data set; the version that was prepared is read.
       split: ``train`` or ``test``.
-      data_dir: Where it was prepared, TFDS's own folder if empty.
+      data_dir: The folder in which it was prepared; if empty, TFDS's own folder.
       framing: How a picture becomes a square.
 
     Raises:
-      DataError: If it is missing or cannot be read.
+      DataError: If the data set is missing or cannot be read.
     """
 
     def __init__(self, name: str, split: str, data_dir: str, framing: Framing) -> None:
@@ -223,11 +224,11 @@ class Tfds:
         return self.__dict__ | {"_opened": None}
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
         return self._length
 
     def __getitem__(self, index: int) -> Example:
-        """One of them."""
+        """The example with this index."""
         record = self._record(index)
         with (
             decoding(f"{self._where}, example {index}"),
@@ -294,7 +295,7 @@ def _open(name: str, split: str, data_dir: str) -> Any:
 
 
 class Chosen:
-    """Some of the examples of another source, by index, and perhaps only some of their arrays."""
+    """Examples of another source, chosen by index; ``keys`` names the arrays that they keep."""
 
     def __init__(
         self,
@@ -305,11 +306,11 @@ class Chosen:
         self._examples, self._numbers, self._keys = examples, numbers, keys
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
         return len(self._numbers)
 
     def __getitem__(self, index: int) -> Example:
-        """One of them."""
+        """The example with this index."""
         example = self._examples[int(self._numbers[index])]
         return example if self._keys is None else {key: example[key] for key in self._keys}
 

@@ -86,7 +86,7 @@ def build_page(
     opening = [
         section("Error against angle", html_figure(picture, "Test error by angle", _CURVES)),
         section("Mean test error in percent", text_table_html(*table(result))),
-        section("How the angles were measured", paragraph(_protocol(result))),
+        section("Protocol of the angles", paragraph(_protocol(result))),
     ]
     title = "Invariance to rotation"
     means = ", ".join(

@@ -140,8 +140,8 @@ def build_comparison(
     sections = [
         section("Errors beside the paper's", html_table(headings, rows, [""] * len(headings))),
         protocol,
-        section("Cell by cell", tables.text_table_html(*_rows(entries))),
-        section("The sets"),
+        section("Test errors and published errors", tables.text_table_html(*_rows(entries))),
+        section("Distorted images of each set"),
         html_figure(samples, "Images of each set", _SAMPLES),
         section("Training"),
     ]
@@ -158,7 +158,7 @@ def build_comparison(
     wrong = [each for each in found if each.findings]
     if wrong:
         table = tables.text_table_html(*verdicts.diagnosis_table(wrong))
-        sections.append(section("What diagnose says of the spatial transformers", table))
+        sections.append(section("Diagnosis of the spatial transformers", table))
     sections += time_sections(all_names, all_runs)
     # If a cell has several runs, show the picture of the last one.
     looking = {
@@ -169,11 +169,11 @@ def build_comparison(
     }
     texts = dict.fromkeys(map(explanation, looking.values())) or [BEFORE_AFTER]
     paragraphs = "\n".join(map(paragraph, texts))
-    sections.append(section("What the spatial transformers do", paragraphs))
+    sections.append(section("Test images, transformed images and predictions", paragraphs))
     for cell, pictures in looking.items():
         picture, name = before_after_picture(pictures), " ".join(cell)
         write_file(out / f"before_after_{name.replace(' ', '_')}.png", picture.light)
-        sections.append(html_figure(picture, f"What is read, {name}", name))
+        sections.append(html_figure(picture, f"Test images, {name}", name))
     report = out / "report.html"
     said = [*in_words(entries), *verdicts.of_diagnoses(found)]
     page = html_page(title, [*sections, *closing], verdict=said, command=command)

@@ -56,8 +56,9 @@ _VOLUMES = (
     "→ the predicted one, red where they differ."
 )
 _ANIMATION = (
-    "The same during training. The caption counts the training batches and gives the transform's "
-    "parameters for the first image. The network is told the class and nothing else; it finds the "
+    "The regions that the transformer reads, at steps of the training. The caption counts the "
+    "training batches and gives the transform's parameters for the first image. The network is "
+    "told the class and nothing else; it finds the "
     "region by itself."
 )
 
@@ -117,20 +118,20 @@ def build_report(
         *opening,
         section("Test errors", dot_chart(dots, "%", _ERRORS)),
         tables.error_table_html(results, named),
-        section("How they were measured", _protocols(names, results)),
+        section("Protocol of the test errors", _protocols(names, results)),
         section("Training"),
         html_figure(curves, "Loss and error during training", CURVES),
     ]
     if found:
         body = tables.text_table_html(*verdicts.diagnosis_table(found))
-        sections.append(section("What diagnose says of the spatial transformers", body))
+        sections.append(section("Diagnosis of the spatial transformers", body))
     sections += time_sections(names, read)
     followed = [
         (name, run, run.pictures) for name, run in zip(names, read, strict=True) if run.pictures
     ]
     animated = [name for name, _, pictures in followed if pictures.regions]
     if followed:
-        sections.append(section("What the networks see"))
+        sections.append(section("Test images, transformed images and predictions"))
     for name, run, pictures in followed:
         sections.append(heading(name))
         picture = before_after_picture(pictures)
@@ -205,7 +206,7 @@ def before_after_picture(pictures: Pictures) -> figures.Picture:
 
 
 def time_sections(names: Sequence[str], runs: Sequence[RunFolder]) -> list[str]:
-    """A section on where the time of the runs went, if their metrics tell it."""
+    """A section on the time that each part of the runs took, if their metrics tell it."""
     spent = {name: verdicts.time_spent(run) for name, run in zip(names, runs, strict=True)}
     known = {name: parts for name, parts in spent.items() if parts}
     if not known:
@@ -216,7 +217,7 @@ def time_sections(names: Sequence[str], runs: Sequence[RunFolder]) -> list[str]:
         _TIMES,
     )
     table = tables.text_table_html(*verdicts.time_table(known, dict(zip(names, runs, strict=True))))
-    return [section("Where the time went", chart), table]
+    return [section("Time by part of a run", chart), table]
 
 
 def explanation(pictures: Pictures) -> str:

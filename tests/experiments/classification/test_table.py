@@ -64,7 +64,7 @@ def table_of(folder):
     """The bytes of the table, in all its forms; of the page without its command and its times."""
     page = (folder / "report.html").read_bytes()
     page = re.sub(rb'(?s)<pre class="command">.*?</pre>', b"", page)
-    page = re.sub(rb"(?s)<h2>Where the time went</h2>.*?<h2>", b"<h2>", page)
+    page = re.sub(rb"(?s)<h2>Time by part of a run</h2>.*?<h2>", b"<h2>", page)
     return {name: (folder / name).read_bytes() for name in TABLE} | {"report.html": page}
 
 

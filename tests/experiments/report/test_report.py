@@ -212,12 +212,12 @@ def test_page_says_where_the_time_went(tmp_path: Path) -> None:
     # All seeds have the same times, so they were trained together.
     assert spent == pytest.approx({"start and compilation": 18.0, "steps": 20.0})
     text = build_report(tmp_path / "page", [alone]).read_text()
-    assert "Where the time went" in text
+    assert "Time by part of a run" in text
     assert 'data-label="start and compilation">18 s</td>' in text
     assert 'data-label="images a second">2,500</td>' in text
     # Old runs have no times.
     old = write_run(tmp_path / "old", pictures=False)
-    assert "Where the time went" not in build_report(tmp_path / "old-page", [old]).read_text()
+    assert "Time by part of a run" not in build_report(tmp_path / "old-page", [old]).read_text()
 
 
 def test_pictures_are_not_blank(report: Path) -> None:
@@ -235,7 +235,7 @@ def test_one_run_gives_plain_file_names(st_run: Path) -> None:
 
 def test_runs_without_pictures_give_no_picture_section(tmp_path: Path) -> None:
     path = build_report(tmp_path, [write_run(tmp_path / "run", pictures=False)])
-    assert "What the networks see" not in path.read_text()
+    assert "Test images, transformed images and predictions" not in path.read_text()
     assert not list(tmp_path.glob("before_after*"))
 
 
