@@ -143,7 +143,7 @@ class Objective(typing.NamedTuple):
         eps = jnp.finfo(theta.dtype).eps
         lengths = sum(move**2 for move in moves).reshape(theta.size, -1)
         sizes = jnp.sum((root[..., None] * values) ** 2, axis=-1).reshape(1, -1)
-        rounding = (_ROUNDING * eps) ** 2 * _product(lengths, sizes)[:, 0]
+        rounding = (_ROUNDING * eps) ** 2 * jnp.sum(lengths * sizes, axis=1)
         rounding += 4 * eps * jnp.sum(change**2, axis=1)
         determined = jnp.diagonal(gram) > rounding
         change = jnp.where(determined[:, None], change, 0)
