@@ -129,7 +129,7 @@ class Kernel:
           offset: The coordinate minus that of the first pixel under the kernel.
         """
         if self.taps > _FEW_TAPS:
-            return list(self.stacked_weights(offset, 0))
+            return list(stacked_weights(self, offset, 0))
         params = self._params(offset.dtype)
         values = [self.weight(offset - tap, *params) for tap in range(self.taps)]
         if self.normalize:
@@ -137,16 +137,17 @@ class Kernel:
             values = [value / total for value in values]
         return values
 
-    def stacked_weights(self, offset: Array, axis: int) -> Array:
-        """As :meth:`weights`, with the pixels under the kernel along a new axis of one array.
-
-        XLA then compiles the weight function once.
-        """
-        params = self._params(offset.dtype)
-        return _stacked_weights(self.weight, self.taps, self.normalize, axis, params, offset)
-
     def _params(self, dtype: Any) -> list[Array]:
         return [jnp.asarray(each).astype(dtype) for each in self.params]
+
+
+def stacked_weights(kernel: Kernel, offset: Array, axis: int) -> Array:
+    """A kernel's weights, with the pixels under it along a new axis of one array.
+
+    XLA then compiles the weight function once.
+    """
+    params = kernel._params(offset.dtype)
+    return _stacked_weights(kernel.weight, kernel.taps, kernel.normalize, axis, params, offset)
 
 
 def _weights_of_all(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from stn_jax._types import Size
-from stn_jax.sampling.kernels import Kernel
+from stn_jax.sampling.kernels import Kernel, stacked_weights
 from stn_jax.sampling.padding import PADDINGS, Padding
 
 # From this pixel coordinate on, float32 has no bits left for a fraction, so samples have no
@@ -76,7 +76,7 @@ def _taps(
     if axis is None:
         numbers, weights = list(range(kernel.taps)), kernel.weights(near - first)
     else:
-        weights = [kernel.stacked_weights(near - first, axis)]
+        weights = [stacked_weights(kernel, near - first, axis)]
         near, nan, first = (jnp.expand_dims(each, axis) for each in (near, nan, first))
         others = [k for k in range(first.ndim) if k != axis]
         numbers = [np.expand_dims(np.arange(kernel.taps, dtype=np.int32), others)]
