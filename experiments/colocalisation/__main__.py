@@ -110,7 +110,6 @@ def _followed(
         steps,
         theta,
         crop(),
-        crop(bounded=False),
     )
 
 

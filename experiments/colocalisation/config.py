@@ -28,19 +28,25 @@ class Colocalisation(TrainingOptions):
     """T: digits at a random place | TC: with clutter cut from other digits."""
     digits: tuple[int, ...] | None = None
     """Classes to co-localise, one training for each; by default all."""
-    steps: int = 400
+    steps: int = 150
     """Training steps for each set, class and seed."""
     batch_size: int = 32
     """Canvases in a step. Each is paired with all others; with --accumulate only with those of its
     part, with --parallel pmap only with those of its device."""
-    learning_rate: float = 1.4e-3
+    learning_rate: float = 3e-3
     """Adam's learning rate at the start; it falls to zero along a cosine."""
     random_crops: int = 6
     """Random crops of each canvas."""
+    margin: float = 3000.0
+    """How much nearer than a random crop, in squared distance of encodings, the crops of two
+    canvases should be."""
+    guidance: float = 2000.0
+    """Weight of the squared distance, in normalised coordinates, of each crop from the random crop
+    of its canvas that is most unlike the others."""
     targets: TargetsName = "constant"
     """Whether the second crop of a pair is constant in the gradient of the loss."""
     encoder_steps: int = 2500
-    """Training steps of the encoder, with the same learning rate."""
+    """Training steps of the encoder."""
     steps_per_dispatch: int = 20
     """Steps in one compiled call. Each call writes a line of metrics."""
 
@@ -51,6 +57,11 @@ class Colocalisation(TrainingOptions):
         self.check_accumulate(self.batch_size)
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}.")
+        if self.margin <= 0 or self.guidance < 0:
+            raise ValueError(
+                "margin must be positive, and guidance not negative; "
+                f"got {self.margin} and {self.guidance}."
+            )
         for name in ("sets", "digits"):
             values = getattr(self, name)
             if values is not None and (not values or len(set(values)) < len(values)):

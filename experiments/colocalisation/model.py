@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 import stn_jax as stn
+from experiments.colocalisation.localization import SpatialSoftmaxLocalization
 from experiments.colocalisation.scenes import (
     REACH,
     canvas_shape,
@@ -23,12 +24,10 @@ from experiments.engine.optimizers import adam_cosine
 from experiments.engine.options import PrecisionName
 from experiments.engine.problem import Problem, Shard
 from experiments.models import ConvolutionalClassifier, compute_in
-from experiments.models.heads import plain_head
 from stn_jax import nn as stnn
 
 TargetsName = Literal["constant", "free"]
 
-MARGIN = 1.0
 _FILTERS = (8, 16)
 _ENCODER_BATCH = 64
 
@@ -73,7 +72,7 @@ def triplet_loss(
     target: Float[Array, "batch features"],
     random: Float[Array, "crops batch features"],
     *,
-    margin: float = MARGIN,
+    margin: float = 1.0,
 ) -> Float[Array, ""]:
     """The hinge loss of co-localisation: the mean over all pairs of images and random crops.
 
@@ -93,6 +92,15 @@ def triplet_loss(
     return jnp.where(jnp.eye(batch, dtype=bool), 0, hinge).sum() / (
         len(random) * batch * (batch - 1)
     )
+
+
+def most_unlike(
+    random: Float[Array, "crops batch features"], places: Float[Array, "crops batch 2"]
+) -> Float[Array, "batch 2"]:
+    """The place of each image's random crop whose encoding is farthest from those of the others."""
+    distances = jnp.square(random[:, None] - random[None]).sum(axis=(1, 3))
+    chosen = distances.argmax(axis=0)
+    return jnp.take_along_axis(places, chosen[None, :, None], axis=0)[0]
 
 
 def encode(
@@ -147,6 +155,8 @@ def make_localizer(
     batch_size: int,
     learning_rate: float,
     random_crops: int,
+    margin: float,
+    guidance: float,
     targets: TargetsName,
 ) -> Network:
     """The spatial transformer that finds the digits of one class by the triplet loss.
@@ -162,20 +172,14 @@ def make_localizer(
       batch_size: Canvases in a step; each is paired with all others of its part of the batch.
       learning_rate: Adam's rate at the start; it falls to zero along a cosine.
       random_crops: Random crops of each canvas.
+      margin: Of the triplet loss.
+      guidance: Weight of the squared distance between each crop's centre and :func:`most_unlike`.
       targets: Whether I_m is constant in the gradient of the loss.
     """
     shape, size = canvas_shape(kind.image_shape), kind.image_shape[:2]
 
     def create(rngs: nnx.Rngs) -> nnx.Module:
-        localization = stnn.ConvolutionalLocalization(
-            shape,
-            crop(),
-            features=(16, 32),
-            hidden=64,
-            downsample=4,
-            head=plain_head,
-            rngs=rngs,
-        )
+        localization = SpatialSoftmaxLocalization(shape[-1], rngs=rngs)
         model = stnn.SpatialTransformer(localization, crop(), output_shape=size)
         compute_in(model, kind.precision)
         return model
@@ -199,7 +203,7 @@ def make_localizer(
         return Batch(canvases, boxes, places)
 
     def sample(canvas: Array, theta: Array) -> Array:
-        return stn.warp(canvas, crop(bounded=False), theta, output_shape=size)
+        return stn.warp(canvas, crop(), theta, output_shape=size)
 
     def loss(
         params: Any, constants: Any, batch: Batch, key: PRNGKeyArray
@@ -209,10 +213,12 @@ def make_localizer(
         places = jnp.moveaxis(batch.places, 1, 0)
         anywhere = jax.vmap(jax.vmap(sample), in_axes=(None, 0))(batch.canvases, places)
         random = encode(classifier, anywhere.reshape(-1, *kind.image_shape))
+        random = random.reshape(*places.shape[:2], -1)
         crops, theta = nnx.merge(graph, params)(batch.canvases, return_theta=True)
         found = encode(classifier, crops)
         target = jax.lax.stop_gradient(found) if targets == "constant" else found
-        value = triplet_loss(found, target, random.reshape(random_crops, len(found), -1))
+        value = triplet_loss(found, target, random, margin=margin)
+        value += guidance * jnp.square(theta - most_unlike(random, places)).sum(axis=-1).mean()
         # Only for the log: the boxes do not reach the gradient.
         overlap = intersection_over_union(crop_boxes(theta, shape), batch.boxes)
         return value, {"train_correct": 100 * (overlap > 0.5).mean()}

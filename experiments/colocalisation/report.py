@@ -41,12 +41,11 @@ class Followed(NamedTuple):
     Attributes:
       digit: Their class.
       canvases: ``[images, height, width, channels]``.
-      places: The true boxes, in the parameters of ``exact``, ``[images, 2]``.
+      places: The true boxes, in the parameters of ``transform``, ``[images, 2]``.
       overlap: Intersection over union at the end, ``[images]``.
       steps: The step of each snapshot.
       theta: The predicted boxes, in the parameters of ``transform``, ``[snapshots, images, 2]``.
-      transform: The family of the predicted boxes.
-      exact: The family of the true boxes.
+      transform: The family of the boxes.
     """
 
     digit: int
@@ -56,7 +55,6 @@ class Followed(NamedTuple):
     steps: Sequence[int]
     theta: np.ndarray
     transform: stn.Transform
-    exact: stn.Transform
 
 
 def found_and_true(followed: Sequence[Followed]) -> Figure:
@@ -180,7 +178,7 @@ def _show(axes: Axes, followed: Followed, k: int) -> None:
     """A canvas and the true box on it."""
     visualize.show_image(axes, followed.canvases[k], value_range=(0.0, 1.0))
     shape = followed.canvases.shape[1:3]
-    visualize.draw_region(axes, followed.exact, followed.places[k], shape, color=TRUE)
+    visualize.draw_region(axes, followed.transform, followed.places[k], shape, color=TRUE)
 
 
 def _draw_found(axes: Axes, followed: Followed, look: int, k: int) -> list[Line2D]:

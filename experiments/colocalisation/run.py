@@ -37,6 +37,8 @@ from experiments.engine.session import Session
 # classes.
 PAPER: dict[SetName, tuple[float, float]] = {"T": (100.0, 100.0), "TC": (75.0, 94.0)}
 _FOLLOWED = 6
+# Adam's rate for the encoder, at the start.
+_ENCODER_RATE = 1.4e-3
 _EVALUATION_BATCH = 128
 
 
@@ -88,16 +90,17 @@ def make_networks(experiment: Colocalisation, dataset: Dataset) -> Networks:
       ValueError: If the images are too small, or batches do not divide over the devices.
     """
     kind = Kind(dataset.image_shape, dataset.num_classes, experiment.precision)
-    rate = experiment.learning_rate
-    encoder = make_encoder(kind, steps=experiment.encoder_steps, learning_rate=rate)
+    encoder = make_encoder(kind, steps=experiment.encoder_steps, learning_rate=_ENCODER_RATE)
     localizers = {
         name: make_localizer(
             kind,
             patches=PATCHES[name],
             steps=experiment.steps,
             batch_size=experiment.batch_size,
-            learning_rate=rate,
+            learning_rate=experiment.learning_rate,
             random_crops=experiment.random_crops,
+            margin=experiment.margin,
+            guidance=experiment.guidance,
             targets=experiment.targets,
         )
         for name in experiment.sets

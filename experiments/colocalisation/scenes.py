@@ -26,13 +26,13 @@ REACH = 1 - 1 / CANVAS
 _TEST_SEED = 1506_02025
 
 
-def crop(*, bounded: bool = True) -> stn.Transform:
-    """The family of crops with a digit's size; bounded crops lie inside the canvas.
+def crop() -> stn.Transform:
+    """The family of crops with a digit's size.
 
-    It is an attention transform of fixed scale, so theta is ``(tx, ty)``, the centre of the crop.
+    It is an attention transform of fixed scale, so theta is ``(tx, ty)``, the centre of the crop;
+    within ``REACH`` of the middle the crop lies on the canvas.
     """
-    free = stn.fixed(stn.attention(), {0: 1 / CANVAS})
-    return stn.bounded(free, radius=REACH) if bounded else free
+    return stn.fixed(stn.attention(), {0: 1 / CANVAS})
 
 
 def canvas_shape(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -79,14 +79,14 @@ def draw_held_out(
 
 
 def crop_boxes(theta: Float[Array, "batch 2"], shape: tuple[int, ...]) -> Float[Array, "batch 4"]:
-    """The box that each bounded crop samples from a canvas of this shape."""
+    """The box that each crop samples from a canvas of this shape."""
     corners = jnp.array([[-1.0, -1.0], [1.0, 1.0]])
     ends = jax.vmap(lambda each: crop().apply(each, corners))(theta)
     return ((ends + 1) / 2 * np.array(shape[1::-1])).reshape(-1, 4)
 
 
 def places_of(boxes: Float[Array, "batch 4"], shape: tuple[int, ...]) -> Float[Array, "batch 2"]:
-    """Theta of the unbounded crops that sample boxes of a crop's size."""
+    """Theta of the crops that sample boxes of a crop's size."""
     return (boxes[:, :2] + boxes[:, 2:]) / np.array(shape[1::-1]) - 1
 
 

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_samples import two_classes_of_noise
+from flax import nnx
 from processes import environment
 
 import stn_jax as stn
 from experiments.colocalisation import __main__ as colocalisation
 from experiments.colocalisation import model, run, scenes
+from experiments.colocalisation.localization import SpatialSoftmaxLocalization
 from experiments.engine.metrics import MetricsLog
 
 # These run whole commands with trainings.
@@ -80,6 +82,15 @@ def test_a_constant_target_leaves_the_anchors_gradient(rng):
     np.testing.assert_allclose(gradient, 2 * (random[0] - others) / 4, rtol=1e-4, atol=1e-5)
 
 
+def test_the_crop_most_unlike_the_others(rng):
+    random = rng.normal(size=(5, 3, 4)).astype(np.float32)
+    for image, crop in enumerate([2, 0, 4]):
+        random[crop, image] += 20
+    places = rng.normal(size=(5, 3, 2)).astype(np.float32)
+    made = model.most_unlike(jnp.asarray(random), jnp.asarray(places))
+    np.testing.assert_array_equal(made, places[[2, 0, 4], [0, 1, 2]])
+
+
 def test_overlap_counts_common_area():
     boxes = np.array([[0, 0, 10, 10], [2, 3, 12, 23], [0, 0, 10, 10], [5, 5, 6, 6]], np.float32)
     others = np.array([[0, 0, 10, 10], [7, 1, 17, 21], [20, 0, 30, 10], [0, 0, 20, 10]], np.float32)
@@ -95,7 +106,7 @@ def test_a_digit_lies_in_its_box_and_a_crop_there_reads_it(rng):
     canvases, boxes = scenes.draw_held_out(np.arange(6), jnp.asarray(images), patches=0)
     assert canvases.shape == (6, 24, 30, 1)
     places = scenes.places_of(boxes, canvases.shape[1:])
-    crop = scenes.crop(bounded=False)
+    crop = scenes.crop()
     for image, canvas, box, theta in zip(images, canvases, np.asarray(boxes), places, strict=True):
         x0, y0, x1, y1 = box.astype(int)
         assert (x1 - x0, y1 - y0) == (10, 8)
@@ -118,16 +129,37 @@ def test_clutter_adds_patches_and_moves_nothing(rng):
     assert 0 < added <= 16 * 6 * 6
 
 
-@pytest.mark.parametrize("theta", [[0.0, 0.0], [0.3, -0.2], [50.0, -50.0]])
-def test_boxes_of_crops_lie_on_the_canvas(theta):
-    shape, radius = (24, 36, 1), 2 / 3
-    (box,) = np.asarray(scenes.crop_boxes(jnp.array([theta]), shape), np.float64)
-    centre = (radius * np.tanh(np.array(theta) / radius) + 1) / 2 * np.array([36, 24])
+@pytest.mark.parametrize("theta", [[0.0, 0.0], [0.3, -0.2], [2 / 3, -2 / 3]])
+def test_boxes_of_crops(theta):
+    (box,) = np.asarray(scenes.crop_boxes(jnp.array([theta]), (24, 36, 1)), np.float64)
+    centre = (np.array(theta) + 1) / 2 * np.array([36, 24])
     half = np.array([6, 4])
-    expected = np.concatenate([centre - half, centre + half])
-    np.testing.assert_allclose(box, expected, atol=1e-4)
-    assert (box >= -1e-4).all()
-    assert (box <= np.array([36, 24, 36, 24]) + 1e-4).all()
+    np.testing.assert_allclose(box, np.concatenate([centre - half, centre + half]), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def localization():
+    return SpatialSoftmaxLocalization(1, rngs=nnx.Rngs(0))
+
+
+def test_untrained_crops_lie_in_the_middle(localization, rng):
+    canvases = jnp.asarray(rng.uniform(size=(3, 86, 70, 1)), jnp.float32)
+    np.testing.assert_allclose(localization(canvases), np.zeros((3, 2)), atol=1e-6)
+
+
+def test_crops_follow_a_bright_place_and_stay_on_the_canvas(localization):
+    """A map that is the brightness itself has its peak at the one bright cell."""
+    brightness = nnx.clone(localization)
+    for convolution in (*brightness.convolutions, brightness.last):
+        kernel = np.zeros(convolution.kernel.shape, np.float32)
+        kernel[2, 2, 0, 0] = 10
+        convolution.kernel[...] = kernel
+    at = np.array([[40, 40], [8, 60], [0, 80]])  # (x, y) of the cell's first pixel
+    canvases = np.zeros((3, 84, 84, 1), np.float32)
+    for canvas, (x, y) in zip(canvases, at, strict=True):
+        canvas[y : y + 4, x : x + 4] = 1
+    expected = np.clip((at + 2) / 42 - 1, -scenes.REACH, scenes.REACH)
+    np.testing.assert_allclose(brightness(jnp.asarray(canvases)), expected, atol=1e-3)
 
 
 def test_a_row_counts_detections():
@@ -197,7 +229,7 @@ def test_what_a_run_leaves(data, finished, capsys):
     with np.load(finished / "snapshots" / "TC-digit-0.npz") as saved:
         assert saved["steps"].tolist() == [0, 2, 4, 6]
         first, *_, last = saved["theta"]
-    np.testing.assert_array_equal(first, np.zeros((6, 2)))
+    np.testing.assert_allclose(first, np.zeros((6, 2)), atol=1e-6)
     assert np.abs(last).max() > 1e-4
     # A finished run is not trained again.
     assert colocalisation.main(arguments(data, finished, "--resume")) == 0
@@ -293,6 +325,8 @@ def test_a_training_stops_early(data, tmp_path):
         (("--batch-size", "1"), "batch_size must be at least 2; got 1"),
         (("--random-crops", "0"), "random_crops must be at least 1; got 0"),
         (("--learning-rate", "0"), "learning_rate must be positive; got 0.0"),
+        (("--margin", "0"), "margin must be positive"),
+        (("--guidance", "-1"), "guidance not negative; got 3000.0 and -1.0"),
         (("--seeds", "1", "1"), "seeds must be one or more different"),
         (("--digits", "7"), "digits must be classes of"),
         (("--resume", "--overwrite"), "exclude each other"),
