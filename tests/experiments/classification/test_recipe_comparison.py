@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -56,10 +57,15 @@ def test_every_recipe_lowers_a_quadratic(recipe):
     params = optax.tree.zeros_like(optax.tree.cast(target, np.float32))
     optimizer = optimization.optimizer(optimization.learning_rate, 200)
     state = optimizer.init(params)
-    for _ in range(200):
+
+    @jax.jit
+    def step(params, state):
         grads = optax.tree.sub(params, target)
         updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(200):
+        params, state = step(params, state)
     for name, values in params.items():
         assert np.mean((values - 1) ** 2) < 0.9, name
 
