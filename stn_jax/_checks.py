@@ -102,6 +102,11 @@ def float64s(name: str, value: Any) -> np.ndarray:
         raise _not_numeric(name, value) from None
 
 
+def numbers(name: str, value: Any) -> Any:
+    """An argument of a record: a JAX array in float32 or wider, anything else NumPy in float64."""
+    return as_float(value) if isinstance(value, jax.Array) else float64s(name, value)
+
+
 def _not_numeric(name: str, value: Any) -> TypeError:
     dtype = getattr(value, "dtype", None)
     given = f"a {type(value).__name__}" if dtype is None else f"dtype {dtype}"
@@ -267,7 +272,7 @@ def aspect(value: Any, ndim: int) -> Any:
 
     Returns NumPy arrays in float64, JAX arrays in float32 or wider.
     """
-    given = as_float(value) if isinstance(value, jax.Array) else float64s("aspect", value)
+    given = numbers("aspect", value)
     given = given.reshape(1) if given.ndim == 0 else given
     known = not isinstance(given, jax.core.Tracer)
     if given.shape != (ndim - 1,) or (known and not (np.isfinite(given) & (given > 0)).all()):

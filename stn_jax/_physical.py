@@ -11,7 +11,7 @@ from stn_jax import _checks
 from stn_jax._pixel_units import checked_field
 from stn_jax._types import AnyArray
 from stn_jax.coordinates import regular_grid, scale_and_centre
-from stn_jax.transforms.linear import square_matrix
+from stn_jax.transforms.matrices import square_matrix
 
 World = Float[np.ndarray, "n_plus_1 n_plus_1"]
 

@@ -57,7 +57,7 @@ from stn_jax._pixel_units import (
 from stn_jax._renames import renamed_argument
 from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import scale_and_centre
-from stn_jax.transforms.linear import invert_matrix, square_matrix
+from stn_jax.transforms.matrices import invert_matrix, square_matrix
 
 __all__ = [
     "box_from_matrix",

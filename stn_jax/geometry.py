@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 from stn_jax import _checks
 from stn_jax._types import AnyArray
 from stn_jax.transforms import matrices
-from stn_jax.transforms.linear import rotation_matrix
+from stn_jax.transforms.matrices import rotation_matrix
 
 # An output is not made one pixel larger for less than this share of a pixel.
 _NEGLIGIBLE = 1e-4

@@ -181,7 +181,7 @@ def jitter(
     shape = _checks.spatial_shape("image_shape", image_shape, n, may_be_symbolic=False)
     output = shape if output_shape is None else output_shape
     output = _checks.spatial_shape("output_shape", output, n, may_be_symbolic=False)
-    given = numbers("spread", spread)
+    given = _checks.numbers("spread", spread)
     if given.shape not in ((), (transform.num_params,)) or (
         known(given) and not (given >= 0).all()
     ):
@@ -246,12 +246,6 @@ def _jitter(
     )
 
 
-def numbers(name: str, value: Any) -> AnyArray:
-    """Numbers as an argument of a record: JAX arrays as they are, else NumPy in float64."""
-    is_jax = isinstance(value, jax.Array)
-    return _checks.as_float(value) if is_jax else _checks.float64s(name, value)
-
-
 def known(array: AnyArray) -> bool:
     """Whether the values are concrete, so that they can be checked."""
     return not isinstance(array, jax.core.Tracer)
@@ -261,7 +255,7 @@ def checked_range(
     name: str, value: Any, sizes: Sequence[int] = (), *, positive: bool = False
 ) -> AnyArray:
     """Checks one range ``(low, high)``, or as many ranges as a number in ``sizes`` says."""
-    given = numbers(name, value)
+    given = _checks.numbers(name, value)
     shapes = [(2,), *((size, 2) for size in sizes if size > 1)]
     low, high = (given[..., 0], given[..., -1]) if given.ndim else (given, given)
     fits = given.shape in shapes
@@ -280,7 +274,7 @@ def checked_range(
 
 def checked_probability(value: Any) -> AnyArray:
     """Checks a probability."""
-    given = numbers("probability", value)
+    given = _checks.numbers("probability", value)
     if given.shape != () or (known(given) and not 0 <= given <= 1):
         raise ValueError(f"probability must be one number from 0 to 1; got {value!r}.")
     return given

@@ -17,14 +17,14 @@ from stn_jax.augmentation.base import (
     between,
     checked_range,
     known,
-    numbers,
     uniform_numbers,
 )
 from stn_jax.geometry import affine_matrix
 from stn_jax.transforms import matrices
 from stn_jax.transforms.combinators import isotropic
 from stn_jax.transforms.displacement import flow
-from stn_jax.transforms.linear import affine, invert_matrix, projective
+from stn_jax.transforms.linear import affine, projective
+from stn_jax.transforms.matrices import invert_matrix
 
 # The displacement field has this many pixels for each interval of the noise's lattice.
 _FINER = 4
@@ -177,7 +177,7 @@ def checked_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _amplitude(value: ArrayLike, bound: float, meaning: str) -> AnyArray:
-    given = numbers("amplitude", value)
+    given = _checks.numbers("amplitude", value)
     if given.shape != () or (known(given) and not 0 <= given < bound):
         raise ValueError(
             f"amplitude must be one number of pixels, at least 0 and below {meaning}; got "

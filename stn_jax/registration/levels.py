@@ -1,4 +1,4 @@
-"""What a registration computes at the levels of the pyramid: compiled functions of their images."""
+"""A level of a registration's pyramid: its images, and the compiled functions of them."""
 
 import dataclasses
 import functools

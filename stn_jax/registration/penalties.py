@@ -118,7 +118,9 @@ def inverse_consistency(
     *,
     align_corners: bool = False,
 ) -> Float[Array, ""]:
-    """How far two maps are from being inverse: ``‖B(A(p)) − p‖²`` and ``‖A(B(p)) − p‖²``, means.
+    """How far two maps are from being inverse to each other.
+
+    The mean of ``‖B(A(p)) − p‖²`` over a lattice of points ``p``, plus that of ``‖A(B(p)) − p‖²``.
 
     Args:
       transform: The family of both maps.

@@ -16,7 +16,7 @@ from stn_jax.coordinates import by_coordinate
 from stn_jax.sampling.backends.cpu_loops import isolate_loop
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
-from stn_jax.transforms.linear import inverse_homogeneous
+from stn_jax.transforms.matrices import inverse_homogeneous
 
 Number = float | int
 

@@ -50,7 +50,7 @@ def translation(*, ndim: int = 2) -> Transform:
     """
 
     def matrix(theta: Array) -> Array:
-        return _beside(jnp.eye(ndim, dtype=theta.dtype), theta)
+        return matrices.beside(jnp.eye(ndim, dtype=theta.dtype), theta)
 
     return _family("translation", ndim, np.zeros(ndim), matrix)
 
@@ -84,7 +84,7 @@ def rigid(*, ndim: int = 2) -> Transform:
     """
 
     def matrix(theta: Array) -> Array:
-        return _beside(rotation_matrix(theta[:-ndim]), theta[-ndim:])
+        return matrices.beside(matrices.rotation_matrix(theta[:-ndim]), theta[-ndim:])
 
     return _family("rigid", ndim, np.zeros(3 * ndim - 3), matrix)
 
@@ -117,7 +117,7 @@ def similarity(*, ndim: int = 2) -> Transform:
     """
 
     def matrix(theta: Array) -> Array:
-        return _beside(theta[0] * rotation_matrix(theta[1:-ndim]), theta[-ndim:])
+        return matrices.beside(theta[0] * matrices.rotation_matrix(theta[1:-ndim]), theta[-ndim:])
 
     return _family("similarity", ndim, np.array([1.0] + (3 * ndim - 3) * [0.0]), matrix)
 
@@ -151,7 +151,7 @@ def attention(*, ndim: int = 2) -> Transform:
     """
 
     def matrix(theta: Array) -> Array:
-        return _beside(theta[0] * jnp.eye(ndim, dtype=theta.dtype), theta[1:])
+        return matrices.beside(theta[0] * jnp.eye(ndim, dtype=theta.dtype), theta[1:])
 
     return _family("attention", ndim, np.array([1.0] + ndim * [0.0]), matrix)
 
@@ -289,9 +289,9 @@ def _family(
         identity=identity,
         displacement=lambda theta, points: moved_by(_less_identity(matrix(theta)), points),
         inverse=lambda theta, points: (
-            points + moved_by(_less_identity(invert_matrix(matrix(theta))), points)
+            points + moved_by(_less_identity(matrices.invert_matrix(matrix(theta))), points)
         ),
-        homogeneous=lambda theta: square_matrix(matrix(theta)),
+        homogeneous=lambda theta: matrices.square_matrix(matrix(theta)),
     )
 
 
@@ -359,55 +359,3 @@ def _entries(rows: Array) -> list[list[Array]]:
     each = jax.lax.split(rows.ravel(), [1] * (count * length))
     scalars = [jax.lax.squeeze(entry, (0,)) for entry in each]
     return [scalars[start : start + length] for start in range(0, len(scalars), length)]
-
-
-def square_matrix(matrix: Array) -> Array:
-    """The homogeneous ``[n + 1, n + 1]`` matrix."""
-    rows, size = matrix.shape
-    if rows == size:
-        return matrix
-    is_last = np.arange(size)[:, None] == rows
-    longer = jnp.concatenate([matrix, matrix[:1]])
-    return jnp.where(is_last, jnp.eye(size, dtype=matrix.dtype), longer)
-
-
-def inverse_homogeneous(matrix: Array) -> Array:
-    """Inverse of a homogeneous matrix, ``[3, 3]`` or affine ``[4, 4]``."""
-    return invert_matrix(matrix) if len(matrix) == 3 else square_matrix(invert_matrix(matrix[:3]))
-
-
-def invert_matrix(matrix: Array) -> Array:
-    """The matrix of the inverse map, in closed form, of the shape of ``matrix``."""
-    ndim = matrix.shape[1] - 1
-    if len(matrix) == ndim + 1:
-        return matrices.inverse(matrix)
-    linear = matrices.inverse(matrix[:, :ndim])
-    return _beside(linear, -jnp.sum(linear * matrix[None, :, ndim], axis=1))
-
-
-def _beside(linear: Array, translation: Array) -> Array:
-    """``[A | t]``; by ``where``, since JAX cannot join a constant to a sharded array."""
-    is_last = np.arange(len(linear) + 1)[None] == len(linear)
-    wider = jnp.concatenate([linear, linear[:, :1]], axis=1)
-    return jnp.where(is_last, translation[:, None], wider)
-
-
-def rotation_matrix(angle: Array) -> Array:
-    """Rotation matrix of an angle ``[1]`` in 2-D or of an axis-angle vector ``[3]`` in 3-D."""
-    if len(angle) == 1:
-        cos, sin = jnp.cos(angle[0]), jnp.sin(angle[0])
-        return jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
-    # Rodrigues: R = I + sin(a)/a K + (1 − cos a)/a² K². Near a = 0 use the series of both factors:
-    # there the division would make derivatives NaN.
-    square = jnp.sum(angle**2)
-    small = square < 1e-3
-    safe = jnp.where(small, 1, square)
-    root = jnp.sqrt(safe)
-    near_sin = 1 - square / 6 * (1 - square / 20)
-    near_cos = (1 - square / 12 * (1 - square / 30)) / 2
-    sin_factor = jnp.where(small, near_sin, jnp.sin(root) / root)
-    cos_factor = jnp.where(small, near_cos, (1 - jnp.cos(root)) / safe)
-    eye = jnp.eye(3, dtype=angle.dtype)
-    cross = jnp.cross(angle[None], -eye)  # K, of the rows angle × −eₖ
-    outer = angle[:, None] * angle[None] - square * eye  # K²
-    return eye + sin_factor * cross + cos_factor * outer

@@ -1,4 +1,7 @@
-"""Closed forms for small matrices, by elementwise operations, which are fast in batches."""
+"""Closed forms for small matrices, linear and homogeneous, and operations on their arrays.
+
+The closed forms are elementwise operations, which are fast in batches.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -55,3 +58,55 @@ def zeros_of(array: Array, *others: Array) -> Array:
 def _zero(array: Array) -> Array:
     zero = np.zeros((), array.dtype)
     return jnp.where(array == array, zero, zero)
+
+
+def square_matrix(matrix: Array) -> Array:
+    """The homogeneous ``[n + 1, n + 1]`` matrix."""
+    rows, size = matrix.shape
+    if rows == size:
+        return matrix
+    is_last = np.arange(size)[:, None] == rows
+    longer = jnp.concatenate([matrix, matrix[:1]])
+    return jnp.where(is_last, jnp.eye(size, dtype=matrix.dtype), longer)
+
+
+def inverse_homogeneous(matrix: Array) -> Array:
+    """Inverse of a homogeneous matrix, ``[3, 3]`` or affine ``[4, 4]``."""
+    return invert_matrix(matrix) if len(matrix) == 3 else square_matrix(invert_matrix(matrix[:3]))
+
+
+def invert_matrix(matrix: Array) -> Array:
+    """The matrix of the inverse map, in closed form, of the shape of ``matrix``."""
+    ndim = matrix.shape[1] - 1
+    if len(matrix) == ndim + 1:
+        return inverse(matrix)
+    linear = inverse(matrix[:, :ndim])
+    return beside(linear, -jnp.sum(linear * matrix[None, :, ndim], axis=1))
+
+
+def beside(linear: Array, translation: Array) -> Array:
+    """``[A | t]``; by ``where``, since JAX cannot join a constant to a sharded array."""
+    is_last = np.arange(len(linear) + 1)[None] == len(linear)
+    wider = jnp.concatenate([linear, linear[:, :1]], axis=1)
+    return jnp.where(is_last, translation[:, None], wider)
+
+
+def rotation_matrix(angle: Array) -> Array:
+    """Rotation matrix of an angle ``[1]`` in 2-D or of an axis-angle vector ``[3]`` in 3-D."""
+    if len(angle) == 1:
+        cos, sin = jnp.cos(angle[0]), jnp.sin(angle[0])
+        return jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
+    # Rodrigues: R = I + sin(a)/a K + (1 − cos a)/a² K². Near a = 0 use the series of both factors:
+    # there the division would make derivatives NaN.
+    square = jnp.sum(angle**2)
+    small = square < 1e-3
+    safe = jnp.where(small, 1, square)
+    root = jnp.sqrt(safe)
+    near_sin = 1 - square / 6 * (1 - square / 20)
+    near_cos = (1 - square / 12 * (1 - square / 30)) / 2
+    sin_factor = jnp.where(small, near_sin, jnp.sin(root) / root)
+    cos_factor = jnp.where(small, near_cos, (1 - jnp.cos(root)) / safe)
+    eye = jnp.eye(3, dtype=angle.dtype)
+    cross = jnp.cross(angle[None], -eye)  # K, of the rows angle × −eₖ
+    outer = angle[:, None] * angle[None] - square * eye  # K²
+    return eye + sin_factor * cross + cos_factor * outer

@@ -157,11 +157,7 @@ def _checked_points(control_points: AnyArray) -> AnyArray:
 
     Returns NumPy arrays in float64, JAX arrays in float32 or wider.
     """
-    given: AnyArray
-    if isinstance(control_points, jax.Array):
-        given = _checks.as_float(control_points)
-    else:
-        given = _checks.float64s("control_points", control_points)
+    given = _checks.numbers("control_points", control_points)
     _checks.known_sizes("control_points", given.shape)
     ndim = given.shape[1] if given.ndim == 2 and given.shape[1] in (1, 2, 3) else 2
     if given.ndim != 2 or given.shape[1] != ndim or len(given) <= ndim:
