@@ -3,6 +3,7 @@
 ``--help`` lists the options; the README beside this file has the protocol.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ from experiments.engine import (
 )
 from experiments.engine.devices import is_first, wait_for_all
 from experiments.engine.files import environment, write_json
-from experiments.report import text_table
+from experiments.report import text_table, verdicts
 
 _PROGRAM = "python -m experiments.colocalisation"
 
@@ -61,7 +62,8 @@ def _colocalise(arguments: Arguments) -> None:
                 for name in arguments.sets
             }
             command = command_of(_PROGRAM, arguments)
-            build_detections(arguments.out, result, followed, command=command)
+            diagnosed = _diagnosed(arguments, [label_of(*place) for place in found])
+            build_detections(arguments.out, result, followed, diagnosed, command=command)
             write_json(result_file, result.to_json())
         wait_for_all(str(result_file))
     print(text_table(*table(ColocalisationResult.read(result_file))))
@@ -93,6 +95,19 @@ def _result(
         wall_time_s=round(seconds, 2),
         **environment(),
     )
+
+
+def _diagnosed(arguments: Arguments, names: Sequence[str]) -> list[verdicts.Diagnosed]:
+    """The diagnosis of each training, by the names of the trainings."""
+    logged = (arguments.out / "metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in logged]
+    return [
+        each
+        for name in names
+        for each in verdicts.of_seeds(
+            name, [line for line in lines if line["training"].startswith(f"{name}-seed-")]
+        )
+    ]
 
 
 def _followed(

@@ -1,7 +1,7 @@
 """The encoder, the localizer and the triplet loss, as problems of the engine."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -30,6 +30,8 @@ TargetsName = Literal["constant", "free"]
 
 _FILTERS = (8, 16)
 _ENCODER_BATCH = 64
+# The lattice on which crops are monitored; they are all alike but for their places.
+_MONITORED = (4, 4)
 
 
 class Network(NamedTuple):
@@ -221,7 +223,10 @@ def make_localizer(
         value += guidance * jnp.square(theta - most_unlike(random, places)).sum(axis=-1).mean()
         # Only for the log: the boxes do not reach the gradient.
         overlap = intersection_over_union(crop_boxes(theta, shape), batch.boxes)
-        return value, {"train_correct": 100 * (overlap > 0.5).mean()}
+        return value, {"train_correct": 100 * (overlap > 0.5).mean(), "theta": theta}
+
+    def monitor(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return stnn.monitor(crop(), arrays["theta"], _MONITORED)
 
     @jax.jit
     def locate(params: Any, canvases: Array) -> Array:
@@ -233,6 +238,7 @@ def make_localizer(
         draw=draw,
         optimizer=adam_cosine(learning_rate, steps),
         batch_size=batch_size,
+        monitor=monitor,
         one_after_the_other=True,
     )
     return Network(problem, locate)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import stn_jax as stn
 from experiments.colocalisation.records import ColocalisationResult
-from experiments.report import figures
+from experiments.report import figures, verdicts
 from experiments.report.animation import animate, frame_indices
 from experiments.report.markup import html_figure, paragraph, section
 from experiments.report.page import build_page, write_file
@@ -107,6 +107,7 @@ def build_detections(
     out: Path,
     result: ColocalisationResult,
     followed: Mapping[str, Sequence[Followed]],
+    diagnosed: Sequence[verdicts.Diagnosed],
     *,
     command: str = "",
 ) -> Path:
@@ -116,6 +117,7 @@ def build_detections(
       out: Folder to write to.
       result: The result of the experiment.
       followed: Canvases of each set.
+      diagnosed: The diagnosis of each training of a localizer.
       command: The command that made it.
 
     Returns:
@@ -134,7 +136,10 @@ def build_detections(
             html_figure(moving, f"Boxes during training, set {name}", _MOVING),
         ]
     said = ", ".join(f"set {row.set} {row.mean:.1f} %" for row in result.sets)
-    verdict = [f"Digits found: {said}."]
+    verdict = [f"Digits found: {said}.", *verdicts.of_diagnoses(diagnosed)]
+    if wrong := [each for each in diagnosed if each.findings]:
+        body = text_table_html(*verdicts.diagnosis_table(wrong))
+        sections.append(section("Diagnosis of the spatial transformers", body))
     return build_page(
         out, "Co-localisation", sections, None, result.settings, verdict=verdict, command=command
     )

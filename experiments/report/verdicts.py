@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.report.records import RunResult
 from experiments.report.runs import RunFolder
@@ -49,14 +49,23 @@ def of_runs(names: Sequence[str], results: Sequence[RunResult]) -> list[str]:
 
 def diagnoses(names: Sequence[str], runs: Sequence[RunFolder]) -> list[Diagnosed]:
     """The diagnosis of each training with a spatial transformer whose metrics allow one."""
+    return [
+        each
+        for name, run in zip(names, runs, strict=True)
+        if run.result.transform is not None
+        for each in of_seeds(name, run.metrics)
+    ]
+
+
+def of_seeds(name: str, metrics: Sequence[Mapping[str, Any]]) -> list[Diagnosed]:
+    """The diagnosis of each seed of a run, from lines of metrics that allow one."""
     found = []
-    for name, run in zip(names, runs, strict=True):
-        for seed in run.result.seeds if run.result.transform is not None else ():
-            lines = [line for line in run.metrics if line["seed"] == seed]
-            try:
-                found.append(Diagnosed(name, seed, stnn.diagnose(lines)))
-            except ValueError:  # Runs of old versions have none of the numbers.
-                continue
+    for seed in dict.fromkeys(line["seed"] for line in metrics):
+        lines = [line for line in metrics if line["seed"] == seed]
+        try:
+            found.append(Diagnosed(name, seed, stnn.diagnose(lines)))
+        except ValueError:  # Runs of old versions have none of the numbers.
+            continue
     return found
 
 

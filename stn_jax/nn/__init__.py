@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 from stn_jax._renames import new_name
+from stn_jax.nn.diagnosis import Diagnosis, Finding, diagnose
 from stn_jax.nn.heads import Gaussian, GaussianHead, RegressionHead, gaussian_kl
 from stn_jax.nn.initializers import exact_identity, perturbed_identity, tiled
 from stn_jax.nn.localization import (
@@ -11,7 +12,7 @@ from stn_jax.nn.localization import (
     FeatureLocalization,
     FullyConnectedLocalization,
 )
-from stn_jax.nn.monitor import Diagnosis, Finding, diagnose, gradient_norms, monitor
+from stn_jax.nn.monitor import gradient_norms, monitor
 from stn_jax.nn.optim import identity_penalty, localization_labels, localization_rate
 from stn_jax.nn.pytorch import from_pytorch
 from stn_jax.nn.spatial_transformer import SpatialTransformer
