@@ -106,6 +106,25 @@ def test_gradients_are_judged_side_by_side(norms, names):
     assert [finding.name for finding in stnn.diagnose(record)] == names
 
 
+# Medians at the end of trainings: sums of two digits, and crops of digits that many canvases share.
+LOGGED = {
+    "spline, 90 % error": ({"fold": 0.28, "distance": 3.3, "coverage": 0.37}, "folding"),
+    "affine, 90 % error": ({"fold": 0.49, "distance": 3.6, "coverage": 0.35}, "folding"),
+    "spline, 9 % error": ({"fold": 0.02, "distance": 0.42, "coverage": 0.75}, None),
+    "crops in a corner, 2 % found": ({"spread": 0.0, "distance": 1.09}, "same for every image"),
+    "crops in the middle, 7 %": ({"spread": 0.015, "distance": 0.54}, "same for every image"),
+    "crops at two digits of three": ({"spread": 0.46, "distance": 0.72}, None),
+    "crops at the digits": ({"spread": 0.55, "distance": 0.76}, None),
+}
+
+
+@pytest.mark.parametrize("training", LOGGED)
+def test_thresholds_part_trainings_that_failed_from_good_ones(training):
+    record, name = LOGGED[training]
+    found = [finding.name for finding in stnn.diagnose(record)]
+    assert found == ([] if name is None else [name])
+
+
 def test_a_history_is_judged_by_its_end():
     """In every form; the start at the identity and one strange batch are no findings."""
     good, still = numbers(*HEALTHY["rotating"]), numbers(*FAULTS["stuck at the identity"])

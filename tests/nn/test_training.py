@@ -21,9 +21,9 @@ PLAIN = functools.partial(stnn.RegressionHead, scale=1.0)
 class Model(nnx.Module):
     """Two layers behind a spatial transformer."""
 
-    def __init__(self, head, rngs):
-        network = stnn.FullyConnectedLocalization((*SHAPE, 1), T, head=head, rngs=rngs)
-        self.transformer = stnn.SpatialTransformer(network, T)
+    def __init__(self, transform, head, rngs):
+        network = stnn.FullyConnectedLocalization((*SHAPE, 1), transform, head=head, rngs=rngs)
+        self.transformer = stnn.SpatialTransformer(network, transform)
         self.hidden = nnx.Linear(144, 64, rngs=rngs)
         self.logits = nnx.Linear(64, 10, rngs=rngs)
 
@@ -43,14 +43,14 @@ def train():
     def turn(image, angle):
         return stn.warp(image, stn.rigid(), jnp.stack([angle, 0.0, 0.0]))
 
-    def loss(params, graphdef, batch, wanted, weight):
+    def loss(params, graphdef, batch, wanted, transform, weight):
         logits, theta = nnx.merge(graphdef, params)(batch)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean()
-        penalty = weight * stnn.identity_penalty(T, theta).mean()
+        penalty = weight * stnn.identity_penalty(transform, theta).mean()
         return loss + penalty, (theta, jnp.mean(logits.argmax(-1) == wanted))
 
-    def train(weight=0.0, head=PLAIN, **options):
-        graphdef, start = nnx.split(Model(head, nnx.Rngs(0)))
+    def train(transform=T, weight=0.0, head=PLAIN, **options):
+        graphdef, start = nnx.split(Model(transform, head, nnx.Rngs(0)))
         rate = stnn.localization_rate(**{"multiplier": 1.0} | options)
         optimizer = optax.chain(optax.adam(0.05), rate)
 
@@ -60,10 +60,10 @@ def train():
             angles = jax.random.uniform(key, (64,), minval=-1, maxval=1)
             batch = jax.vmap(turn)(images[chosen], angles)
             gradient, (theta, accuracy) = jax.grad(loss, has_aux=True)(
-                params, graphdef, batch, labels[chosen], weight
+                params, graphdef, batch, labels[chosen], transform, weight
             )
             updates, state = optimizer.update(gradient, state)
-            record = stnn.monitor(T, theta, SHAPE) | {"accuracy": accuracy}
+            record = stnn.monitor(transform, theta, SHAPE) | {"accuracy": accuracy}
             record |= stnn.gradient_norms(gradient, stnn.localization_labels)
             return (optax.apply_updates(params, updates), state), record
 
@@ -98,3 +98,14 @@ def test_each_remedy_alone_holds_it_together(remedy, train):
     assert history["accuracy"][-20:].mean() > 0.75
     first_moved = np.flatnonzero(history["distance"] > 0)[0]
     assert first_moved == 1 + remedy.get("frozen_steps", 0)
+
+
+@pytest.mark.slow
+def test_at_a_bound_all_images_get_the_same_transform_and_it_is_named(train):
+    """A slower localization network, as advised, stays inside and tells the images apart."""
+    bounded = stn.bounded(T, radius=0.3)
+    names = [finding.name for finding in stnn.diagnose(train(bounded))]
+    assert names == ["same for every image", "localization gradient vanished"]
+    slowed = train(bounded, multiplier=0.1)
+    assert not stnn.diagnose(slowed)
+    assert np.median(slowed["spread"][-20:] / slowed["distance"][-20:]) > 0.3

@@ -225,6 +225,9 @@ def test_what_a_run_leaves(data, finished, capsys):
     names = ["encoder-seed-0", "TC-digit-0-seed-0", "TC-digit-1-seed-0"]
     assert list(dict.fromkeys(row["training"] for row in rows)) == names
     assert all((finished / "checkpoints" / name).is_dir() for name in names)
+    # After six steps all crops are still in the middle.
+    assert "diagnose finds problems in 2 of 2 trainings" in page
+    assert "same for every image" in page
     # The localization network learns, though the loss has no places.
     with np.load(finished / "snapshots" / "TC-digit-0.npz") as saved:
         assert saved["steps"].tolist() == [0, 2, 4, 6]
