@@ -185,10 +185,10 @@ def diagnose(
 
     It looks for transforms that are stuck at the identity, collapsed to a point, outside the image,
     folding, not finite, or the same for every image, and for a localization gradient that is tiny
-    or huge compared with that of the rest. Values that are not finite count wherever they occur. Of the other numbers the
-    median of the last records counts, since single batches scatter. A transformer that has not been
-    trained is at the identity, so it is reported as stuck; if it starts at other crops, as the same
-    for every image.
+    or huge compared with that of the rest. Values that are not finite count wherever they occur. Of
+    the other numbers the median of the last records counts, since single batches scatter. A
+    transformer that has not been trained is reported as stuck at the identity, or, if it starts
+    elsewhere, as the same for every image.
 
     Args:
       history: One record, a list of records, or one mapping from names to arrays over time. Other

@@ -41,9 +41,10 @@ def monitor(
       - ``scale``: length in the input per unit of output, mean; below 1 the output is magnified;
       - ``rotation``: absolute angle in radians, mean;
       - ``distance``: root mean square of ``|T(p) − p|`` in normalised units, mean;
-      - ``spread``: how far the transforms of different images are apart, left out for one image:
-        the standard deviation of ``T(p)`` over the images, root mean square over all ``p``, in
-        normalised units. Beside several transforms for each image, each is compared with itself;
+      - ``spread``: how far apart the transforms of different images are: the standard deviation of
+        ``T(p)`` over the images in normalised units, root mean square over ``p``. Of several
+        transforms of an image, each is compared with the same one of the other images. A batch of
+        one image has no spread; it is NaN if only one theta is finite;
       - ``fold``: share of output pixels that show the input folded or mirrored, mean;
       - ``nonfinite``: share of thetas that are not finite.
 
