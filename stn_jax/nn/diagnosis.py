@@ -146,7 +146,7 @@ _RULES = (
         "same for every image",
         "spread_ratio",
         "below",
-        0.1,  # at most 0.09 in trainings that failed so, at least 0.15 in good ones
+        0.1,  # below it in trainings that failed so, at least 0.15 in good ones
         "The transforms differ little from image to image, compared with their distance from the "
         "identity. This is no problem where one transform suits all images.",
         "a smaller multiplier in localization_rate, since large steps of a bias move all images "
