@@ -89,8 +89,9 @@ def test_values_and_gradients(kernel, padding, ndim, dtype, channels):
 
 @pytest.mark.parametrize("dtype", calls.DTYPES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel", ["linear", "keys"])
 @pytest.mark.parametrize("space", [(90,), (12, 14), (5, 7, 6)])
-def test_points_well_inside(space, channels, dtype):
+def test_points_well_inside(space, kernel, channels, dtype):
     """They are read in a way of their own, unless one near them is not like them."""
     rng = np.random.default_rng(7)
     dtype = calls.DTYPES[dtype]
@@ -103,7 +104,10 @@ def test_points_well_inside(space, channels, dtype):
         c[40] = n - 1.25  # Reads the last pixel of all.
     cs[0][[17, 50, 100]] = [-0.5, space[-1] - 0.75, np.nan]
     cs[-1][72:80] = 2
-    check(image, fill, cs, numbers(rng, (219, channels), dtype), ("linear", "constant", False))
+    for c in cs:
+        c[120:219] = np.sort(c[120:219])  # Neighbours share their pixels,
+        c[150:160] = c[150]  # and these all of them.
+    check(image, fill, cs, numbers(rng, (219, channels), dtype), (kernel, "constant", False))
 
 
 @pytest.mark.parametrize("padding", oracle.PADDINGS)
@@ -202,8 +206,9 @@ def test_huge_coordinates_of_periodic_paddings(kernel, padding, n):
 @pytest.mark.parametrize("dtype", calls.DTYPES)
 @pytest.mark.parametrize("ndim", SPACES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("kernel", ["linear", "keys"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_weight_zero_hides_pixels(ndim, channels, dtype, bad):
+def test_weight_zero_hides_pixels(ndim, channels, kernel, dtype, bad):
     """At whole coordinates a bad neighbour is not seen, nor through a cotangent of 0."""
     rng = np.random.default_rng(6)
     dtype = calls.DTYPES[dtype]
@@ -212,19 +217,20 @@ def test_weight_zero_hides_pixels(ndim, channels, dtype, bad):
     image[rng.random(image.shape) < 0.3] = bad
     fill = np.full(channels, bad, dtype)
     whole = [c.astype(calls.coordinate_dtype(dtype)) for c in np.indices(space)[::-1]]
-    value = calls.sample(image, fill, whole, **modes("linear", "constant", False))
+    value = calls.sample(image, fill, whole, **modes(kernel, "constant", False))
     np.testing.assert_array_equal(value.astype(np.float64), image.astype(np.float64))
     cotangent = numbers(rng, (*space, channels), dtype)
     cotangent[rng.random(cotangent.shape) < 0.5] = 0
     with np.errstate(invalid="ignore"):
-        check(image, fill, whole, cotangent, ("linear", "constant", False))
+        check(image, fill, whole, cotangent, (kernel, "constant", False))
         half = [whole[0] + whole[0].dtype.type(0.5), *whole[1:]]
-        check(image, fill, half, cotangent, ("linear", "constant", False))
+        check(image, fill, half, cotangent, (kernel, "constant", False))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kernel", ["linear", "keys"])
 @pytest.mark.parametrize("channels", [1, 3, 8])
-def test_weight_zero_hides_cotangents(channels, bad):
+def test_weight_zero_hides_cotangents(channels, kernel, bad):
     """A cotangent that is not finite reaches no pixel by a weight of 0."""
     rng = np.random.default_rng(7)
     image, fill = numbers(rng, (4, 5, channels), np.float32), np.zeros(channels, np.float32)
@@ -232,7 +238,7 @@ def test_weight_zero_hides_cotangents(channels, bad):
     cotangent = numbers(rng, (4, 5, channels), np.float32)
     cotangent[2, 2] = bad
     d_image = calls.sample_pull(
-        image, fill, whole, cotangent, ((), None), **modes("linear", "constant", False)
+        image, fill, whole, cotangent, ((), None), **modes(kernel, "constant", False)
     )[0]
     np.testing.assert_array_equal(d_image, cotangent)
 

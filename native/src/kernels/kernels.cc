@@ -1,6 +1,7 @@
 // The kernels of one variant. The build compiles this file once for each.
 
 #include "ahead.h"
+#include "cells.h"
 #include "fill.h"
 #include "slopes.h"
 
@@ -55,6 +56,9 @@ PixelRules RulesOf(const Geometry& geometry, bool leave_out_weightless) {
 template <class T>
 void Forward(const Geometry& geometry, const Item& item, Range points) {
   using U = Accumulator<T>;
+  if (UsesCells<T>(geometry)) {
+    return WithCells<T>(geometry, item, [&](auto&& kernels) { kernels.Forward(points); });
+  }
   Block<U> block(geometry);
   const PixelsOfItem<T> all_pixels(geometry, item);
   const Pixels<T> pixels = all_pixels.pixels();
@@ -135,6 +139,9 @@ template <class T>
 void Pull(const Geometry& geometry, const Item& item, Range points, Range band) {
   using U = Accumulator<T>;
   if (points.first >= points.last) return;
+  if (UsesCells<T>(geometry)) {
+    return WithCells<T>(geometry, item, [&](auto&& kernels) { kernels.Pull(points, band); });
+  }
   Block<U> block(geometry);
   const PixelsOfItem<T> all_pixels(geometry, item);
   const Pixels<T> pixels = all_pixels.pixels();

@@ -165,20 +165,17 @@ STN_INLINE void Horner(int powers, const Factor& factor, const U* __restrict fra
   }
 }
 
-// The same for a kernel that is one polynomial for each tap; also the weights' slopes.
-template <Padding padding, int rounds, class U>
-void LocatePolynomial(const Geometry& geometry, const Axis<U> axis, const U* __restrict coordinates,
-                      int filled, int32_t* __restrict index, U* weight, U* slope,
-                      U* __restrict moves) {
-  const Span span = {0, filled};
-  const int taps = geometry.kernel_taps, powers = geometry.powers;
+// For a kernel that is one polynomial for each tap: the first tap's index before padding, and the
+// fraction by which the coordinate lies into its cell.
+template <Padding padding, class U>
+void LocateCells(const Geometry& geometry, const Axis<U> axis, const U* __restrict coordinates,
+                 int filled, int32_t* __restrict first, U* __restrict fraction,
+                 U* __restrict moves) {
   // With an odd number of taps the cells begin half way between pixels.
-  const U half = taps % 2 == 0 ? 0 : static_cast<U>(0.5);
-  const int32_t before = (taps - 1) / 2;
+  const U half = geometry.kernel_taps % 2 == 0 ? 0 : static_cast<U>(0.5);
+  const int32_t before = (geometry.kernel_taps - 1) / 2;
   constexpr bool clips = padding == Padding::kConstant || padding == Padding::kBorder;
-  U fraction[kBlock];
-  int32_t first[kBlock];
-  ForPoints(span, [&](int i) STN_INLINE_LAMBDA {
+  ForPoints({0, filled}, [&](int i) STN_INLINE_LAMBDA {
     const U coordinate = coordinates[i], near = Near<padding>(coordinate, axis);
     const int32_t whole = FloorToInt(near + half);
     first[i] = whole - before;
@@ -188,14 +185,32 @@ void LocatePolynomial(const Geometry& geometry, const Axis<U> axis, const U* __r
     if constexpr (clips) moving = moving && coordinate > axis.low && coordinate < axis.high;
     moves[i] = moving ? 1 : 0;
   });
-  for (int tap = 0; tap < taps; ++tap) {
+}
+
+// The padded indices of a tap.
+template <Padding padding, int rounds, class U>
+void FillTapIndex(const Axis<U> axis, const int32_t* __restrict first, int filled, int tap,
+                  int32_t* __restrict index) {
+  ForPoints({0, filled}, [&](int i) STN_INLINE_LAMBDA {
+    index[i] = PlaceOf<padding, rounds>(first[i] + tap, axis);
+  });
+}
+
+// Cells, with the padded index of each tap, the weights and their slopes.
+template <Padding padding, int rounds, class U>
+void LocatePolynomial(const Geometry& geometry, const Axis<U> axis, const U* coordinates,
+                      int filled, int32_t* index, U* weight, U* slope, U* moves) {
+  U fraction[kBlock];
+  int32_t first[kBlock];
+  LocateCells<padding>(geometry, axis, coordinates, filled, first, fraction, moves);
+  const Span span = {0, filled};
+  const int powers = geometry.powers;
+  for (int tap = 0; tap < geometry.kernel_taps; ++tap) {
     const double* c = geometry.coefficients[tap];
     Horner(powers, [&](int p) { return c[p]; }, fraction, span, weight + tap * kBlock);
     Horner(powers - 1, [&](int p) { return (p + 1) * c[p + 1]; }, fraction, span,
            slope + tap * kBlock);
-    ForPoints(span, [&](int i) STN_INLINE_LAMBDA {
-      index[tap * kBlock + i] = PlaceOf<padding, rounds>(first[i] + tap, axis);
-    });
+    FillTapIndex<padding, rounds>(axis, first, filled, tap, index + tap * kBlock);
   }
 }
 

@@ -89,11 +89,11 @@ void ScatterMany(const Block<U>& block, Span span, Places<U> places, const T* co
   }
 }
 
-// Copies a block's cotangent in the accumulators' type; 3 channels are padded to 4.
+// Copies the cotangent of a block's points in the accumulators' type; 3 channels are padded to 4.
 template <int channels, class T>
-void WidenCotangent(const Block<Accumulator<T>>& block, const T* from, Accumulator<T>* to) {
+void WidenCotangent(int count, const T* from, Accumulator<T>* to) {
   constexpr int padded = channels == 3 ? 4 : channels;
-  for (int i = 0; i < block.count; ++i) {
+  for (int i = 0; i < count; ++i) {
     for (int c = 0; c < channels; ++c) to[i * padded + c] = Widen(from[i * channels + c]);
     for (int c = channels; c < padded; ++c) to[i * padded + c] = 0;
   }
@@ -104,13 +104,13 @@ void WidenCotangent(const Geometry& geometry, const Block<Accumulator<T>>& block
                     Accumulator<T>* to) {
   switch (geometry.channels) {
     case 1:
-      return WidenCotangent<1>(block, from, to);
+      return WidenCotangent<1>(block.count, from, to);
     case 2:
-      return WidenCotangent<2>(block, from, to);
+      return WidenCotangent<2>(block.count, from, to);
     case 3:
-      return WidenCotangent<3>(block, from, to);
+      return WidenCotangent<3>(block.count, from, to);
     case 4:
-      return WidenCotangent<4>(block, from, to);
+      return WidenCotangent<4>(block.count, from, to);
   }
 }
 
