@@ -152,17 +152,6 @@ struct Cells {
     return same;
   }
 
-  // The number of a pixel of a cell, or kFill; taps in row-major order.
-  STN_INLINE int32_t PixelOf(int i, int tap) const {
-    int32_t flat = 0, signs = 0;
-    for (int axis = ndim - 1; axis >= 0; --axis, tap /= kCellTaps) {
-      const int32_t each = index[axis][tap % kCellTaps * kBlock + i];
-      flat += each;
-      signs |= each;
-    }
-    return signs < 0 ? kFill : flat;
-  }
-
   // The product of the axes' factors at a tap, except that of `axis`.
   STN_INLINE U ProductAt(const U (*factor)[kBlock * kCellTaps], int i, int tap,
                          int axis = -1) const {
@@ -314,18 +303,44 @@ class CellKernels {
 
   __attribute__((noinline)) void Copy(int i) {
     copied_ = i;
-    for (int tap = 0; tap < taps; ++tap) {
-      const int32_t pixel = PixelOf(i, tap);
-      const T* from = pixel < 0 ? fill_ : image_ + static_cast<int64_t>(pixel) * channels;
-      for (int c = 0; c < channels; ++c) copy_[tap * channels + c] = from[c];
+    const PixelsOfCell pixels(*this, i);
+    T* to = copy_;
+    for (int row = 0; row < rows; ++row) {
+      for (int tap = 0; tap < kCellTaps; ++tap, to += channels) {
+        const int64_t pixel = pixels(row, tap);
+        const T* from = pixel < 0 ? fill_ : image_ + pixel * channels;
+        for (int c = 0; c < channels; ++c) to[c] = from[c];
+      }
     }
   }
 
-  // The number of a pixel of a cell, or kFill.
-  STN_INLINE int32_t PixelOf(int i, int tap) const {
-    if (cells_.pixel[i] < 0) return cells_.PixelOf(i, tap);
-    return cells_.pixel[i] + static_cast<int32_t>(step_[tap / kCellTaps]) + tap % kCellTaps;
-  }
+  // The numbers of a cell's pixels; negative outside.
+  struct PixelsOfCell {
+    int32_t start[rows];  // Of each row; columns are counted from it.
+    int32_t column[kCellTaps];
+
+    PixelsOfCell(const CellKernels& kernels, int i) {
+      const auto& cells = kernels.cells_;
+      if (cells.pixel[i] >= 0) {
+        for (int row = 0; row < rows; ++row) {
+          start[row] = cells.pixel[i] + static_cast<int32_t>(kernels.step_[row]);
+        }
+        for (int tap = 0; tap < kCellTaps; ++tap) column[tap] = tap;
+        return;
+      }
+      auto index = [&](int axis, int tap) { return cells.index[axis][tap * kBlock + i]; };
+      for (int row = 0; row < rows; ++row) {
+        const int32_t outer = index(0, row / (rows / kCellTaps));
+        const int32_t inner = ndim == 3 ? index(1, row % kCellTaps) : 0;
+        start[row] = (outer | inner) < 0 ? kFill : outer + inner;
+      }
+      for (int tap = 0; tap < kCellTaps; ++tap) column[tap] = index(last_axis, tap);
+    }
+
+    STN_INLINE int64_t operator()(int row, int tap) const {
+      return (start[row] | column[tap]) < 0 ? kFill : start[row] + column[tap];
+    }
+  };
 
   STN_INLINE U Weight(int axis, int tap, int i) const {
     return cells_.weight[axis][i * kCellTaps + tap];
@@ -415,11 +430,14 @@ class CellKernels {
   }
 
   __attribute__((noinline)) void FlushAtBorder(int i, const U* numbers, Range band) {
+    const PixelsOfCell pixels(*this, i);
     U* d_image = static_cast<U*>(item_.d_image);
-    for (int tap = 0; tap < taps; ++tap) {
-      const int64_t pixel = PixelOf(i, tap);
-      if (pixel < 0 || pixel < band.first || pixel >= band.last) continue;
-      AddPixel(d_image + (pixel - band.first) * padded, numbers + tap * padded);
+    for (int row = 0; row < rows; ++row) {
+      for (int tap = 0; tap < kCellTaps; ++tap, numbers += padded) {
+        const int64_t pixel = pixels(row, tap);
+        if (pixel < 0 || pixel < band.first || pixel >= band.last) continue;
+        AddPixel(d_image + (pixel - band.first) * padded, numbers);
+      }
     }
   }
 
