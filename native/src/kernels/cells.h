@@ -166,14 +166,17 @@ struct Cells {
   // For a vector of points. Returns whether the image contains all cells.
   STN_INLINE bool FindPixels(const Geometry& geometry, int i) {
     using Integers = Vector<int32_t, kLanes>;
-    Integers flat = {}, inside = Integers{} - 1;
+    // Without sign, since the numbers of cells outside may overflow.
+    Vector<uint32_t, kLanes> flat = {};
+    Integers inside = Integers{} - 1;
     for (int axis = 0; axis < ndim; ++axis) {
       const Integers place = LoadIntegers(first[axis] + i);
       const auto end = static_cast<int32_t>(geometry.size[axis] - kCellTaps + 1);
       inside &= (place >= 0) & (place < end);
-      flat += place * StrideOf(geometry, axis);
+      flat += (Vector<uint32_t, kLanes>)place *
+              static_cast<uint32_t>(StrideOf(geometry, axis));
     }
-    StoreIntegers(pixel + i, inside != 0 ? flat : Integers{} + kFill);
+    StoreIntegers(pixel + i, inside != 0 ? (Integers)flat : Integers{} + kFill);
     return All(inside);
   }
 
@@ -239,7 +242,7 @@ class CellKernels {
       image_offset_[row] = step_[row] * channels;
       copy_offset_[row] = row * kCellTaps * channels;
     }
-    end_ = static_cast<int32_t>(geometry.pixels) - taps_reach();
+    end_ = static_cast<int32_t>(geometry.pixels - 1) - reach();
   }
 
   void Forward(Range points) {
@@ -280,7 +283,7 @@ class CellKernels {
   }
 
   // Pixels from a cell's first to its last.
-  int32_t taps_reach() const {
+  int32_t reach() const {
     return static_cast<int32_t>(step_[rows - 1]) + kCellTaps - 1;
   }
 
@@ -420,7 +423,7 @@ class CellKernels {
     const int64_t size = band.last - band.first;
     const int64_t first = cells_.pixel[i] - band.first;
     U* d_image = static_cast<U*>(item_.d_image);
-    if (cells_.pixel[i] < 0 || first < 0 || first + taps_reach() >= size) {
+    if (cells_.pixel[i] < 0 || first < 0 || first + reach() >= size) {
       return FlushAtBorder(i, numbers, band);
     }
     for (int tap = 0; tap < taps; ++tap) {
