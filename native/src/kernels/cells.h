@@ -30,7 +30,8 @@ bool UsesCells(const Geometry& geometry) {
          geometry.channels <= kFewChannels;
 }
 
-// Each of four numbers twice; or each of the first or last two four times.
+// Repeat numbers of a vector of four: each twice; or each of the first two, or of the last two,
+// four times.
 template <class U>
 STN_INLINE Vector<U, kLanes> Twice(Vector<U, 4> v) {
   return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3);
@@ -81,7 +82,7 @@ struct Row {
     for (int p = 0; p < count; ++p) part[p] += factor * row.part[p];
   }
 
-  // The weighted sum of the four pixels; numbers behind the channels are arbitrary.
+  // The weighted sum of the four pixels. Lanes behind the channels hold arbitrary numbers.
   STN_INLINE Vector<U, 4> WeightedSum(const U* weight) const {
     if constexpr (channels == 1) {
       const auto v = part[0] * Load<4>(weight);
@@ -196,17 +197,17 @@ struct Cells {
     auto weights = lightest == lightest, slopes = weights;
     for (int axis = 0; axis < ndim; ++axis) {
       const Numbers at = Load<kLanes>(fraction[axis] + i);
-      Numbers value[kCellTaps], tilt[kCellTaps];
+      Numbers value[kCellTaps], derivative[kCellTaps];
       for (int tap = 0; tap < kCellTaps; ++tap) {
         const U* c = coefficient_[tap];
         value[tap] = ((c[3] * at + c[2]) * at + c[1]) * at + c[0];
         weights &= (value[tap] >= lightest) | (-value[tap] >= lightest);
         if (!with_slopes) continue;
-        tilt[tap] = (3 * c[3] * at + 2 * c[2]) * at + c[1];
-        slopes &= (tilt[tap] >= lightest) | (-tilt[tap] >= lightest);
+        derivative[tap] = (3 * c[3] * at + 2 * c[2]) * at + c[1];
+        slopes &= (derivative[tap] >= lightest) | (-derivative[tap] >= lightest);
       }
       StoreByPoint(weight[axis] + i * kCellTaps, value);
-      if (with_slopes) StoreByPoint(slope[axis] + i * kCellTaps, tilt);
+      if (with_slopes) StoreByPoint(slope[axis] + i * kCellTaps, derivative);
     }
     slopes &= weights;
     StoreIntegers(weights_count + i, __builtin_convertvector(weights, Vector<int32_t, kLanes>));
@@ -296,7 +297,8 @@ class CellKernels {
 
   STN_INLINE Place PlaceOfCell(int i) {
     const int32_t pixel = cells_.pixel[i];
-    // With three channels one number is read behind the cell, so its end is not the image's.
+    // With three channels a load reads one number behind the cell. Behind the image's last cell
+    // there is none.
     if (pixel >= 0 && (channels != 3 || pixel != end_)) {
       return {image_ + static_cast<int64_t>(pixel) * channels, image_offset_};
     }
@@ -319,7 +321,7 @@ class CellKernels {
 
   // The numbers of a cell's pixels; negative outside.
   struct PixelsOfCell {
-    int32_t start[rows];  // Of each row; columns are counted from it.
+    int32_t start[rows];  // The pixel from which the columns of each row are counted.
     int32_t column[kCellTaps];
 
     PixelsOfCell(const CellKernels& kernels, int i) {
@@ -382,7 +384,9 @@ class CellKernels {
         continue;
       }
       const int begin = i;
-      Vector<U, padded == 1 ? 4 : 8> sums[taps * padded / (padded == 1 ? 4 : 8)] = {};
+      // A vector holds a row, or half a row of four channels.
+      constexpr int width = padded == 1 ? kCellTaps : kLanes;
+      Vector<U, width> sums[taps * padded / width] = {};
       do {
         AddPoint(i, terms + i * padded, sums);
         ++i;
@@ -513,7 +517,7 @@ class CellKernels {
     }
   }
 
-  // The same pixel by pixel, without those that must not be read.
+  // The same, pixel by pixel. Pixels of weight 0 are not read, or count as 0.
 
   __attribute__((noinline)) Four CarefulValue(int i) {
     const Place place = PlaceOfCell(i);
