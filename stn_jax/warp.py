@@ -24,7 +24,7 @@ from stn_jax.coordinates import (
 from stn_jax.sampling.antialias import sample_footprints
 from stn_jax.sampling.backends.base import ImplementationName
 from stn_jax.sampling.filters import FilterName, sample_filtered
-from stn_jax.sampling.interpolate import sample_pixels
+from stn_jax.sampling.interpolate import sample_affine, sample_pixels
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
@@ -200,6 +200,8 @@ def _warp(
     return_coverage: bool,
 ) -> Array | tuple[Array, Coverage]:
     align_corners, shape = options.align_corners, image.shape[:-1]
+    if transform.affine_change and not (antialias or return_coverage):
+        return sample_affine(image, transform.affine_change(theta), output_shape, fill, options)
     points = regular_grid(output_shape, align_corners=align_corners, dtype=theta.dtype)
     displacement = transform.displacement(theta, points)
     pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)

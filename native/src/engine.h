@@ -64,7 +64,24 @@ struct Item {
   const void* cotangent;            // [points, channels]; backward only.
   void* d_source[kMaxNdim];         // As `source`; null if not wanted.
   void* d_image;  // Accumulators [pixels of the band, padded channels]; null if not wanted.
+  // The rows of the image that were loaded into the cache for earlier points, if given; updated.
+  Range* rows_ahead;
 };
+
+// The regular lattice of target points, whose source points an affine map gives. Arrays along axes
+// are in array order; those of numbers have the coordinates' type, and whole vectors may be read
+// past their ends.
+struct Lattice {
+  int64_t size[kMaxNdim];            // Points along each axis.
+  const void* normalized[kMaxNdim];  // The normalised coordinates along each axis.
+  const void* pixel[kMaxNdim];       // The same points in pixels of the image.
+  double scale[kMaxNdim];            // Pixels of the image in a unit of length.
+  // A coordinate has the rounding error of points this many pixels apart.
+  double rounding_length[kMaxNdim];
+};
+
+// Numbers that may be read or written past the end of an array of coordinates.
+constexpr int64_t kOverrun = 8;
 
 // The rows (indices along the first axis) that the points of a block touch; empty if first >= last.
 struct Rows {
@@ -86,6 +103,13 @@ struct Kernels {
   void (*finish)(const Geometry&, const void* accumulators, int64_t pixels, void* d_image);
   // Adds `count` accumulators to others.
   void (*add)(const void* terms, int64_t count, void* sums);
+  // Writes the coordinates of lattice points, from the matrix [ndim, ndim + 1] of an affine map less
+  // the identity. The matrix is in the order x, y, z, arrays along axes in array order.
+  void (*coordinates)(const Geometry&, const Lattice&, const void* matrix, Range points,
+                      void* const* coordinates);
+  // Writes the matrix's gradient, from the gradients to the coordinates of these points.
+  void (*matrix_gradient)(const Geometry&, const Lattice&, const void* const* slopes, Range points,
+                          void* gradient);
 };
 
 // Nearest pixels as bytes; coordinates are float32 or float64.

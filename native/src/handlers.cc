@@ -10,6 +10,7 @@ namespace {
 namespace ffi = xla::ffi;
 
 using Coefficients = ffi::Span<const double>;
+using Sizes = ffi::Span<const int64_t>;
 
 ffi::Error Run(ffi::ThreadPool pool, const Request& request, ffi::RemainingArgs args,
                ffi::RemainingRets rets) {
@@ -24,32 +25,35 @@ ffi::Error Run(ffi::ThreadPool pool, const Request& request, ffi::RemainingArgs 
   }
 }
 
+Request FromCoordinates(int64_t num_batch_dims, int64_t ndim, int64_t taps,
+                        Coefficients coefficients, int64_t padding, int64_t align_corners) {
+  Request request = {};
+  request.from_coordinates = true;
+  request.num_batch_dims = num_batch_dims;
+  request.ndim = ndim;
+  request.kernel_taps = taps;
+  request.coefficients = coefficients;
+  request.padding = padding;
+  request.align_corners = align_corners;
+  return request;
+}
+
+// Asks for gradients; those to all coordinates, or to the matrix, come together.
+void AskForGradients(int64_t wrt_image, int64_t wrt_coordinates, Request& request) {
+  request.backward = true;
+  request.wrt_image = wrt_image != 0;
+  if (wrt_coordinates != 0 && request.ndim > 0 && request.ndim <= kMaxNdim) {
+    request.wrt_sources = (int64_t{1} << request.ndim) - 1;
+  }
+}
+
+template <bool bytes>
 ffi::Error Sample(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                   int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
                   int64_t padding, int64_t align_corners) {
-  Request request = {};
-  request.from_coordinates = true;
-  request.num_batch_dims = num_batch_dims;
-  request.ndim = ndim;
-  request.kernel_taps = taps;
-  request.coefficients = coefficients;
-  request.padding = padding;
-  request.align_corners = align_corners;
-  return Run(pool, request, args, rets);
-}
-
-ffi::Error SampleBytes(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                       int64_t num_batch_dims, int64_t ndim, int64_t taps,
-                       Coefficients coefficients, int64_t padding, int64_t align_corners) {
-  Request request = {};
-  request.from_coordinates = true;
-  request.bytes = true;
-  request.num_batch_dims = num_batch_dims;
-  request.ndim = ndim;
-  request.kernel_taps = taps;
-  request.coefficients = coefficients;
-  request.padding = padding;
-  request.align_corners = align_corners;
+  Request request =
+      FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
+  request.bytes = bytes;
   return Run(pool, request, args, rets);
 }
 
@@ -57,19 +61,33 @@ ffi::Error SamplePull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remain
                       int64_t num_batch_dims, int64_t ndim, int64_t taps,
                       Coefficients coefficients, int64_t padding, int64_t align_corners,
                       int64_t wrt_image, int64_t wrt_coordinates) {
-  Request request = {};
-  request.from_coordinates = true;
-  request.backward = true;
-  request.num_batch_dims = num_batch_dims;
-  request.ndim = ndim;
-  request.kernel_taps = taps;
-  request.coefficients = coefficients;
-  request.padding = padding;
-  request.align_corners = align_corners;
-  request.wrt_image = wrt_image != 0;
-  if (wrt_coordinates != 0 && ndim > 0 && ndim <= kMaxNdim) {
-    request.wrt_sources = (int64_t{1} << ndim) - 1;
-  }
+  Request request =
+      FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
+  AskForGradients(wrt_image, wrt_coordinates, request);
+  return Run(pool, request, args, rets);
+}
+
+template <bool bytes>
+ffi::Error Affine(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                  int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
+                  int64_t padding, int64_t align_corners, Sizes out) {
+  Request request =
+      FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
+  request.bytes = bytes;
+  request.from_matrix = true;
+  request.out = out;
+  return Run(pool, request, args, rets);
+}
+
+ffi::Error AffinePull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                      int64_t num_batch_dims, int64_t ndim, int64_t taps,
+                      Coefficients coefficients, int64_t padding, int64_t align_corners,
+                      Sizes out, int64_t wrt_image, int64_t wrt_matrix) {
+  Request request =
+      FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
+  request.from_matrix = true;
+  request.out = out;
+  AskForGradients(wrt_image, wrt_matrix, request);
   return Run(pool, request, args, rets);
 }
 
@@ -111,13 +129,20 @@ auto BindSample() {
       .Attr<int64_t>("align_corners");
 }
 
+auto BindAffine() { return BindSample().Attr<Sizes>("out"); }
+
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SampleHandler, Sample, BindSample());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SampleBytesHandler, SampleBytes, BindSample());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SampleHandler, Sample<false>, BindSample());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SampleBytesHandler, Sample<true>, BindSample());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     SamplePullHandler, SamplePull,
     BindSample().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_coordinates"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(AffineHandler, Affine<false>, BindAffine());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(AffineBytesHandler, Affine<true>, BindAffine());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    AffinePullHandler, AffinePull,
+    BindAffine().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_matrix"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TapsHandler, Taps, Bind());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TapsPullHandler, TapsPull,
                               Bind().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_weights"));

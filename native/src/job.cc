@@ -20,6 +20,10 @@ constexpr int64_t kTasksOfThread = 8;
 // Limit on the memory of separate accumulators at any time.
 constexpr int64_t kMostBytesOfAccumulators = int64_t{256} << 20;
 
+// Points of an affine map whose coordinates exist at a time: their arrays stay in a fast cache. Sums
+// over points are taken part by part, so that the division into tasks does not change them.
+constexpr int64_t kPointsOfPart = 16 * kBlock;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The number of threads to use for a job.
@@ -34,7 +38,7 @@ Item ItemOf(const Job& job, int64_t i) {
   Item item = {};
   item.image = job.image.of(i);
   item.fill = job.fill.of(i);
-  for (int axis = 0; axis < job.geometry.ndim; ++axis) {
+  for (int axis = 0; axis < job.geometry.ndim && !job.from_matrix; ++axis) {
     item.source[axis] = job.source[axis].of(i);
     if (!job.geometry.from_coordinates) {
       item.index[axis] = static_cast<const int32_t*>(job.index[axis].of(i));
@@ -44,6 +48,62 @@ Item ItemOf(const Job& job, int64_t i) {
   return item;
 }
 
+// Arrays for the coordinates of a part's points, and for the gradients to them.
+class Coordinates {
+ public:
+  explicit Coordinates(bool with_gradients) {
+    for (int axis = 0; axis < kMaxNdim; ++axis) {
+      values_[axis] = numbers_[0][axis];
+      if (with_gradients) gradients_[axis] = numbers_[1][axis];
+    }
+  }
+
+  void* const* values() const { return values_; }
+  void* const* gradients() const { return gradients_; }
+
+ private:
+  alignas(64) double numbers_[2][kMaxNdim][kPointsOfPart + kOverrun];
+  void* values_[kMaxNdim];
+  void* gradients_[kMaxNdim] = {};
+};
+
+// Calls `body(geometry, item, points)` for the points of a range. If a matrix gives the coordinates,
+// it calls it for a part at a time, as if the item began with that part: with `points` from 0 on, and
+// the arrays of the item, other than the image's, moved there. Then `after(part)` is called with the
+// part's points in the item, and `gradients`, if there, has the gradients to their coordinates.
+template <class Body, class After>
+void ForParts(const Job& job, const Item& item, int64_t i, Range points, bool with_gradients,
+              const Body& body, const After& after) {
+  if (!job.from_matrix) return body(job.geometry, item, points);
+  const int ndim = job.geometry.ndim;
+  Coordinates coordinates(with_gradients);
+  const int64_t bytes_of_point =
+      job.image.bytes / std::max<int64_t>(job.geometry.pixels, 1);
+  Geometry geometry = job.geometry;
+  Item part_of_item = item;
+  Range rows_ahead = {0, 0};
+  part_of_item.rows_ahead = &rows_ahead;
+  for (int axis = 0; axis < ndim; ++axis) {
+    part_of_item.source[axis] = coordinates.values()[axis];
+    part_of_item.d_source[axis] = coordinates.gradients()[axis];
+  }
+  for (Range part = points; part.first < points.last; part.first = part.last) {
+    part.last = std::min(part.first + kPointsOfPart, points.last);
+    job.coordinate_kernels->coordinates(geometry, job.tables.lattice(), job.matrix.of(i), part,
+                                        coordinates.values());
+    geometry.points = job.geometry.points - part.first;
+    const int64_t offset = part.first * bytes_of_point;
+    if (item.out != nullptr) part_of_item.out = static_cast<char*>(item.out) + offset;
+    if (item.cotangent != nullptr) {
+      part_of_item.cotangent = static_cast<const char*>(item.cotangent) + offset;
+    }
+    body(geometry, part_of_item, Range{0, part.last - part.first});
+    after(part, coordinates.gradients());
+  }
+}
+
+void Nothing(Range, void* const*) {}
+
 // Divides the points of all items into tasks, each of several items or of several blocks of one
 // item, and calls `body(item, points)`.
 class PointTasks {
@@ -52,7 +112,8 @@ class PointTasks {
     const int64_t numbers = std::max<int64_t>(job.geometry.channels, 1);
     const int64_t points = std::max(CeilDiv(kNumbersOfTask, numbers),
                                     CeilDiv(items_ * points_, kTasksOfThread * threads));
-    points_of_task_ = CeilDiv(points, kBlock) * kBlock;
+    const int64_t unit = job.from_matrix ? kPointsOfPart : kBlock;
+    points_of_task_ = CeilDiv(points, unit) * unit;
     items_of_task_ = std::max<int64_t>(points / std::max<int64_t>(points_, 1), 1);
     tasks_of_item_ = std::max<int64_t>(CeilDiv(points_, points_of_task_), 1);
     count_ = tasks_of_item_ > 1 ? items_ * tasks_of_item_ : CeilDiv(items_, items_of_task_);
@@ -78,10 +139,17 @@ class PointTasks {
   int64_t points_of_task_, items_of_task_, tasks_of_item_, count_;
 };
 
-// The gradients to the sources, which may be sums over batch axes.
+// The gradients to the sources, which may be sums over batch axes: to coordinates, to weights, or to
+// the matrix that gives the coordinates.
 class SourceGradients {
  public:
   explicit SourceGradients(const Job& job) : job_(job) {
+    if (job.d_matrix) {
+      wanted_ = true;
+      parts_of_item_ = CeilDiv(job.geometry.points, kPointsOfPart);
+      of_parts_ = std::make_unique<Scratch>(
+          static_cast<size_t>(job.items * parts_of_item_ * job.d_matrix.bytes));
+    }
     for (int axis = 0; axis < job.geometry.ndim; ++axis) {
       const Result& result = job.d_source[axis];
       if (!result) continue;
@@ -105,14 +173,41 @@ class SourceGradients {
     }
   }
 
+  // Computes the gradient to the matrix for a part of an item, from those to the coordinates.
+  void TakePart(int64_t i, Range part, void* const* gradients) const {
+    const int64_t number = i * parts_of_item_ + part.first / kPointsOfPart;
+    job_.kernels->matrix_gradient(job_.geometry, job_.tables.lattice(), gradients, part,
+                                  static_cast<char*>(of_parts_->data()) +
+                                      number * job_.d_matrix.bytes);
+  }
+
+  bool of_matrix() const { return static_cast<bool>(job_.d_matrix); }
+
   // Sums over the batch axes, when all items are done.
   void Sum(xla::ffi::ThreadPool& pool, int64_t threads) const {
+    if (of_matrix()) SumParts();
     for (int axis = 0; axis < job_.geometry.ndim; ++axis) {
       if (terms_[axis] != nullptr) SumAxis(axis, pool, threads);
     }
   }
 
  private:
+  void SumParts() const {
+    const Result& result = job_.d_matrix;
+    const int64_t numbers = result.bytes / job_.source_size;
+    for (int64_t part = 0; part < result.batch.parts(); ++part) {
+      char* sums = static_cast<char*>(result.part(part));
+      std::memset(sums, 0, static_cast<size_t>(result.bytes));
+      for (int64_t item : result.batch.items(part)) {
+        const char* terms =
+            static_cast<const char*>(of_parts_->data()) + item * parts_of_item_ * result.bytes;
+        for (int64_t j = 0; j < parts_of_item_; ++j) {
+          job_.kernels->add(terms + j * result.bytes, numbers, sums);
+        }
+      }
+    }
+  }
+
   void SumAxis(int axis, xla::ffi::ThreadPool& pool, int64_t threads) const {
     const Result& result = job_.d_source[axis];
     const int64_t numbers = result.bytes / job_.source_size;
@@ -134,7 +229,26 @@ class SourceGradients {
   const Job& job_;
   bool wanted_ = false;
   std::unique_ptr<Scratch> terms_[kMaxNdim];
+  // The gradients to the matrix from parts of the items, [items][parts of an item].
+  std::unique_ptr<Scratch> of_parts_;
+  int64_t parts_of_item_ = 0;
 };
+
+// Computes the gradients to the sources for a range of an item's points, if `sources` is given, and
+// adds to the image's gradient within a band of pixels.
+void Pull(const Job& job, Item item, int64_t i, Range points, Range band,
+          const SourceGradients* sources) {
+  if (sources != nullptr) sources->SetIn(item, i);
+  const bool of_matrix = sources != nullptr && sources->of_matrix();
+  ForParts(
+      job, item, i, points, of_matrix,
+      [&](const Geometry& geometry, const Item& part, Range range) {
+        job.kernels->pull(geometry, part, range, band);
+      },
+      [&](Range part, void* const* gradients) {
+        if (of_matrix) sources->TakePart(i, part, gradients);
+      });
+}
 
 // The image's gradient. Each part of it is divided into bands of rows. One task computes one band
 // from all points that touch it, in their order. So the additions to a pixel have the same order
@@ -167,9 +281,15 @@ class ImageGradient {
     PointTasks tasks(job_, threads);
     ParallelFor(pool, threads, tasks.count(), [&](int64_t task) {
       tasks.run(task, [&](int64_t i, Range points) {
-        Range blocks = {points.first / kBlock, CeilDiv(points.last, kBlock)};
-        job_.kernels->touched_rows(geometry_, ItemOf(job_, i), blocks,
-                                   touched_.data() + i * blocks_ + blocks.first);
+        Rows* rows = touched_.data() + i * blocks_ + points.first / kBlock;
+        ForParts(
+            job_, ItemOf(job_, i), i, points, false,
+            [&](const Geometry& geometry, const Item& part, Range range) {
+              const Range blocks = {range.first / kBlock, CeilDiv(range.last, kBlock)};
+              job_.kernels->touched_rows(geometry, part, blocks, rows);
+              rows += blocks.last - blocks.first;
+            },
+            Nothing);
       });
     });
   }
@@ -195,18 +315,15 @@ class ImageGradient {
     for (int64_t i : job_.d_image.batch.items(part)) {
       Item item = ItemOf(job_, i);
       item.d_image = sums;
-      if (sources != nullptr) sources->SetIn(item, i);
-      AddItem(item, i, rows, pixels);
+      AddItem(item, i, rows, pixels, sources);
     }
     if (!job_.accumulates_in_place) job_.kernels->finish(geometry_, sums, count, result);
   }
 
  private:
-  void AddItem(const Item& item, int64_t i, Range rows, Range pixels) const {
-    if (!is_cut()) {
-      job_.kernels->pull(geometry_, item, Range{0, geometry_.points}, pixels);
-      return;
-    }
+  void AddItem(const Item& item, int64_t i, Range rows, Range pixels,
+               const SourceGradients* sources) const {
+    if (!is_cut()) return Pull(job_, item, i, Range{0, geometry_.points}, pixels, sources);
     const Rows* touched = touched_.data() + i * blocks_;
     auto touches = [&](int64_t block) {
       return touched[block].first < rows.last && touched[block].last > rows.first;
@@ -219,7 +336,7 @@ class ImageGradient {
         continue;
       }
       const Range points = {first * kBlock, std::min(block * kBlock, geometry_.points)};
-      job_.kernels->pull(geometry_, item, points, pixels);
+      Pull(job_, item, i, points, pixels, nullptr);
     }
   }
 
@@ -240,11 +357,14 @@ void RunForward(const Job& job, xla::ffi::ThreadPool& pool) {
     tasks.run(task, [&](int64_t i, Range points) {
       Item item = ItemOf(job, i);
       item.out = job.out.part(i);
-      if (job.bytes_kernel != nullptr) {
-        job.bytes_kernel(geometry, item, points);
-      } else {
-        job.kernels->forward(geometry, item, points);
-      }
+      ForParts(
+          job, item, i, points, false,
+          [&](const Geometry& geometry, const Item& part, Range range) {
+            const bool bytes = job.bytes_kernel != nullptr;
+            bytes ? job.bytes_kernel(geometry, part, range)
+                  : job.kernels->forward(geometry, part, range);
+          },
+          Nothing);
     });
   });
 }
@@ -253,9 +373,7 @@ void RunPull(const Job& job, xla::ffi::ThreadPool& pool) {
   const int64_t threads = Threads(job, pool);
   SourceGradients sources(job);
   auto write_sources = [&](int64_t i, Range points) {
-    Item item = ItemOf(job, i);
-    sources.SetIn(item, i);
-    job.kernels->pull(job.geometry, item, points, Range{0, 0});
+    Pull(job, ItemOf(job, i), i, points, Range{0, 0}, &sources);
   };
   PointTasks points(job, threads);
   if (!job.d_image) {

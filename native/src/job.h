@@ -7,6 +7,7 @@
 
 #include "batch.h"
 #include "engine.h"
+#include "lattice.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace stn {
@@ -36,6 +37,11 @@ struct Job {
   int64_t items;              // Batch items.
   int64_t source_size;        // Bytes of one coordinate, weight or accumulator.
   const Kernels* kernels;     // Not for bytes.
+  // The source points are those of a lattice under an affine map; else `source` has them.
+  bool from_matrix;
+  LatticeTables tables;
+  Operand matrix;
+  const Kernels* coordinate_kernels;  // Of the coordinates' type.
   BytesKernel bytes_kernel;   // For bytes.
   Operand image, fill;
   Operand source[kMaxNdim];
@@ -47,12 +53,13 @@ struct Job {
   Result d_image;
   bool accumulates_in_place;  // The image's gradient has the accumulators' type and layout.
   Result d_source[kMaxNdim];
+  Result d_matrix;
 };
 
 // Writes `out`.
 void RunForward(const Job& job, xla::ffi::ThreadPool& pool);
 
-// Writes `d_image` and `d_source`. The numbers do not depend on the number of threads.
+// Writes `d_image` and `d_source` or `d_matrix`. The numbers do not depend on the number of threads.
 void RunPull(const Job& job, xla::ffi::ThreadPool& pool);
 
 }  // namespace stn

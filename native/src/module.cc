@@ -23,6 +23,9 @@ nb::dict Handlers() {
   handlers["stn_jax_sample"] = CapsuleOf(stn::SampleHandler);
   handlers["stn_jax_sample_bytes"] = CapsuleOf(stn::SampleBytesHandler);
   handlers["stn_jax_sample_pull"] = CapsuleOf(stn::SamplePullHandler);
+  handlers["stn_jax_affine"] = CapsuleOf(stn::AffineHandler);
+  handlers["stn_jax_affine_bytes"] = CapsuleOf(stn::AffineBytesHandler);
+  handlers["stn_jax_affine_pull"] = CapsuleOf(stn::AffinePullHandler);
   handlers["stn_jax_taps"] = CapsuleOf(stn::TapsHandler);
   handlers["stn_jax_taps_pull"] = CapsuleOf(stn::TapsPullHandler);
   return handlers;

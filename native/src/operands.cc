@@ -60,11 +60,18 @@ class Builder {
     ndim_ = static_cast<size_t>(request_.ndim);
     TakeBatchAndImage();
     TakeFill();
-    request_.from_coordinates ? TakeCoordinates() : TakeTaps();
+    if (request_.from_matrix) {
+      TakeMatrix();
+    } else {
+      request_.from_coordinates ? TakeCoordinates() : TakeTaps();
+    }
     job_.geometry.points = Product(out_);
     request_.backward ? TakeBackward() : TakeForward();
     arrays_.RequireEnd();
     RequireUsable();
+    if (request_.from_matrix) {
+      job_.tables = LatticeTables(job_.geometry, out_, source_dtype_ == DataType::F64);
+    }
     return std::move(job_);
   }
 
@@ -170,6 +177,26 @@ class Builder {
     }
   }
 
+  void TakeMatrix() {
+    job_.from_matrix = true;
+    out_ = Dims(request_.out.begin(), request_.out.end());
+    Require(out_.size() == ndim_, "out must have a size for each of the " + std::to_string(ndim_) +
+                                      " axes; it is " + Text(out_) + ".");
+    for (int64_t size : out_) Require(size >= 0, "out must not have negative sizes.");
+    const Array array = arrays_.NextOperand("matrix");
+    TakeSourceDType(array);
+    RequireDType(array, source_dtype_);
+    job_.matrix = OperandOf(array, MatrixDims(), job_.source_size);
+    job_.coordinate_kernels =
+        &ChosenVariant().kernels[static_cast<int>(source_dtype_ == DataType::F64 ? DType::kF64
+                                                                                  : DType::kF32)];
+    for (size_t axis = 0; axis < ndim_; ++axis) {
+      job_.geometry.taps[axis] = job_.geometry.kernel_taps;
+    }
+  }
+
+  Dims MatrixDims() const { return {request_.ndim, request_.ndim + 1}; }
+
   // For bytes, coordinates may be float32 or float64; otherwise the image's dtype decides.
   void TakeSourceDType(const Array& array) {
     if (request_.bytes) {
@@ -231,6 +258,13 @@ class Builder {
       const Array d_image = arrays_.NextResult("gradient to the image");
       RequireDType(d_image, dtype_);
       job_.d_image = ResultOf(d_image, image_dims_, element_bytes_);
+    }
+    if (request_.from_matrix) {
+      if (request_.wrt_sources == 0) return;
+      const Array array = arrays_.NextResult("gradient to the matrix");
+      RequireDType(array, source_dtype_);
+      job_.d_matrix = ResultOf(array, MatrixDims(), job_.source_size);
+      return;
     }
     for (size_t j = 0; j < ndim_; ++j) {
       if ((request_.wrt_sources >> j & 1) == 0) continue;

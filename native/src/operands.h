@@ -66,6 +66,9 @@ struct Request {
   int64_t padding, align_corners;
   bool wrt_image;
   int64_t wrt_sources;  // A bit for each axis, in the order of operands.
+  // The coordinates are given by a matrix and the shape of the lattice.
+  bool from_matrix;
+  xla::ffi::Span<const int64_t> out;
 };
 
 // Checks all shapes, dtypes and attributes. Throws InvalidArgument.

@@ -84,6 +84,30 @@ def sample_pull(image, fill, coordinates, cotangent, d_batches, *, num_batch_dim
     return call("stn_jax_sample_pull", results, *operands, **attributes)
 
 
+def affine(image, fill, matrix, *, out, num_batch_dims=0, name="stn_jax_affine", **attributes):
+    """``matrix`` in the order x, y, z, less the identity; ``out`` in array order."""
+    batch = full_batch(image, fill, matrix, num_batch_dims=num_batch_dims)
+    attributes |= {"num_batch_dims": num_batch_dims, "ndim": len(out)}
+    attributes["out"] = np.array(out, np.int64)
+    results = [((*batch, *out, image.shape[-1]), image.dtype)]
+    return call(name, results, image, fill, matrix, **attributes)[0]
+
+
+def affine_pull(image, fill, matrix, cotangent, d_batches, *, out, num_batch_dims=0, **attributes):
+    """``d_batches``: batch sizes of the gradients to the image and to the matrix, or None."""
+    results = [
+        ((*batch, *of.shape[num_batch_dims:]), of.dtype)
+        for batch, of in zip(d_batches, (image, matrix), strict=True)
+        if batch is not None
+    ]
+    attributes |= {"num_batch_dims": num_batch_dims, "ndim": len(out)}
+    attributes |= {
+        f"wrt_{name}": d is not None for name, d in zip(("image", "matrix"), d_batches, strict=True)
+    }
+    attributes["out"] = np.array(out, np.int64)
+    return call("stn_jax_affine_pull", results, image, fill, matrix, cotangent, **attributes)
+
+
 def taps(image, fill, indices, weights, *, num_batch_dims=0):
     """``indices`` and ``weights`` in the order x, y, z."""
     batch = full_batch(image, fill, *indices, *weights, num_batch_dims=num_batch_dims)

@@ -38,6 +38,25 @@ def sampling(dtype, channels, d_image, d_coordinates, kernel="linear"):
     return [value, *pull]
 
 
+def affine(dtype, channels, d_image, d_matrix):
+    """Value and gradients at a moved lattice; gradients may be summed over the batch."""
+    rng = np.random.default_rng(0)
+    dtype = calls.DTYPES[dtype]
+    image = rng.normal(size=(BATCH, *SPACE, channels)).astype(dtype)
+    fill = rng.normal(size=(BATCH, channels)).astype(dtype)
+    matrix = rng.normal(size=(BATCH, 2, 3), scale=0.3).astype(calls.coordinate_dtype(dtype))
+    cotangent = rng.normal(size=(BATCH, 101, 109, channels)).astype(dtype)
+    modes = calls.kernel("linear") | {"padding": 0, "align_corners": 0, "num_batch_dims": 1}
+    modes["out"] = (101, 109)
+    operands = (image, fill, matrix, cotangent)
+    value = calls.affine(image, fill, matrix, **modes)
+    pull = calls.affine_pull(*operands, (d_image, d_matrix), **modes)
+    alone = calls.affine_pull(*operands, (d_image, None), **modes)
+    alone += calls.affine_pull(*operands, (None, d_matrix), **modes)
+    assert digest(alone) == digest(pull)
+    return [value, *pull]
+
+
 def contraction():
     """Value and gradients of a contraction by 4 × 4 taps."""
     rng = np.random.default_rng(0)
@@ -69,6 +88,9 @@ def main():
         lines.append(digest(sampling("float32", channels, (1,), (BATCH,), "keys")))
     lines.append(digest(sampling("bfloat16", 3, (BATCH,), (BATCH,), "keys")))
     lines.append(digest(sampling("float32", 3, (BATCH,), (1,))))
+    for dtype in ("float32", "float64"):
+        lines.append(digest(affine(dtype, 1, (BATCH,), (BATCH,))))
+        lines.append(digest(affine(dtype, 3, (1,), (1,))))
     print(threads_of_pool())
     print("\n".join(lines))
 

@@ -65,6 +65,27 @@ def test_refused(operands, changes, message):
         sample(*operands, **changes)
 
 
+MATRIX = np.zeros((2, 2, 3), np.float32)
+OUT = np.array([3, 2], np.int64)
+
+
+@pytest.mark.parametrize(
+    ("operands", "out", "message"),
+    [
+        ((IMAGE, FILL), OUT, "no operand for the matrix"),
+        ((IMAGE, FILL, MATRIX, MATRIX), OUT, "more operands"),
+        ((IMAGE, FILL, MATRIX[:, :, :2]), OUT, "matrix must have the shape"),
+        ((IMAGE, FILL, MATRIX.astype(np.float64)), OUT, "dtype of the matrix"),
+        ((IMAGE, FILL, MATRIX), OUT[:1], "out must have a size for each of the 2 axes"),
+        ((IMAGE, FILL, MATRIX), -OUT, "out must not have negative sizes"),
+        ((IMAGE, FILL, MATRIX), OUT[::-1].copy(), "result must have the shape"),
+    ],
+)
+def test_affine_refused(operands, out, message):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+        sample(*operands, shape=(2, 3, 2, 3), name="stn_jax_affine", out=out)
+
+
 def test_taps_refused():
     index, weight = np.zeros((2, 4, 7), np.int32), np.zeros((2, 4, 7), np.float32)
     attributes = {"num_batch_dims": 1, "ndim": 2}

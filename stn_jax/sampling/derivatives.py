@@ -12,7 +12,8 @@ platform (:mod:`stn_jax.sampling.backends.registry`). Derivatives of every order
 
 * A sum over taps is linear in the image and in the weights of each axis. So its derivative is the
   same sum with one operand replaced by its tangent.
-* A sum from pixel coordinates is a sum over taps that are computed from the coordinates.
+* A sum from pixel coordinates is a sum over taps that are computed from the coordinates, and these
+  from the matrix of an affine map if that is given.
 
 Each ``vmap`` puts one batch axis in front of every operand, of the full size or of size 1. Batched
 operands are therefore never reshaped, and keep their sharding.
@@ -28,7 +29,8 @@ from jax.interpreters import ad, mlir
 from jaxtyping import Array
 
 from stn_jax.sampling import meshes, primitives
-from stn_jax.sampling.backends.base import FILL, IMAGE, Formula, Points
+from stn_jax.sampling.backends import affine
+from stn_jax.sampling.backends.base import FILL, IMAGE, AffinePoints, Formula, Points
 from stn_jax.sampling.backends.batching import full_sizes, sum_over
 from stn_jax.sampling.taps import operands_along
 
@@ -95,6 +97,8 @@ def _exchanged(
 def _by_taps(formula: Points, batch: int, *operands: Array) -> Array:
     """The sum from pixel coordinates, as a sum over taps computed from them."""
     image, fill, *pixels = operands
+    if isinstance(formula, AffinePoints):
+        pixels = affine.pixels_of(formula, batch, operands)
     sizes = image.shape[batch:-1][::-1]
     along = [
         operands_along(pixel, size, formula.kernel, formula.padding, formula.align_corners, batch)

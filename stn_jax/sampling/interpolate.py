@@ -10,8 +10,10 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from stn_jax import _checks
+from stn_jax._types import Size
+from stn_jax.coordinates import affine_pixels
 from stn_jax.sampling import derivatives
-from stn_jax.sampling.backends.base import Points, Taps
+from stn_jax.sampling.backends.base import AffinePoints, Points, Taps
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
 from stn_jax.sampling.splines import prefiltered
@@ -37,17 +39,61 @@ def sample_pixels(
         return clipped(unclipped, image, fill, options)
     dtype = image.dtype
     image, pixels, options = prefiltered(image, pixels, fill, options)
-    pixels = _checks.common_dtype(*pixels)
-    if jnp.issubdtype(dtype, jnp.floating):
-        wide = _checks.widest(dtype, pixels[0].dtype)
-        pixels = [pixel.astype(wide) for pixel in pixels]
-        # Engines take half-precision images with float32 coordinates; else both need one dtype.
-        if not (dtype.itemsize == 2 and wide == jnp.float32):
-            image = image.astype(wide)
+    image, *pixels = _of_fitting_dtypes(dtype, image, *_checks.common_dtype(*pixels))
     if options.gradient is None:
         return _exact(options, image, fill, *pixels).astype(dtype)
     leaves, structure = jax.tree.flatten(options)
     return _fitted(structure, leaves, image, fill, *pixels).astype(dtype)
+
+
+def sample_affine(
+    image: Array,
+    change: Array,
+    out_shape: tuple[Size, ...],
+    fill: Array | None,
+    options: SampleOptions,
+) -> Array:
+    """Samples an image at the points of the output lattice under an affine map.
+
+    Args:
+      image: As in :func:`sample_pixels`.
+      change: ``[n, n + 1]``, the map's matrix in normalised coordinates less the identity.
+      out_shape: Spatial shape of the output.
+      fill: As in :func:`sample_pixels`.
+      options: The sampling options.
+
+    Returns:
+      ``[*out_shape, channels]`` in the image's dtype.
+    """
+    if options.clip:
+        unclipped = sample_affine(image, change, out_shape, fill, options.replaced(clip=False))
+        return clipped(unclipped, image, fill, options)
+    sizes = (*image.shape[:-1], *out_shape)
+    if not (
+        all(isinstance(size, int) for size in sizes)
+        and options.kernel.prefilter is None
+        and options.gradient is None
+        and _engines_compute_weights(options)
+    ):
+        aligned = options.align_corners
+        pixels = affine_pixels(change, out_shape, image.shape[:-1], align_corners=aligned)
+        return sample_pixels(image, pixels, fill, options)
+    dtype = image.dtype
+    image, change = _of_fitting_dtypes(dtype, image, change)
+    value, shared = _fill_value(options, image, fill, change.shape[0])
+    formula = AffinePoints(**shared, **_of_points(options), out=tuple(out_shape))
+    return derivatives.evaluate(formula, image, value, change).astype(dtype)
+
+
+def _of_fitting_dtypes(dtype: Any, image: Array, *sources: Array) -> list[Array]:
+    """An image that had a dtype, and coordinates or a matrix, in dtypes that engines take."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return [image, *sources]
+    wide = _checks.widest(dtype, sources[0].dtype)
+    # Engines take half-precision images with float32 coordinates; else both need one dtype.
+    if not (dtype.itemsize == 2 and wide == jnp.float32):
+        image = image.astype(wide)
+    return [image, *(each.astype(wide) for each in sources)]
 
 
 def clipped(values: Array, image: Array, fill: Array | None, options: SampleOptions) -> Array:
@@ -70,23 +116,9 @@ def clipped(values: Array, image: Array, fill: Array | None, options: SampleOpti
 
 
 def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Array) -> Array:
-    rule = PADDINGS[options.padding]
-    filled = rule.filled and fill is not None
-    value = jnp.zeros((), image.dtype) if fill is None else fill.astype(image.dtype)
-    value = jnp.broadcast_to(value, image.shape[-1:])
-    shared: dict[str, Any] = {
-        "ndim": len(pixels),
-        "filled": filled,
-        "deterministic": options.deterministic,
-        "implementation": options.implementation,
-    }
-    if options.polynomial is not None and rule.keeps_weights:
-        formula = Points(
-            kernel=options.polynomial,
-            padding=options.padding,
-            align_corners=options.align_corners,
-            **shared,
-        )
+    value, shared = _fill_value(options, image, fill, len(pixels))
+    if _engines_compute_weights(options):
+        formula = Points(**shared, **_of_points(options))
         return derivatives.evaluate(formula, image, value, *pixels)
     along = [
         operands_along(pixel, size, options.kernel, options.padding, options.align_corners)
@@ -94,6 +126,33 @@ def _exact(options: SampleOptions, image: Array, fill: Array | None, *pixels: Ar
     ]
     indices, weights = zip(*along, strict=True)
     return derivatives.evaluate(Taps(**shared), image, value, *indices, *weights)
+
+
+def _engines_compute_weights(options: SampleOptions) -> bool:
+    return options.polynomial is not None and PADDINGS[options.padding].keeps_weights
+
+
+def _fill_value(
+    options: SampleOptions, image: Array, fill: Array | None, ndim: int
+) -> tuple[Array, dict[str, Any]]:
+    """The fill value ``[channels]``, and the fields that all formulas have."""
+    value = jnp.zeros((), image.dtype) if fill is None else fill.astype(image.dtype)
+    shared = {
+        "ndim": ndim,
+        "filled": PADDINGS[options.padding].filled and fill is not None,
+        "deterministic": options.deterministic,
+        "implementation": options.implementation,
+    }
+    return jnp.broadcast_to(value, image.shape[-1:]), shared
+
+
+def _of_points(options: SampleOptions) -> dict[str, Any]:
+    """The fields that the formulas over points have besides."""
+    return {
+        "kernel": options.polynomial,
+        "padding": options.padding,
+        "align_corners": options.align_corners,
+    }
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -88,7 +88,7 @@ def names_of_value(formula: Formula, batch: int, operands: Sequence[Any]) -> tup
 
 def shape_of_value(formula: Formula, batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:
     """The shape of the value, ``[*batch, *out, channels]``."""
-    points = operands[2].shape[operands[2].ndim - formula.out_rank(operands, batch) :]
+    points = formula.out_shape(operands, batch)
     return (*full_sizes(batch, operands), *points, operands[IMAGE].shape[-1])
 
 
@@ -190,7 +190,7 @@ def is_partitioned(axis_context: Any) -> bool:
 
 
 def _points(formula: Formula, batch: int, operands: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(f"point {axis}" for axis in range(formula.out_rank(operands, batch)))
+    return tuple(f"point {axis}" for axis in range(len(formula.out_shape(operands, batch))))
 
 
 def _as_names(entry: Entry) -> tuple[str, ...]:
@@ -217,6 +217,12 @@ def _sharded(
         for name, entry in zip(its_names, spec, strict=False):
             if entry is None:
                 continue
+            if name in ("row", "column"):
+                raise ValueError(
+                    "theta must not be sharded along its parameters; got the sharding "
+                    f"{array.sharding.spec}. Shard the batch, or replicate it with "
+                    "jax.sharding.reshard."
+                )
             if name in ("x", "y", "z") or name.startswith("taps"):
                 raise ValueError(
                     "image must not be sharded along its height, width or depth, since any output "

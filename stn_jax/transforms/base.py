@@ -89,6 +89,9 @@ class Transform(_records.Record):
         since it is exactly zero at the identity and does not round small displacements.
       inverse: ``(theta, points) -> points``, the map from source to target points.
       homogeneous: ``theta -> [ndim + 1, ndim + 1]``, the matrix of a linear family, or ``None``.
+      affine_change: ``theta -> [ndim, ndim + 1]``, the matrix of an affine family less the
+        identity, or ``None``. :func:`stn_jax.warp` then computes coordinates where it samples,
+        instead of storing the displacement of every point.
 
     Example:
       A family of your own, a horizontal shear with one parameter:
@@ -117,6 +120,7 @@ class Transform(_records.Record):
     displacement: PointFunction
     inverse: PointFunction
     homogeneous: Callable[[Array], Array] | None = None
+    affine_change: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.identity, jax.Array):

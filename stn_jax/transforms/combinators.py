@@ -383,7 +383,7 @@ def _reparameterised(
     transform: Transform, name: str, identity: AnyArray, parameters: Callable[[Array], Array]
 ) -> Transform:
     """``transform`` of ``parameters(theta)``, as a transform of ``theta``."""
-    matrix = transform.homogeneous
+    matrix, change = transform.homogeneous, transform.affine_change
     return Transform(
         name=name,
         ndim=transform.ndim,
@@ -391,4 +391,5 @@ def _reparameterised(
         displacement=lambda theta, points: transform.displacement(parameters(theta), points),
         inverse=lambda theta, points: transform.inverse(parameters(theta), points),
         homogeneous=(lambda theta: matrix(parameters(theta))) if matrix else None,
+        affine_change=(lambda theta: change(parameters(theta))) if change else None,
     )

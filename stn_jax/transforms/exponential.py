@@ -86,6 +86,7 @@ def exponential(group: GroupName, *, ndim: int = 2) -> Transform:
         displacement=lambda theta, points: moved_by(change(theta)[:rows], points),
         inverse=lambda theta, points: points + moved_by(change(-theta)[:rows], points),
         homogeneous=lambda theta: jnp.eye(size, dtype=theta.dtype) + change(theta),
+        affine_change=None if group == "projective" else lambda theta: change(theta)[:rows],
     )
 
 

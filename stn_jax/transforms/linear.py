@@ -4,19 +4,15 @@ Each family is one function from ``theta`` to a homogeneous matrix. Displacement
 computed from the matrix.
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
 from stn_jax._types import AnyArray, Size
-from stn_jax.coordinates import by_coordinate, regular_grid
+from stn_jax.coordinates import affine_combinations, by_coordinate, regular_grid
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
 
@@ -283,15 +279,20 @@ def _family(
     """A family from its matrix: ``[n, n + 1]`` if affine, else ``[n + 1, n + 1]``."""
     if ndim not in (2, 3):
         raise ValueError(f"{name} exists for ndim = 2 and 3; got {ndim!r}.")
+
+    def change(theta: Array) -> Array:
+        return _less_identity(matrix(theta))
+
     return Transform(
         name=name,
         ndim=ndim,
         identity=identity,
-        displacement=lambda theta, points: moved_by(_less_identity(matrix(theta)), points),
+        displacement=lambda theta, points: moved_by(change(theta), points),
         inverse=lambda theta, points: (
             points + moved_by(_less_identity(matrices.invert_matrix(matrix(theta))), points)
         ),
         homogeneous=lambda theta: matrices.square_matrix(matrix(theta)),
+        affine_change=None if name == "projective" else change,
     )
 
 
@@ -307,7 +308,7 @@ def moved_by(delta: Array, points: Array) -> Array:
     fuses them, and accelerators do not round them to less than float32.
     """
     coordinates = by_coordinate(points)
-    moved = _affine_combinations(delta, *coordinates)
+    moved = affine_combinations(delta, *coordinates)
     if len(moved) > len(coordinates):
         excess = moved.pop()
         front = 1 + excess > _SMALLEST_DENOMINATOR
@@ -317,45 +318,3 @@ def moved_by(delta: Array, points: Array) -> Array:
             for m, p in zip(moved, coordinates, strict=True)
         ]
     return jnp.stack(moved, axis=-1)
-
-
-@jax.custom_jvp
-def _affine_combinations(rows: Array, *coordinates: Array) -> list[Array]:
-    """``row[0] x + row[1] y + … + row[n]`` of each row."""
-    results = []
-    for entries in _entries(rows):
-        terms = [entry * each for entry, each in zip(entries, coordinates, strict=False)]
-        results.append(sum(terms, start=entries[-1]))
-    return results
-
-
-@functools.partial(_affine_combinations.defjvp, symbolic_zeros=True)
-def _affine_combinations_jvp(primals: Any, tangents: Any) -> tuple[list[Array], list[Array]]:
-    """The tangent along the rows is a matrix product, so that its transpose is one as well.
-
-    Elementwise operations would transpose to a separate sum over all points per matrix entry.
-    """
-    rows, *coordinates = primals
-    rows_dot, *coordinates_dot = tangents
-    values = _affine_combinations(rows, *coordinates)
-    along = [k for k, dot in enumerate(coordinates_dot) if not isinstance(dot, SymbolicZero)]
-    terms = [[entries[k] * coordinates_dot[k] for k in along] for entries in _entries(rows)]
-    if not isinstance(rows_dot, SymbolicZero):
-        # Ones computed from a coordinate are sharded as the coordinate is.
-        one = (coordinates[0] == coordinates[0]).astype(rows_dot.dtype)
-        columns = jnp.stack([*coordinates, one], axis=-1)
-        # A product for each row: one for all rows would first join their cotangents.
-        for row, row_dot in zip(terms, rows_dot, strict=True):
-            row.append(jnp.matmul(columns, row_dot, precision=jax.lax.Precision.HIGHEST))
-    return values, [
-        functools.reduce(jnp.add, row) if row else jnp.zeros_like(value)
-        for row, value in zip(terms, values, strict=True)
-    ]
-
-
-def _entries(rows: Array) -> list[list[Array]]:
-    """The entries of a matrix as scalars, row by row."""
-    count, length = rows.shape
-    each = jax.lax.split(rows.ravel(), [1] * (count * length))
-    scalars = [jax.lax.squeeze(entry, (0,)) for entry in each]
-    return [scalars[start : start + length] for start in range(0, len(scalars), length)]

@@ -20,13 +20,13 @@ constexpr int64_t kPointsAhead = 8 * kBlock;
 template <class T>
 class RowsAhead {
  public:
+  RowsAhead(const RowsAhead&) = delete;
   RowsAhead(const Geometry& geometry, const Item& item)
       : image_(static_cast<const char*>(item.image)),
         coordinates_(static_cast<const U*>(item.source[0])),
         rows_(geometry.size[0]),
         bytes_(geometry.pixels * geometry.channels * static_cast<int64_t>(sizeof(T))),
-        first_(0),
-        last_(0) {
+        brought_(item.rows_ahead != nullptr ? item.rows_ahead : &own_) {
     if (!geometry.from_coordinates || bytes_ < kBytesOfSmallImage) coordinates_ = nullptr;
   }
 
@@ -59,14 +59,15 @@ class RowsAhead {
     const auto first = static_cast<int64_t>(lowest > 0 ? lowest : 0);
     const auto last = highest < end ? static_cast<int64_t>(highest) + 2 : rows_;
     if (first >= last) return;
-    if (first_ == last_) first_ = last_ = first;
-    if (first < first_) {
-      Read(first, first_);
-      first_ = first;
+    Range& brought = *brought_;
+    if (brought.first == brought.last) brought = {first, first};
+    if (first < brought.first) {
+      Read(first, brought.first);
+      brought.first = first;
     }
-    if (last > last_) {
-      Read(last_, last);
-      last_ = last;
+    if (last > brought.last) {
+      Read(brought.last, last);
+      brought.last = last;
     }
   }
 
@@ -78,7 +79,8 @@ class RowsAhead {
   const char* image_;
   const U* coordinates_;
   int64_t rows_, bytes_;
-  int64_t first_, last_;  // Rows brought.
+  Range own_ = {0, 0};
+  Range* brought_;  // Rows.
 };
 
 }  // namespace stn::STN_VARIANT

@@ -1,5 +1,6 @@
 // The kernels of one variant. The build compiles this file once for each.
 
+#include "affine.h"
 #include "ahead.h"
 #include "cells.h"
 #include "fill.h"
@@ -250,7 +251,9 @@ void Bytes(const Geometry& geometry, const Item& item, Range points) {
 
 template <class T>
 constexpr Kernels KernelsOf() {
-  return {Forward<T>, Pull<T>, TouchedRows<Accumulator<T>>, Finish<T>, Add<Accumulator<T>>};
+  using U = Accumulator<T>;
+  return {Forward<T>, Pull<T>,        TouchedRows<U>,   Finish<T>,
+          Add<U>,     Coordinates<U>, MatrixGradient<U>};
 }
 
 #define STN_STRING_OF(NAME) #NAME

@@ -1,10 +1,13 @@
-"""The interface of engines: two formulas, and two functions for each.
+"""The interface of engines: formulas of the sum, and two functions for each.
 
 Sampling is one sum, the paper's equation 3. An engine evaluates it (``sample``) and pulls a
-cotangent of its value back to the operands (``pull``). The sum has two formulas:
+cotangent of its value back to the operands (``pull``). The sum has three formulas:
 
 * :class:`Points` starts from pixel coordinates, for kernels that are polynomials between pixels.
   An engine can compute weights and sum in one loop.
+* :class:`AffinePoints` starts from the matrix of an affine map, which moves a regular lattice. An
+  engine that computes the coordinates itself neither reads nor writes arrays of them. For the
+  others, the formula is turned into :class:`Points` (:mod:`stn_jax.sampling.backends.affine`).
 * :class:`Taps` starts from the indices and weights of the pixels under any kernel. It serves all
   other kernels, and derivatives of higher order. It is linear in the image and in the weights of
   each axis.
@@ -21,6 +24,7 @@ from jax.interpreters import mlir
 from jaxtyping import Array
 
 from stn_jax._types import Size
+from stn_jax.coordinates import affine_pixels
 from stn_jax.sampling.kernels import Kernel
 from stn_jax.sampling.taps import Tap, taps_along
 
@@ -58,8 +62,8 @@ class Formula:
         space = ("z", "y", "x")[3 - self.ndim :]
         return [(*space, "c"), ("c",)]
 
-    def out_rank(self, operands: Sequence[Any], batch: int) -> int:
-        """The number of axes of the points."""
+    def out_shape(self, operands: Sequence[Any], batch: int) -> tuple[Size, ...]:
+        """The shape of the points."""
         raise NotImplementedError
 
     def taps(self, image: Array, *rest: Array) -> list[Sequence[Tap]]:
@@ -100,9 +104,9 @@ class Points(Formula):
         """As in :class:`Formula`."""
         return [*super().axes(out), *self.ndim * [tuple(out)]]
 
-    def out_rank(self, operands: Sequence[Any], batch: int) -> int:
+    def out_shape(self, operands: Sequence[Any], batch: int) -> tuple[Size, ...]:
         """As in :class:`Formula`."""
-        return operands[2].ndim - batch
+        return operands[2].shape[batch:]
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -142,6 +146,42 @@ class Points(Formula):
         return [[t._replace(weight=slope) for t, slope in zip(axes[axis], slopes, strict=True)]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AffinePoints(Points):
+    """The sum at the points of a regular lattice under an affine map: operands image, fill, matrix.
+
+    The matrix ``[ndim, ndim + 1]`` is that of the map less the identity, from target to source in
+    normalised coordinates.
+
+    Attributes:
+      out: Shape of the lattice.
+    """
+
+    out: tuple[int, ...]
+
+    def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
+        """As in :class:`Formula`."""
+        return [*Formula.axes(self, out), ("row", "column")]
+
+    def out_shape(self, operands: Sequence[Any], batch: int) -> tuple[Size, ...]:
+        """As in :class:`Formula`."""
+        return self.out
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """As in :class:`Formula`: the matrix gives the coordinates along all axes."""
+        return (2,)
+
+    def over_points(self) -> Points:
+        """The formula over coordinates that gives the same sum."""
+        fields = dataclasses.fields(Points)
+        return Points(**{field.name: getattr(self, field.name) for field in fields})
+
+    def pixels(self, matrix: Array, space: tuple[int, ...]) -> list[Array]:
+        """The coordinates in an image of the shape ``space``; the matrix has no batch axes."""
+        return affine_pixels(matrix, self.out, space, align_corners=self.align_corners)
+
+
 class StackedTaps(Sequence[Tap]):
     """The taps along an axis, stored as arrays ``[taps, *out]``."""
 
@@ -178,9 +218,9 @@ class Taps(Formula):
         taps = [(f"taps {axis}", *out) for axis in range(self.ndim)]
         return [*super().axes(out), *taps, *taps]
 
-    def out_rank(self, operands: Sequence[Any], batch: int) -> int:
+    def out_shape(self, operands: Sequence[Any], batch: int) -> tuple[Size, ...]:
         """As in :class:`Formula`."""
-        return operands[2].ndim - batch - 1
+        return operands[2].shape[batch + 1 :]
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -243,6 +283,7 @@ class Engine:
       sample: Lowering of ``sample``: ``(call, ctx, *operands, **parameters)``.
       pull: Lowering of ``pull``.
       automatic: Whether ``implementation=None`` may choose it.
+      moves_lattices: Whether it evaluates :class:`AffinePoints`.
     """
 
     name: ImplementationName
@@ -251,6 +292,7 @@ class Engine:
     sample: Lowering
     pull: Lowering
     automatic: bool = True
+    moves_lattices: bool = False
 
 
 def plain_engine(

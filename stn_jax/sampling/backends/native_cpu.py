@@ -17,8 +17,8 @@ import numpy as np
 from jax.interpreters import mlir
 
 from stn_jax.sampling import meshes
-from stn_jax.sampling.backends import xla
-from stn_jax.sampling.backends.base import FILL, IMAGE, Call, Engine, Formula, Points
+from stn_jax.sampling.backends import affine, xla
+from stn_jax.sampling.backends.base import FILL, IMAGE, AffinePoints, Call, Engine, Formula, Points
 from stn_jax.sampling.backends.batching import batched_pull, full_sizes
 from stn_jax.sampling.polynomials import POLYNOMIALS
 
@@ -28,7 +28,7 @@ _DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float32", "f
 # The handlers' limits on pixels along an axis, and on pixels of an image.
 _LONGEST_AXIS, _MOST_PIXELS = 2**29, 2**31 - 1
 # The version of the handlers' attributes that this file passes; as in the package's ``interface``.
-_INTERFACE = 2
+_INTERFACE = 3
 # Letters that name axes in a rule for XLA's partitioner.
 _FACTORS = "ijklmnopqrstuvwxyz"
 
@@ -107,7 +107,7 @@ def _sample(call: Call, ctx: Any, *operands: Any, formula: Formula, batch: int) 
     if not isinstance(formula, Points):
         return _custom_call("stn_jax_taps", call, ctx, operands, batch)
     floating = jnp.issubdtype(ctx.avals_in[IMAGE].dtype, jnp.floating)
-    target = "stn_jax_sample" if floating else "stn_jax_sample_bytes"
+    target = _target(formula) if floating else f"{_target(formula)}_bytes"
     return _custom_call(target, call, ctx, operands, batch, **_options(formula))
 
 
@@ -134,8 +134,9 @@ def _pull(
     image = IMAGE in wrt
     wanted = [source in wrt for source in formula.sources]
     if isinstance(formula, Points):
-        target = "stn_jax_sample_pull"
-        options = _options(formula) | {"wrt_coordinates": any(wanted)}
+        target = f"{_target(formula)}_pull"
+        wrt_sources = "wrt_matrix" if isinstance(formula, AffinePoints) else "wrt_coordinates"
+        options = _options(formula) | {wrt_sources: any(wanted)}
         # The handler computes the cotangents of all coordinates together.
         computed = formula.sources if any(wanted) else ()
     else:
@@ -163,9 +164,10 @@ def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
     """Computes the fill value's cotangent by the engine ``xla``, and the others by this one."""
     wrt, reduced = parameters.pop("wrt"), parameters.pop("reduced")
     named = dict(zip(wrt, reduced, strict=True))
-    (of_fill,) = batched_pull(xla.pull)(
-        *both, **parameters, wrt=(FILL,), reduced=(named.pop(FILL),)
-    )
+    by_xla = batched_pull(xla.pull)
+    if isinstance(parameters["formula"], AffinePoints):
+        by_xla = functools.partial(affine.pull, by_xla)
+    (of_fill,) = by_xla(*both, **parameters, wrt=(FILL,), reduced=(named.pop(FILL),))
     results = {FILL: of_fill}
     if named:
         others = primitive.bind(
@@ -192,14 +194,21 @@ def _repeat(primitive: Any, number: int, *operands: Any, **parameters: Any) -> A
     return primitive.bind(*given, **parameters)
 
 
+def _target(formula: Points) -> str:
+    return "stn_jax_affine" if isinstance(formula, AffinePoints) else "stn_jax_sample"
+
+
 def _options(formula: Points) -> dict[str, Any]:
     coefficients = POLYNOMIALS[formula.kernel]
-    return {
+    options: dict[str, Any] = {
         "taps": len(coefficients),
         "coefficients": np.ravel(coefficients).astype(np.float64),
         "padding": _PADDINGS[formula.padding],
         "align_corners": formula.align_corners,
     }
+    if isinstance(formula, AffinePoints):
+        options["out"] = np.array(formula.out, np.int64)
+    return options
 
 
 def _custom_call(
@@ -227,12 +236,15 @@ def _custom_call(
 
 
 def _factors(call: Call) -> dict[str, tuple[str, int]]:
-    """A letter and a size for each named axis of the operands."""
+    """A letter and a size for each named axis of the operands and the value."""
     operands = call.operands[: len(call.operands) - (call.which == "pull")]
     names = meshes.names_of_operands(call.formula, call.batch, operands)
+    value = call.results[0] if call.which == "sample" else call.operands[-1]
+    arrays = [*operands, value]
+    names.append(meshes.names_of_value(call.formula, call.batch, operands))
     sizes = {
         name: size
-        for each, its_names in zip(operands, names, strict=True)
+        for each, its_names in zip(arrays, names, strict=True)
         for name, size in zip(its_names, each.shape, strict=True)
     }
     letters = [*_FACTORS, *["?"] * len(sizes)]
@@ -259,4 +271,11 @@ def _sharding_rule(call: Call, order: Sequence[int] | None) -> str:
     )
 
 
-NATIVE = Engine(name="native", missing=_missing, refuses=_refuses, sample=_sample, pull=_pull)
+NATIVE = Engine(
+    name="native",
+    missing=_missing,
+    refuses=_refuses,
+    sample=_sample,
+    pull=_pull,
+    moves_lattices=True,
+)
