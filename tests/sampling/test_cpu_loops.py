@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import timeit
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,31 @@ def test_windows_are_scattered():
     assert indices(PLAIN) == 4 * 20 * 30
     found, expected = (pull(loops)(*operands, cotangent)[0] for loops in (CPU, PLAIN))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_a_number_or_zero(dtype, x64):
+    values = jnp.array([1.5, -2.0, -0.0, np.inf, -np.inf, np.nan], dtype)
+    assert jnp.array_equal(CPU.or_zero(values == values, values)[:-1], values[:-1])
+    assert jnp.isnan(CPU.or_zero(values != values, values)[-1])
+    zeros = CPU.or_zero(jnp.zeros(len(values), bool), values)
+    assert zeros.dtype == dtype
+    assert not zeros.any()
+
+
+# Slow, since it compares times, which other programs disturb.
+@pytest.mark.slow
+def test_a_loop_without_selections_is_vectorized():
+    operands = (jnp.ones((512, 512, 3)), jnp.zeros(3), *jnp.indices((512, 512)) + 0.5)
+
+    def run(loops):
+        sample = jax.jit(functools.partial(xla.sample, LINEAR, loops=loops))
+        return lambda: jax.block_until_ready(sample(*operands))
+
+    contenders = [run(CPU), run(CPU._replace(or_zero=PLAIN.or_zero))]
+    times = [[timeit.timeit(each, number=1) for each in contenders] for _ in range(40)]
+    with_it, without = np.min(times[5:], axis=0)
+    assert without > 1.1 * with_it
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

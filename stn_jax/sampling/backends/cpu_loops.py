@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from stn_jax.sampling import meshes
@@ -28,6 +29,7 @@ class Loops(NamedTuple):
     block_cse: Callable[[Sequence[Sequence[Tap]], int], Sequence[Sequence[Tap]]]
     sum_over_channels: Callable[..., Array]
     window_starts: Callable[[Sequence[Sequence[Tap]], int], list[Array] | None]
+    or_zero: Callable[[Array, Array], Array]
 
 
 def compute_once(operands: Sequence[Array]) -> list[Array]:
@@ -110,10 +112,23 @@ def window_starts(axes: Sequence[Sequence[Tap]], channels: int) -> list[Array] |
     return starts
 
 
-CPU = Loops(compute_once, block_cse, sum_over_channels, window_starts)
+def or_zero(condition: Array, values: Array) -> Array:
+    """``jnp.where(condition, values, 0)``.
+
+    Symptom: XLA turns the selection into a branch, and no longer vectorizes the loop.
+    Means: the lesser of two patterns of bits, that of the number and all zeros or all ones.
+    """
+    bits = np.dtype(f"uint{8 * values.dtype.itemsize}")
+    mask = jnp.where(condition, bits.type(np.iinfo(bits).max), bits.type(0))
+    pattern = jax.lax.bitcast_convert_type(values, bits)
+    return jax.lax.bitcast_convert_type(jnp.minimum(pattern, mask), values.dtype)
+
+
+CPU = Loops(compute_once, block_cse, sum_over_channels, window_starts, or_zero)
 PLAIN = Loops(
     list,
     lambda axes, axis: axes,
     lambda terms, channels: jnp.sum(terms(None), axis=-1),
     lambda axes, channels: None,
+    lambda condition, values: jnp.where(condition, values, 0),
 )

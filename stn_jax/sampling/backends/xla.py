@@ -47,7 +47,7 @@ def sample(formula: Formula, *operands: Array, loops: Loops = PLAIN) -> Array:
         inside = _inside(corner)
         value = _gather(image, [tap.index for tap in corner])
         return value if inside is None else jnp.where(inside[..., None], value, fill)
-    return _contract(formula, image, fill, axes).astype(image.dtype)
+    return _contract(formula, image, fill, axes, loops).astype(image.dtype)
 
 
 def pull(
@@ -87,6 +87,7 @@ def _contract(
     image: Array,
     fill: Array,
     axes: Sequence[Sequence[Tap]],
+    loops: Loops,
     channel: int | None = None,
 ) -> Array:
     """The sum over the taps along all axes: ``[*out, channels]``, or ``[*out, 1]`` of a channel."""
@@ -101,10 +102,10 @@ def _contract(
             if inside is not None and formula.filled:
                 value = jnp.where(inside[..., None], value, fill.astype(weight.dtype))
             elif inside is not None:
-                weight = jnp.where(inside, weight, 0)
+                weight = loops.or_zero(inside, weight)
             # Leave out pixels of weight 0: NaN · 0 would give NaN.
             weight = weight[..., None]
-            terms.append(jnp.where(weight != 0, value * weight, 0))
+            terms.append(loops.or_zero(weight != 0, value * weight))
         return functools.reduce(jnp.add, terms)
 
     outer = axes[-1]
@@ -132,7 +133,7 @@ def _product(
     axes = loops.block_cse(axes, axis)
 
     def terms(channel: int | None) -> Array:
-        total = _contract(formula, image, fill, axes, channel)
+        total = _contract(formula, image, fill, axes, loops, channel)
         arrived = cotangent if channel is None else cotangent[..., channel : channel + 1]
         # Where the cotangent is 0, a NaN pixel must not reach the result.
         return jnp.where(arrived != 0, total * arrived, 0)
