@@ -11,9 +11,9 @@ PART ?=
 .PHONY: help demo docs readme-assets test test-all test-slow native-sanitized conformance bench lint dist setup clean
 help:
 	@echo "make demo   train a network without and with a spatial transformer; runs/demo/report.html"
-	@echo "make test   run the tests, but for those that take longest"
-	@echo "make test-all   run all tests, which takes hours"
-	@echo "make test-slow   run those that make test leaves out; PART=0/7 runs a seventh of their files"
+	@echo "make test   run the quick tests, within minutes"
+	@echo "make test-all   run the thorough tests as well, as the gate does, within half an hour"
+	@echo "make test-slow   run those that test-all leaves out, which takes hours; PART=0/7 runs a seventh of their files"
 	@echo "make conformance   tables of members × laws: transforms and the sampler beside oracles, and all"
 	@echo "                   members, kernels, paddings, options and modules under what JAX does to functions"
 	@echo "make bench  every benchmark in its small form, for errors rather than for times"
@@ -59,10 +59,10 @@ dist: setup
 	$(BIN)/python -m build
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet -m "not slow and not thorough" $(PYTEST)
 
 test-all: setup
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 -m "not slow" $(PYTEST)
 
 test-slow: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet --durations 10 -m slow \

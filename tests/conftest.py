@@ -10,7 +10,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import selection
-from conformance import pytest_runtest_call, pytest_terminal_summary  # noqa: F401
+from conformance import pytest_runtest_call  # noqa: F401
 from selection import pytest_collection_modifyitems  # noqa: F401
 
 # Helpers without tests that need PyTorch; the collection of doctests would import them.
@@ -36,6 +36,11 @@ _after_clearing = 0
 def pytest_addoption(parser):
     conformance.pytest_addoption(parser)
     selection.pytest_addoption(parser)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    conformance.pytest_terminal_summary(terminalreporter, config)
+    selection.pytest_terminal_summary(terminalreporter, config)
 
 
 def pytest_runtest_teardown():
