@@ -52,8 +52,8 @@ _EXPERIMENTS = {
     ),
     "distorted_mnist_smooth": (
         "Distorted MNIST by the default recipe",
-        "Fully connected models, trained by `--recipe smooth` for 30,000 steps of 128 images, a "
-        "tenth of the paper's images, on one core of a CPU each.",
+        "Trained by `--recipe smooth` on one core of a CPU each: fully connected models for 30,000 "
+        "steps of 128 images, a tenth of the paper's images, convolutional ones for 12,000.",
     ),
     "cluttered_mnist": (
         "Cluttered MNIST",
