@@ -207,13 +207,15 @@ def _matrix(entries: Sequence[TableCell]) -> tuple[list[str], list[list[str]]]:
     models = dict.fromkeys((entry.model, entry.transform) for entry in entries)
     by_place = {(e.distortion, e.model, e.transform): e for e in entries}
     rows = [
-        [" ".join(filter(None, model)), *(_cell(by_place[name, *model]) for name in sets)]
+        [" ".join(filter(None, model)), *(_cell(by_place.get((name, *model))) for name in sets)]
         for model in models
     ]
     return ["model", *sets], rows
 
 
-def _cell(entry: TableCell) -> str:
+def _cell(entry: TableCell | None) -> str:
+    if entry is None:  # No training of this model on this set belongs to the table.
+        return _NONE
     if not isinstance(entry, TableEntry):
         return _PENDING if entry.paper is None else f"{_PENDING} {_as_published(entry.paper)}"
     low, high = entry.interval
