@@ -201,7 +201,14 @@ def _warp(
 ) -> Array | tuple[Array, Coverage]:
     align_corners, shape = options.align_corners, image.shape[:-1]
     if transform.affine_change and not (antialias or return_coverage):
-        return sample_affine(image, transform.affine_change(theta), output_shape, fill, options)
+        change = transform.affine_change(theta)
+        if change.shape != (transform.ndim, transform.ndim + 1):
+            raise ValueError(
+                f"affine_change of {transform.name} must return a matrix of shape "
+                f"{(transform.ndim, transform.ndim + 1)}; got {change.shape}. Leave it out for a "
+                "family that is not affine."
+            )
+        return sample_affine(image, change, output_shape, fill, options)
     points = regular_grid(output_shape, align_corners=align_corners, dtype=theta.dtype)
     displacement = transform.displacement(theta, points)
     pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)

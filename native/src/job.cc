@@ -23,6 +23,7 @@ constexpr int64_t kMostBytesOfAccumulators = int64_t{256} << 20;
 // Points of an affine map whose coordinates exist at a time: their arrays stay in a fast cache. Sums
 // over points are taken part by part, so that the division into tasks does not change them.
 constexpr int64_t kPointsOfPart = 16 * kBlock;
+static_assert(kPointsOfPart % kBlock == 0, "A part is a whole number of blocks.");
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -69,8 +70,8 @@ class Coordinates {
 
 // Calls `body(geometry, item, points)` for the points of a range. If a matrix gives the coordinates,
 // it calls it for a part at a time, as if the item began with that part: with `points` from 0 on, and
-// the arrays of the item, other than the image's, moved there. Then `after(part)` is called with the
-// part's points in the item, and `gradients`, if there, has the gradients to their coordinates.
+// the arrays of the item, other than the image's, moved there. Then it calls `after(part, gradients)`
+// with the part's points in the item, and the gradients to their coordinates if wanted.
 template <class Body, class After>
 void ForParts(const Job& job, const Item& item, int64_t i, Range points, bool with_gradients,
               const Body& body, const After& after) {

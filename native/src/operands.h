@@ -60,7 +60,7 @@ struct Request {
   bool backward;
   int64_t num_batch_dims;
   int64_t ndim;
-  // From coordinates.
+  // From coordinates, or from a matrix.
   int64_t kernel_taps;
   xla::ffi::Span<const double> coefficients;  // [kernel_taps][powers]
   int64_t padding, align_corners;

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from stn_jax import _checks
 from stn_jax._types import Size
 from stn_jax.coordinates import affine_pixels
-from stn_jax.sampling import derivatives
+from stn_jax.sampling import derivatives, meshes
 from stn_jax.sampling.backends.base import AffinePoints, Points, Taps
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
@@ -143,7 +143,8 @@ def _fill_value(
         "deterministic": options.deterministic,
         "implementation": options.implementation,
     }
-    return jnp.broadcast_to(value, image.shape[-1:]), shared
+    value = jnp.broadcast_to(value, image.shape[-1:])
+    return meshes.sharded_as_channels(value, image), shared
 
 
 def _of_points(options: SampleOptions) -> dict[str, Any]:

@@ -39,6 +39,15 @@ def on_one_mesh(operands: Sequence[Array]) -> list[Array]:
     ]
 
 
+def sharded_as_channels(fill: Array, image: Array) -> Array:
+    """The fill value ``[channels]``, sharded over Explicit mesh axes as the image's channels."""
+    aval = jax.typeof(image)
+    entry = aval.sharding.spec[-1] if explicit_axes([aval]) and aval.sharding.spec else None
+    if entry is None:
+        return fill
+    return jax.sharding.reshard(fill, NamedSharding(aval.sharding.mesh, P(entry)))
+
+
 def alike(operands: Sequence[Array]) -> list[Array]:
     """The operands, cast so that all vary over the same Manual mesh axes."""
     varying = [_varying(each) for each in operands]
@@ -220,7 +229,7 @@ def _sharded(
             if name in ("row", "column"):
                 raise ValueError(
                     "theta must not be sharded along its parameters; got the sharding "
-                    f"{array.sharding.spec}. Shard the batch, or replicate it with "
+                    f"{array.sharding.spec} of its matrix. Shard the batch, or replicate it with "
                     "jax.sharding.reshard."
                 )
             if name in ("x", "y", "z") or name.startswith("taps"):

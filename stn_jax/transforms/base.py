@@ -90,8 +90,8 @@ class Transform(_records.Record):
       inverse: ``(theta, points) -> points``, the map from source to target points.
       homogeneous: ``theta -> [ndim + 1, ndim + 1]``, the matrix of a linear family, or ``None``.
       affine_change: ``theta -> [ndim, ndim + 1]``, the matrix of an affine family less the
-        identity, or ``None``. :func:`stn_jax.warp` then computes coordinates where it samples,
-        instead of storing the displacement of every point.
+        identity, or ``None``. It must give the same map as ``displacement``: with it the engine
+        ``"native"`` computes the coordinates where it samples, and stores none of them.
 
     Example:
       A family of your own, a horizontal shear with one parameter:

@@ -67,6 +67,14 @@ def ways(function, operands, specs, out_specs):
     yield "shard_map", jax.jit(part)(*operands), ""
 
 
+def by_channels(engine):
+    """By name: the function of an image sharded over its channels, with a fill value for each."""
+    options = {"fill_value": np.arange(16.0), "implementation": engine}
+    warp = lambda image, theta: stn.warp(image, stn.affine(), theta, **options)  # noqa: E731
+    yield "value by channels", warp
+    yield "gradient by channels", jax.grad(lambda *both: (warp(*both) ** 2).sum(), argnums=(0, 1))
+
+
 def main(engine):
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(16, 9, 11, 3)), jnp.float32)
@@ -86,6 +94,17 @@ def main(engine):
                 said = sorted(set(re.findall(rf" ({COLLECTIVES})\(", text)))
                 label = "antialiased" if antialias else kernel
                 print(f"{label} | {name} | {mesh} | {' '.join(said)} | {error:.1e}", flush=True)
+    operands = jnp.asarray(rng.normal(size=(9, 11, 16)), jnp.float32), theta[0]
+    for name, function in by_channels(engine):
+        expected = jax.tree.leaves(jax.jit(function)(*operands))
+        with jax.set_mesh(jax.make_mesh((8,), ("data",))):
+            placed = jax.device_put(operands[0], P(None, None, "data")), operands[1]
+            found = jax.tree.leaves(jax.jit(function)(*placed))
+        error = max(
+            float(np.max(np.abs(np.asarray(a) - np.asarray(b))) / np.max(np.abs(b)))
+            for a, b in zip(found, expected)  # noqa: B905
+        )
+        print(f"linear | {name} | explicit | | {error:.1e}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def test_eight_devices_are_as_one(engine):
     )
     assert found.returncode == 0, found.stderr
     rows = [[cell.strip() for cell in line.split("|")] for line in found.stdout.splitlines()]
-    assert len(rows) == 3 * (6 + 5 + 5 + 2)
+    assert len(rows) == 3 * (6 + 5 + 5 + 2) + 2
     for kernel, name, mesh, collectives, error in rows:
         case = f"{kernel}, {name}, {mesh}: {collectives or 'no collective'}, {error}"
         # Second derivatives are sums of terms that cancel.

@@ -13,6 +13,8 @@
 
 namespace stn::STN_VARIANT {
 
+static_assert(kLanes - 1 <= kOverrun, "Whole vectors are read and written past the last point.");
+
 // The nearest whole numbers, ties to even.
 #if defined(__SSE4_1__) || defined(__ARM_NEON)
 STN_INLINE float Rint(float value) { return __builtin_rintf(value); }
@@ -40,7 +42,7 @@ template <int ndim, class U>
 struct LatticeOf {
   const U* normalized[ndim];  // Along each axis, in array order.
   const U* pixel[ndim];
-  U scale[ndim];    // Pixels of the image in a unit of length.
+  U scale[ndim];     // Pixels of the image in a unit of length.
   U rounding[ndim];  // The rounding error of points as far apart as a coordinate can lie.
 
   explicit LatticeOf(const Lattice& lattice) {

@@ -80,7 +80,7 @@ class RowsAhead {
   const U* coordinates_;
   int64_t rows_, bytes_;
   Range own_ = {0, 0};
-  Range* brought_;  // Rows.
+  Range* brought_;  // The rows brought so far: the item's, if it has them, else `own_`.
 };
 
 }  // namespace stn::STN_VARIANT

@@ -31,7 +31,7 @@ from stn_jax.sampling.taps import Tap, taps_along
 Lowering = Callable[..., Any]
 ImplementationName = Literal["xla", "native", "dense"]
 
-# Positions of the first two operands, in both formulas.
+# Positions of the first two operands, in all formulas.
 IMAGE, FILL = 0, 1
 
 
