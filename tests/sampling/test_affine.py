@@ -177,3 +177,16 @@ def test_half_precision_images_keep_float32_coordinates():
     expected = by_matrix(2, None)(half.astype(float), theta=theta)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(float), expected, atol=2e-2)
+
+
+def test_a_matrix_of_another_shape_is_named():
+    family = stn.Transform(
+        name="shift",
+        ndim=2,
+        identity=np.zeros(2),
+        displacement=lambda theta, points: theta * jnp.ones_like(points),
+        inverse=lambda theta, points: points - theta,
+        affine_change=lambda theta: jnp.zeros((3, 3)),
+    )
+    with pytest.raises(ValueError, match=r"affine_change of shift must .* \(2, 3\); got \(3, 3\)"):
+        stn.warp(jnp.ones((4, 4, 1)), family, jnp.zeros(2))
