@@ -7,7 +7,6 @@ It prints the file's size and the largest difference of a logit.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from experiments import pretrained
 from experiments.classification.trained import load_run
-from stn_jax.sampling.backends import affine, dense, xla
-from stn_jax.sampling.backends.base import AffinePoints
+from stn_jax.sampling.backends import dense, xla
 from stn_jax.sampling.backends.batching import batched_sample
 
 # An old version of ONNX's operators, for as many runtimes as possible; newer ones do, too.
@@ -80,8 +78,6 @@ def _evaluated(closed: ClosedJaxpr, arrays: Sequence[Any], implementation: str) 
         operands, name = list(map(read, equation.invars)), equation.primitive.name
         if name == "stn_jax_sample":
             sample = batched_sample(ENGINES[implementation])
-            if isinstance(equation.params["formula"], AffinePoints):
-                sample = functools.partial(affine.sample, sample)
             results: list[Any] = [sample(*operands, **equation.params)]
         elif name == "platform_index":
             # ONNX is for no platform of JAX, so of variants for several the last, the default.

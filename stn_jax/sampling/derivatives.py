@@ -30,8 +30,15 @@ from jaxtyping import Array
 
 from stn_jax.sampling import meshes, primitives
 from stn_jax.sampling.backends import affine
-from stn_jax.sampling.backends.base import FILL, IMAGE, AffinePoints, Formula, Points
-from stn_jax.sampling.backends.batching import full_sizes, sum_over
+from stn_jax.sampling.backends.base import (
+    FILL,
+    IMAGE,
+    AffinePoints,
+    Formula,
+    Points,
+    full_sizes,
+    sum_over,
+)
 from stn_jax.sampling.taps import operands_along
 
 

@@ -10,8 +10,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from stn_jax import _checks
+from stn_jax._affine import affine_pixels
 from stn_jax._types import Size
-from stn_jax.coordinates import affine_pixels
 from stn_jax.sampling import derivatives, meshes
 from stn_jax.sampling.backends.base import AffinePoints, Points, Taps
 from stn_jax.sampling.options import SampleOptions

@@ -15,8 +15,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from stn_jax.sampling.backends.base import IMAGE, Formula
-from stn_jax.sampling.backends.batching import full_sizes
+from stn_jax.sampling.backends.base import IMAGE, Formula, full_sizes
 
 # The mesh axis, or axes, that one array axis is sharded over; None if it is not sharded.
 Entry = Any

@@ -15,8 +15,7 @@ from jaxtyping import Array
 
 from stn_jax.sampling import meshes
 from stn_jax.sampling.backends import registry
-from stn_jax.sampling.backends.base import IMAGE, Formula
-from stn_jax.sampling.backends.batching import full_sizes
+from stn_jax.sampling.backends.base import IMAGE, Formula, full_sizes
 
 Reduced = tuple[tuple[bool, ...], ...]
 

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from stn_jax import _checks
+from stn_jax._affine import affine_combinations
 from stn_jax._types import AnyArray, Size
-from stn_jax.coordinates import affine_combinations, by_coordinate, regular_grid
+from stn_jax.coordinates import by_coordinate, regular_grid
 from stn_jax.transforms import matrices
 from stn_jax.transforms.base import Transform, family
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import stn_jax as stn
-from stn_jax.coordinates import affine_pixels
+from stn_jax._affine import affine_pixels
 
 pytestmark = pytest.mark.cross_section(8)
 

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from stn_jax.sampling.backends.base import FILL, AffinePoints
-from stn_jax.sampling.backends.batching import full_sizes, sum_over
+from stn_jax.sampling.backends.base import FILL, AffinePoints, full_sizes, sum_over
 
 # The position of the matrix among the operands.
 _MATRIX = 2

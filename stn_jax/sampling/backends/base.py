@@ -7,7 +7,7 @@ cotangent of its value back to the operands (``pull``). The sum has three formul
   An engine can compute weights and sum in one loop.
 * :class:`AffinePoints` starts from the matrix of an affine map, which moves a regular lattice. An
   engine that computes the coordinates itself neither reads nor writes arrays of them. For the
-  others, the formula is turned into :class:`Points` (:mod:`stn_jax.sampling.backends.affine`).
+  others, ``batching`` turns the formula into :class:`Points`.
 * :class:`Taps` starts from the indices and weights of the pixels under any kernel. It serves all
   other kernels, and derivatives of higher order. It is linear in the image and in the weights of
   each axis.
@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax.interpreters import mlir
 from jaxtyping import Array
 
+from stn_jax._affine import affine_pixels
 from stn_jax._types import Size
-from stn_jax.coordinates import affine_pixels
 from stn_jax.sampling.kernels import Kernel
 from stn_jax.sampling.taps import Tap, taps_along
 
@@ -283,7 +283,6 @@ class Engine:
       sample: Lowering of ``sample``: ``(call, ctx, *operands, **parameters)``.
       pull: Lowering of ``pull``.
       automatic: Whether ``implementation=None`` may choose it.
-      moves_lattices: Whether it evaluates :class:`AffinePoints`.
     """
 
     name: ImplementationName
@@ -292,7 +291,20 @@ class Engine:
     sample: Lowering
     pull: Lowering
     automatic: bool = True
-    moves_lattices: bool = False
+
+
+def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """The size of each batch axis."""
+    return tuple(
+        next((each.shape[axis] for each in operands if each.shape[axis] != 1), 1)
+        for axis in range(batch)
+    )
+
+
+def sum_over(each: Array, axes: Sequence[bool]) -> Array:
+    """Sums over the chosen leading axes, and keeps them with size 1."""
+    chosen = tuple(axis for axis, summed in enumerate(axes) if summed and each.shape[axis] != 1)
+    return jnp.sum(each, axis=chosen, keepdims=True) if chosen else each
 
 
 def plain_engine(

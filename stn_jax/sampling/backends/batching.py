@@ -2,7 +2,8 @@
 
 Each operand has the same number of batch axes, each of the full size or of size 1. Along an axis
 where the images differ, the function is mapped. Along an axis where many sets of points read the
-same image, all of them become points of one call.
+same image, all of them become points of one call. The matrix of an affine map is first turned into
+coordinates.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,21 +13,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from stn_jax.sampling.backends.base import FILL, IMAGE, Formula, Taps
-
-
-def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:
-    """The size of each batch axis."""
-    return tuple(
-        next((each.shape[axis] for each in operands if each.shape[axis] != 1), 1)
-        for axis in range(batch)
-    )
+from stn_jax.sampling.backends import affine
+from stn_jax.sampling.backends.base import (
+    FILL,
+    IMAGE,
+    AffinePoints,
+    Formula,
+    Taps,
+    full_sizes,
+    sum_over,
+)
 
 
 def batched_sample(sample: Callable[..., Array]) -> Callable[..., Array]:
     """Makes ``(*operands, formula, batch)`` out of ``sample(formula, *operands)`` of one image."""
 
     def batched(*operands: Array, formula: Formula, batch: int) -> Array:
+        if isinstance(formula, AffinePoints):
+            return affine.sample(batched, *operands, formula=formula, batch=batch)
         sizes = full_sizes(batch, operands)
         shared = _shared(batch, operands)
         order = [*(a for a in range(batch) if a not in shared), *shared]
@@ -55,6 +59,9 @@ def batched_pull(pull: Callable[..., list[Array]]) -> Callable[..., list[Array]]
         wrt: Sequence[int],
         reduced: Sequence[Sequence[bool]],
     ) -> list[Array]:
+        if isinstance(formula, AffinePoints):
+            options: Any = {"formula": formula, "batch": batch, "wrt": wrt, "reduced": reduced}
+            return affine.pull(batched, *operands, **options)
         sizes = full_sizes(batch, operands)
         of_image = [each for operand, each in zip(wrt, reduced, strict=True) if operand <= FILL]
         shared = [a for a in _shared(batch, operands) if all(each[a] for each in of_image)]
@@ -135,9 +142,3 @@ def _transposed(each: Array, order: Sequence[int]) -> Array:
     if list(order) == sorted(order):
         return each
     return jnp.transpose(each, (*order, *range(len(order), each.ndim)))
-
-
-def sum_over(each: Array, axes: Sequence[bool]) -> Array:
-    """Sums over the chosen leading axes, and keeps them with size 1."""
-    chosen = tuple(axis for axis, summed in enumerate(axes) if summed and each.shape[axis] != 1)
-    return jnp.sum(each, axis=chosen, keepdims=True) if chosen else each

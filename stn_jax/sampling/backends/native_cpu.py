@@ -17,9 +17,18 @@ import numpy as np
 from jax.interpreters import mlir
 
 from stn_jax.sampling import meshes
-from stn_jax.sampling.backends import affine, xla
-from stn_jax.sampling.backends.base import FILL, IMAGE, AffinePoints, Call, Engine, Formula, Points
-from stn_jax.sampling.backends.batching import batched_pull, full_sizes
+from stn_jax.sampling.backends import xla
+from stn_jax.sampling.backends.base import (
+    FILL,
+    IMAGE,
+    AffinePoints,
+    Call,
+    Engine,
+    Formula,
+    Points,
+    full_sizes,
+)
+from stn_jax.sampling.backends.batching import batched_pull
 from stn_jax.sampling.polynomials import POLYNOMIALS
 
 _PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
@@ -164,10 +173,9 @@ def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
     """Computes the fill value's cotangent by the engine ``xla``, and the others by this one."""
     wrt, reduced = parameters.pop("wrt"), parameters.pop("reduced")
     named = dict(zip(wrt, reduced, strict=True))
-    by_xla = batched_pull(xla.pull)
-    if isinstance(parameters["formula"], AffinePoints):
-        by_xla = functools.partial(affine.pull, by_xla)
-    (of_fill,) = by_xla(*both, **parameters, wrt=(FILL,), reduced=(named.pop(FILL),))
+    (of_fill,) = batched_pull(xla.pull)(
+        *both, **parameters, wrt=(FILL,), reduced=(named.pop(FILL),)
+    )
     results = {FILL: of_fill}
     if named:
         others = primitive.bind(
@@ -277,5 +285,4 @@ NATIVE = Engine(
     refuses=_refuses,
     sample=_sample,
     pull=_pull,
-    moves_lattices=True,
 )

@@ -1,6 +1,5 @@
 """Chooses the engine that evaluates a formula, when a program is lowered for a platform."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +8,8 @@ from jaxtyping import Array
 
 from stn_jax import _checks
 from stn_jax.sampling import meshes
-from stn_jax.sampling.backends import affine, dense, native_cpu, xla
-from stn_jax.sampling.backends.base import AffinePoints, Call, Engine, ImplementationName
+from stn_jax.sampling.backends import dense, native_cpu, xla
+from stn_jax.sampling.backends.base import Call, Engine, ImplementationName
 
 # In order of preference. An engine that is not automatic is used only if it is named.
 ENGINES: dict[str, Engine] = {
@@ -118,12 +117,7 @@ def lower(which: str, platform: str | None, ctx: Any, *operands: Any, **paramete
         module.lowering_parameters.for_export,
         meshes.is_partitioned(module.axis_context),
     )
-    engine = choose(call)
-    if isinstance(call.formula, AffinePoints) and not engine.moves_lattices:
-        over_points = functools.partial(getattr(affine, which), ctx.primitive.bind, **parameters)
-        multiple = ctx.primitive.multiple_results
-        return mlir.lower_fun(over_points, multiple_results=multiple)(ctx, *operands)
-    return getattr(engine, which)(call, ctx, *operands, **parameters)
+    return getattr(choose(call), which)(call, ctx, *operands, **parameters)
 
 
 def _on_parts(primitive: Any, ctx: Any, parameters: dict[str, Any]) -> Any:
