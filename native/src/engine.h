@@ -69,8 +69,8 @@ struct Item {
 };
 
 // The regular lattice of target points, whose source points an affine map gives. Arrays along axes
-// are in array order; those of numbers have the coordinates' type, and whole vectors may be read
-// past their ends.
+// are in array order. Tables of coordinates have the coordinates' type; kernels may read kOverrun
+// numbers past their ends.
 struct Lattice {
   int64_t size[kMaxNdim];            // Points along each axis.
   const void* normalized[kMaxNdim];  // The normalised coordinates along each axis.

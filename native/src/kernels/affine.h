@@ -25,8 +25,8 @@ STN_INLINE V Rint(V values) {
   return values;
 }
 #else
-// The baseline instruction set has no such rounding. From this bound on, all numbers are whole; a
-// sum beyond it is rounded to a whole number.
+// The baseline instruction set does not round to whole numbers. From `bound` on all numbers are
+// whole, so the sum with it is rounded to one.
 template <class V>
 STN_INLINE V Rint(V values) {
   using U = std::remove_reference_t<decltype(values[0])>;
@@ -43,7 +43,7 @@ struct LatticeOf {
   const U* normalized[ndim];  // Along each axis, in array order.
   const U* pixel[ndim];
   U scale[ndim];     // Pixels of the image in a unit of length.
-  U rounding[ndim];  // The rounding error of points as far apart as a coordinate can lie.
+  U rounding[ndim];  // The rounding error of a coordinate at pixel 0.
 
   explicit LatticeOf(const Lattice& lattice) {
     constexpr U eps = std::numeric_limits<U>::epsilon();
