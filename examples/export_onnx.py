@@ -20,6 +20,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 from experiments import pretrained
 from experiments.classification.trained import load_run
 from stn_jax.sampling.backends import dense, xla
+from stn_jax.sampling.backends.base import Paths
 from stn_jax.sampling.backends.batching import batched_sample
 
 # An old version of ONNX's operators, for as many runtimes as possible; newer ones do, too.
@@ -54,7 +55,8 @@ def in_jax_operations(
         all pixels.
 
     Raises:
-      ValueError: At the call, if the function samples inside a loop or a branch of JAX.
+      ValueError: At the call, if the function samples inside a loop or a branch of JAX, or
+        integrates paths.
     """
 
     def converted(*arrays: Any) -> Any:
@@ -76,7 +78,7 @@ def _evaluated(closed: ClosedJaxpr, arrays: Sequence[Any], implementation: str) 
 
     for equation in jaxpr.eqns:
         operands, name = list(map(read, equation.invars)), equation.primitive.name
-        if name == "stn_jax_sample":
+        if name == "stn_jax_sample" and not isinstance(equation.params["formula"], Paths):
             sample = batched_sample(ENGINES[implementation])
             results: list[Any] = [sample(*operands, **equation.params)]
         elif name == "platform_index":
@@ -87,6 +89,11 @@ def _evaluated(closed: ClosedJaxpr, arrays: Sequence[Any], implementation: str) 
             results = _evaluated(branch, operands[1:], implementation)
         elif name in _CALLS and (inner := _inner(equation.params)) is not None:
             results = _evaluated(inner, operands, implementation)
+        elif name == "stn_jax_sample":
+            raise ValueError(
+                "function must not integrate paths, as diffeomorphic does: that is a loop, in which "
+                "samples are not replaced. Use another family."
+            )
         elif "stn_jax_" in str(equation.params):
             raise ValueError(
                 f"function must not sample inside {name}; got a sample there. Take it out of the "

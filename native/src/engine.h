@@ -47,6 +47,8 @@ struct Geometry {
   double coefficients[kMaxTaps][kMaxTaps];
   Padding padding;
   bool align_corners;
+  // Runge-Kutta steps of a path along the field that the image holds; 0 for a sum at points.
+  int64_t steps;
   int64_t taps[kMaxNdim];  // Pixels read along each axis, in array order.
 
   // Channels in the accumulators of an image's gradient. Three are stored as four, which one
@@ -110,6 +112,11 @@ struct Kernels {
   // Writes the matrix's gradient, from the gradients to the coordinates of these points.
   void (*matrix_gradient)(const Geometry&, const Lattice&, const void* const* slopes, Range points,
                           void* gradient);
+  // For float32 and float64 alone: writes the displacements of the points of a range along their
+  // paths; the gradients to their coordinates, and their sum for the gradient to the field, which is
+  // written, not added.
+  void (*follow)(const Geometry&, const Item&, Range points);
+  void (*follow_pull)(const Geometry&, const Item&, Range points);
 };
 
 // Nearest pixels as bytes; coordinates are float32 or float64.

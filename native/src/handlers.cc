@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "operands.h"
+#include "paths.h"
 
 namespace stn {
 namespace {
@@ -16,7 +17,11 @@ ffi::Error Run(ffi::ThreadPool pool, const Request& request, ffi::RemainingArgs 
                ffi::RemainingRets rets) {
   try {
     const Job job = MakeJob(request, Arrays(args, rets));
-    request.backward ? RunPull(job, pool) : RunForward(job, pool);
+    if (request.steps != 0) {
+      request.backward ? RunFollowPull(job, pool) : RunFollow(job, pool);
+    } else {
+      request.backward ? RunPull(job, pool) : RunForward(job, pool);
+    }
     return ffi::Error::Success();
   } catch (const std::exception& error) {
     const bool is_ours = dynamic_cast<const std::bad_alloc*>(&error) == nullptr;
@@ -91,6 +96,26 @@ ffi::Error AffinePull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remain
   return Run(pool, request, args, rets);
 }
 
+ffi::Error Follow(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                  int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
+                  int64_t padding, int64_t align_corners, int64_t steps) {
+  Request request =
+      FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
+  request.steps = steps;
+  return Run(pool, request, args, rets);
+}
+
+ffi::Error FollowPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                      int64_t num_batch_dims, int64_t ndim, int64_t taps,
+                      Coefficients coefficients, int64_t padding, int64_t align_corners,
+                      int64_t steps, int64_t wrt_image, int64_t wrt_coordinates) {
+  Request request =
+      FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
+  request.steps = steps;
+  AskForGradients(wrt_image, wrt_coordinates, request);
+  return Run(pool, request, args, rets);
+}
+
 ffi::Error Taps(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                 int64_t num_batch_dims, int64_t ndim) {
   Request request = {};
@@ -131,6 +156,8 @@ auto BindSample() {
 
 auto BindAffine() { return BindSample().Attr<Sizes>("out"); }
 
+auto BindFollow() { return BindSample().Attr<int64_t>("steps"); }
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(SampleHandler, Sample<false>, BindSample());
@@ -143,6 +170,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(AffineBytesHandler, Affine<true>, BindAffine());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     AffinePullHandler, AffinePull,
     BindAffine().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_matrix"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(FollowHandler, Follow, BindFollow());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    FollowPullHandler, FollowPull,
+    BindFollow().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_coordinates"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TapsHandler, Taps, Bind());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(TapsPullHandler, TapsPull,
                               Bind().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_weights"));

@@ -56,6 +56,10 @@ struct Job {
   Result d_matrix;
 };
 
+// Limits on paths: a block's places along its path, and the sums of a field, fit a cache.
+constexpr int64_t kMostSteps = 1024;
+constexpr int64_t kMostPixelsOfField = int64_t{1} << 20;
+
 // Writes `out`.
 void RunForward(const Job& job, xla::ffi::ThreadPool& pool);
 

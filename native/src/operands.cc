@@ -69,6 +69,7 @@ class Builder {
     request_.backward ? TakeBackward() : TakeForward();
     arrays_.RequireEnd();
     RequireUsable();
+    if (request_.steps != 0) RequirePath();
     if (request_.from_matrix) {
       job_.tables = LatticeTables(job_.geometry, out_, source_dtype_ == DataType::F64);
     }
@@ -94,6 +95,7 @@ class Builder {
             "align_corners must be 0 or 1.");
     geometry.padding = static_cast<Padding>(request_.padding);
     geometry.align_corners = request_.align_corners == 1;
+    geometry.steps = request_.steps;
   }
 
   void TakeKernel() {
@@ -312,6 +314,24 @@ class Builder {
       Require(geometry.taps[axis] > 0, "There must be at least one tap along each axis.");
     }
     Require(geometry.pixels <= INT32_MAX, "An image has more than 2^31 - 1 pixels.");
+  }
+
+  // Checks that the image is a field of velocities that points can follow.
+  void RequirePath() const {
+    const Geometry& geometry = job_.geometry;
+    Require(request_.steps > 0 && request_.steps <= kMostSteps,
+            "steps must be 1 to " + std::to_string(kMostSteps) + ".");
+    Require(geometry.ndim > 1 && geometry.channels == geometry.ndim,
+            "Paths need a field of 2 or 3 axes with a channel for each.");
+    Require(geometry.kernel_taps == 4 && geometry.powers <= 4 &&
+                geometry.padding == Padding::kBorder,
+            "Paths need a cubic kernel and the padding 1 (border).");
+    Require(dtype_ == source_dtype_, "Paths need a float32 or float64 field.");
+    Require(geometry.pixels <= kMostPixelsOfField,
+            "The field has more than " + std::to_string(kMostPixelsOfField) + " pixels.");
+    bool shared = job_.d_image.batch.is_shared();
+    for (const Result& result : job_.d_source) shared |= result.batch.is_shared();
+    Require(!shared, "The gradients of paths must have full batch axes.");
   }
 
   const Request& request_;

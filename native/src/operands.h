@@ -64,6 +64,7 @@ struct Request {
   int64_t kernel_taps;
   xla::ffi::Span<const double> coefficients;  // [kernel_taps][powers]
   int64_t padding, align_corners;
+  int64_t steps;  // Along a path; else 0.
   bool wrt_image;
   int64_t wrt_sources;  // A bit for each axis, in the order of operands.
   // The coordinates are given by a matrix and the shape of the lattice.

@@ -62,7 +62,17 @@ def sample(image, fill, coordinates, *, num_batch_dims=0, name="stn_jax_sample",
     return call(name, [(shape, image.dtype)], image, fill, *coordinates, **attributes)[0]
 
 
-def sample_pull(image, fill, coordinates, cotangent, d_batches, *, num_batch_dims=0, **attributes):
+def sample_pull(
+    image,
+    fill,
+    coordinates,
+    cotangent,
+    d_batches,
+    *,
+    num_batch_dims=0,
+    name="stn_jax_sample_pull",
+    **attributes,
+):
     """``d_batches``: batch sizes of the gradients to the image and to each coordinate, or None."""
     ndim = len(coordinates)
     d_image, d_coordinates = d_batches
@@ -81,7 +91,7 @@ def sample_pull(image, fill, coordinates, cotangent, d_batches, *, num_batch_dim
         "wrt_coordinates": d_coordinates is not None,
     }
     operands = (image, fill, *coordinates, cotangent)
-    return call("stn_jax_sample_pull", results, *operands, **attributes)
+    return call(name, results, *operands, **attributes)
 
 
 def affine(image, fill, matrix, *, out, num_batch_dims=0, name="stn_jax_affine", **attributes):
@@ -106,6 +116,20 @@ def affine_pull(image, fill, matrix, cotangent, d_batches, *, out, num_batch_dim
     }
     attributes["out"] = np.array(out, np.int64)
     return call("stn_jax_affine_pull", results, image, fill, matrix, cotangent, **attributes)
+
+
+def follow(field, fill, coordinates, *, num_batch_dims=0, **attributes):
+    """As ``sample``: the displacements along paths."""
+    options = {"num_batch_dims": num_batch_dims, "name": "stn_jax_follow"}
+    return sample(field, fill, coordinates, **options, **attributes)
+
+
+def follow_pull(field, fill, coordinates, cotangent, *, num_batch_dims=0, **attributes):
+    """As ``sample_pull``: gradients to the field and to each coordinate, of the full batch."""
+    batch = full_batch(field, fill, *coordinates, cotangent, num_batch_dims=num_batch_dims)
+    attributes |= {"num_batch_dims": num_batch_dims, "name": "stn_jax_follow_pull"}
+    each = (batch, [batch] * len(coordinates))
+    return sample_pull(field, fill, coordinates, cotangent, each, **attributes)
 
 
 def taps(image, fill, indices, weights, *, num_batch_dims=0):

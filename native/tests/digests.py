@@ -57,6 +57,22 @@ def affine(dtype, channels, d_image, d_matrix):
     return [value, *pull]
 
 
+def paths(dtype):
+    """Displacements along paths, and their gradients."""
+    rng = np.random.default_rng(0)
+    field = rng.normal(size=(BATCH, 6, 8, 2)).astype(dtype)
+    points = [rng.uniform(0, n, (1, 11_003)).astype(dtype) for n in (8, 6)]
+    cotangent = rng.normal(size=(BATCH, 11_003, 2)).astype(dtype)
+    modes = calls.kernel("keys") | {
+        "padding": 1,
+        "align_corners": 0,
+        "num_batch_dims": 1,
+        "steps": 2,
+    }
+    operands = (field, np.zeros((1, 2), dtype), points)
+    return [calls.follow(*operands, **modes), *calls.follow_pull(*operands, cotangent, **modes)]
+
+
 def contraction():
     """Value and gradients of a contraction by 4 × 4 taps."""
     rng = np.random.default_rng(0)
@@ -91,6 +107,7 @@ def main():
     for dtype in ("float32", "float64"):
         lines.append(digest(affine(dtype, 1, (BATCH,), (BATCH,))))
         lines.append(digest(affine(dtype, 3, (1,), (1,))))
+        lines.append(digest(paths(dtype)))
     print(threads_of_pool())
     print("\n".join(lines))
 

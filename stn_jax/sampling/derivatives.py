@@ -14,6 +14,7 @@ platform (:mod:`stn_jax.sampling.backends.registry`). Derivatives of every order
   same sum with one operand replaced by its tangent.
 * A sum from pixel coordinates is a sum over taps that are computed from the coordinates, and these
   from the matrix of an affine map if that is given.
+* The displacement along a path is a loop over sums from pixel coordinates.
 
 Each ``vmap`` puts one batch axis in front of every operand, of the full size or of size 1. Batched
 operands are therefore never reshaped, and keep their sharding.
@@ -28,13 +29,14 @@ import jax.numpy as jnp
 from jax.interpreters import ad, mlir
 from jaxtyping import Array
 
-from stn_jax.sampling import meshes, primitives
-from stn_jax.sampling.backends import affine
+from stn_jax.sampling import meshes, paths, primitives
+from stn_jax.sampling.backends import affine, registry
 from stn_jax.sampling.backends.base import (
     FILL,
     IMAGE,
     AffinePoints,
     Formula,
+    Paths,
     Points,
     full_sizes,
     sum_over,
@@ -53,14 +55,15 @@ def _push_by_parts(*both: Array, formula: Formula, batch: int, wrt: tuple[int, .
     given = dict(zip(wrt, tangents, strict=True))
     if isinstance(formula, Points):
         terms = []
-        linear = [operand for operand in wrt if operand <= FILL]
+        is_path = isinstance(formula, Paths)
+        linear = [operand for operand in wrt if operand <= FILL and not is_path]
         if linear:
             terms.append(primitives.sample(formula, batch, _exchanged(operands, given, linear)))
-        along = [operand for operand in wrt if operand > FILL]
+        along = [operand for operand in wrt if operand not in linear]
         if along:
             terms.append(
                 _jvp(
-                    lambda *pixels: _by_taps(formula, batch, *_replaced(operands, along, pixels)),
+                    lambda *moved: _expanded(formula, batch, *_replaced(operands, along, moved)),
                     [operands[k] for k in along],
                     [given[k] for k in along],
                 )
@@ -101,8 +104,10 @@ def _exchanged(
     return results
 
 
-def _by_taps(formula: Points, batch: int, *operands: Array) -> Array:
-    """The sum from pixel coordinates, as a sum over taps computed from them."""
+def _expanded(formula: Points, batch: int, *operands: Array) -> Array:
+    """The sum from pixel coordinates, as a sum over taps computed from them; a path, as a loop."""
+    if isinstance(formula, Paths):
+        return paths.displacement(formula, batch, operands)
     image, fill, *pixels = operands
     if isinstance(formula, AffinePoints):
         pixels = affine.pixels_of(formula, batch, operands)
@@ -166,7 +171,7 @@ def _push_jvp(
         def derivative(*moved: Array) -> Array:
             each = _replaced(operands, names, moved)
             return _jvp(
-                lambda *chosen: _by_taps(formula, batch, *_replaced(each, wrt, chosen)),
+                lambda *chosen: _expanded(formula, batch, *_replaced(each, wrt, chosen)),
                 [each[k] for k in wrt],
                 first,
             )
@@ -243,7 +248,7 @@ def _pull_jvp(
         names = list(moving)
 
         def gradients(*moved: Array) -> list[Array]:
-            return _pull_by_taps(
+            return _pull_expanded(
                 formula, batch, wrt, reduced, *_replaced(operands, names, moved), cotangent
             )
 
@@ -268,10 +273,10 @@ def _pull_jvp(
     return values, tangents_out
 
 
-def _pull_by_taps(
+def _pull_expanded(
     formula: Points, batch: int, wrt: Sequence[int], reduced: primitives.Reduced, *both: Array
 ) -> list[Array]:
-    """The cotangents, computed from the sum over taps, which can be differentiated once more."""
+    """The cotangents, computed from the expanded sum, which can be differentiated once more."""
     *operands, cotangent = both
     sizes = full_sizes(batch, both)
     chosen = []
@@ -280,7 +285,7 @@ def _pull_by_taps(
         leading = [n if s else size for n, s, size in zip(own, sums, sizes, strict=True)]
         chosen.append(jnp.broadcast_to(operands[k], (*leading, *operands[k].shape[batch:])))
     _, pull_back = jax.vjp(
-        lambda *chosen: _by_taps(formula, batch, *_replaced(operands, wrt, chosen)), *chosen
+        lambda *chosen: _expanded(formula, batch, *_replaced(operands, wrt, chosen)), *chosen
     )
     return [sum_over(each, sums) for each, sums in zip(pull_back(cotangent), reduced, strict=True)]
 
@@ -372,3 +377,22 @@ for _primitive, _jvp_rule, _transpose_rule in (
     ad.primitive_jvps[_primitive] = _jvp_rule
     ad.primitive_transposes[_primitive] = _transpose_rule
 mlir.register_lowering(primitives.push_p, mlir.lower_fun(_push_by_parts, multiple_results=False))
+
+
+def _sample_by_stages(*operands: Array, formula: Paths, batch: int) -> Array:
+    return _expanded(formula, batch, *operands)
+
+
+def _pull_by_stages(
+    *both: Array, formula: Paths, batch: int, wrt: tuple[int, ...], reduced: primitives.Reduced
+) -> list[Array]:
+    return _pull_expanded(formula, batch, wrt, reduced, *both)
+
+
+for _which, _primitive, _by_stages in (
+    ("sample", primitives.sample_p, mlir.lower_fun(_sample_by_stages, multiple_results=False)),
+    ("pull", primitives.pull_p, mlir.lower_fun(_pull_by_stages, multiple_results=True)),
+):
+    for _platform in registry.PLATFORMS:
+        _lowering = functools.partial(registry.lower, _which, _platform, _by_stages)
+        mlir.register_lowering(_primitive, _lowering, platform=_platform)

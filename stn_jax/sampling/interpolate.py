@@ -13,7 +13,7 @@ from stn_jax import _checks
 from stn_jax._affine import affine_pixels
 from stn_jax._types import Size
 from stn_jax.sampling import derivatives, meshes
-from stn_jax.sampling.backends.base import AffinePoints, Points, Taps
+from stn_jax.sampling.backends.base import AffinePoints, Paths, Points, Taps
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
 from stn_jax.sampling.splines import prefiltered
@@ -83,6 +83,26 @@ def sample_affine(
     value, shared = _fill_value(options, image, fill, change.shape[0])
     formula = AffinePoints(**shared, **_of_points(options), out=tuple(out_shape))
     return derivatives.evaluate(formula, image, value, change).astype(dtype)
+
+
+def follow_pixels(
+    field: Array, pixels: Sequence[Array], steps: int, options: SampleOptions
+) -> Array:
+    """The displacement of points that follow a velocity field for unit time.
+
+    Args:
+      field: ``[*space, n]``, the velocities in pixels, x first.
+      pixels: The points' coordinates, as in :func:`sample_pixels`.
+      steps: Number of Runge-Kutta steps.
+      options: The sampling options, whose kernel is a polynomial between pixels.
+
+    Returns:
+      ``[*out, n]``, the displacements in pixels, x first.
+    """
+    field, *pixels = _checks.common_dtype(field, *pixels)
+    value, shared = _fill_value(options, field, None, len(pixels))
+    formula = Paths(**shared, **_of_points(options), steps=steps)
+    return derivatives.evaluate(formula, field, value, *pixels)
 
 
 def _of_fitting_dtypes(dtype: Any, image: Array, *sources: Array) -> list[Array]:

@@ -1,6 +1,7 @@
-"""The three JAX primitives of sampling: result types, batching rules and lowerings.
+"""The three JAX primitives of sampling: result types and batching rules.
 
-:mod:`stn_jax.sampling.derivatives` describes the three and holds their derivative rules.
+:mod:`stn_jax.sampling.derivatives` describes the three, and holds their derivative rules and
+lowerings.
 """
 
 import functools
@@ -10,11 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import batching
 from jaxtyping import Array
 
 from stn_jax.sampling import meshes
-from stn_jax.sampling.backends import registry
 from stn_jax.sampling.backends.base import IMAGE, Formula, full_sizes
 
 Reduced = tuple[tuple[bool, ...], ...]
@@ -165,9 +165,3 @@ def _primitive(
 sample_p = _primitive("sample", _sample_aval, _sample_batch)
 push_p = _primitive("push", _push_aval, _push_batch)
 pull_p = _primitive("pull", _pull_avals, _pull_batch, multiple_results=True)
-
-for _which, _evaluated in (("sample", sample_p), ("pull", pull_p)):
-    for _platform in registry.PLATFORMS:
-        mlir.register_lowering(
-            _evaluated, functools.partial(registry.lower, _which, _platform), platform=_platform
-        )

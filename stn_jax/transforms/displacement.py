@@ -4,11 +4,10 @@ In each, ``theta`` is a field of offsets or velocities ``(x, y)`` or ``(x, y, z)
 lattice: the array ``[*shape, n]``, flattened row by row.
 """
 
-import functools
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +16,9 @@ from jaxtyping import Array
 
 from stn_jax import _checks
 from stn_jax.coordinates import by_coordinate, pixels_from_displacement, pixels_from_grid
-from stn_jax.sampling.interpolate import sample_pixels
+from stn_jax.sampling.interpolate import follow_pixels, sample_pixels
 from stn_jax.sampling.kernels import CUBIC_B_SPLINE
 from stn_jax.sampling.options import SampleOptions
-from stn_jax.transforms import matrices
 from stn_jax.transforms.base import PointFunction, Transform, family
 from stn_jax.transforms.newton import newton_inverse
 
@@ -30,10 +28,6 @@ _B_SPLINE = SampleOptions.create(CUBIC_B_SPLINE, *_AS_AT_THE_EDGE)
 _LINEAR = SampleOptions.create("linear", *_AS_AT_THE_EDGE)
 # Normalised coordinates are clipped to this magnitude.
 _FAR = 1e6
-
-# The classic fourth-order Runge–Kutta rule: how far each stage goes along the previous slope, and
-# the weight of its own slope.
-_RUNGE_KUTTA = ((0, 1 / 2, 1 / 2, 1), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 
 
 def displacement(shape: Sequence[int]) -> Transform:
@@ -245,25 +239,22 @@ def _diffeomorphic(shape: tuple[int, ...], steps: int) -> Transform:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _integrate(shape: tuple[int, ...], steps: int, theta: Array, points: Array) -> Array:
     """The displacement of the points by the flow along the velocity."""
+    velocity = _scaled(theta.reshape(*shape, len(shape)), _pixels_of_unit(shape))
+    moved = follow_pixels(velocity, _places(shape, points), steps, _B_SPLINE)
+    return _scaled(moved, [1 / pixels for pixels in _pixels_of_unit(shape)])
 
-    def stage(carry: tuple[Array, Array, Array], rule: tuple[Array, Array]) -> Any:
-        moved, slope, total = carry
-        slope = _spline(shape, theta, points + moved + rule[0] * slope)
-        return (moved, slope, total + rule[1] * slope), None
 
-    def step(moved: Array, _: None) -> tuple[Array, None]:
-        # A scan over the four stages runs as fast as four copies, and compiles faster.
-        zero = matrices.zeros_of(moved)
-        stages = jnp.asarray(_RUNGE_KUTTA, moved.dtype) / steps
-        carry, _ends = jax.lax.scan(stage, (moved, zero, zero), (stages[0], stages[1]))
-        return moved + carry[2], None
+def _pixels_of_unit(shape: tuple[int, ...]) -> list[float]:
+    """The lattice's pixels in a unit of length along each axis, x first."""
+    return [(size - 1) / 2 for size in reversed(shape)]
 
-    # To save memory, the gradient recomputes the intermediate values of a step.
-    step = jax.checkpoint(step, prevent_cse=False)
-    return jax.lax.scan(step, matrices.zeros_of(points, theta), None, length=steps)[0]
+
+def _scaled(vectors: Array, factors: Sequence[float]) -> Array:
+    """Vectors ``[..., n]``, each coordinate times its factor."""
+    each = jnp.asarray(factors, vectors.dtype)
+    return vectors * jnp.expand_dims(each, range(vectors.ndim - 1))
 
 
 def _family(
@@ -302,8 +293,13 @@ def _lattice_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _spline(shape: tuple[int, ...], theta: Array, points: Array) -> Array:
     """The cubic B-spline with the lattice of coefficients ``theta``, at points ``[..., n]``."""
-    places = [(points[..., k] + 1) * ((size - 1) / 2) for k, size in enumerate(reversed(shape))]
-    return sample_pixels(theta.reshape(*shape, len(shape)), places, None, _B_SPLINE)
+    field = theta.reshape(*shape, len(shape))
+    return sample_pixels(field, _places(shape, points), None, _B_SPLINE)
+
+
+def _places(shape: tuple[int, ...], points: Array) -> list[Array]:
+    """The points' coordinates in pixels of the lattice, x first."""
+    return [(points[..., k] + 1) * pixels for k, pixels in enumerate(_pixels_of_unit(shape))]
 
 
 def _interpolate(field: Array, points: Array, *, align_corners: bool) -> Array:

@@ -45,6 +45,12 @@ def test_sample_inside_a_loop_is_refused(images):
         export_onnx.in_jax_operations(loop)(images[0])
 
 
+def test_paths_are_refused(images):
+    function = lambda image: stn.warp(image, stn.diffeomorphic((3, 3)), jnp.zeros(18))  # noqa: E731
+    with pytest.raises(ValueError, match="function must not integrate paths"):
+        export_onnx.in_jax_operations(function)(images[0])
+
+
 @pytest.mark.filterwarnings("ignore")  # jax2onnx and its imports warn of their own.
 def test_onnx_runtime_gives_the_same_images(images):
     for package in ("jax2onnx", "onnxruntime"):

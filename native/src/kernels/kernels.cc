@@ -4,6 +4,7 @@
 #include "ahead.h"
 #include "cells.h"
 #include "fill.h"
+#include "paths.h"
 #include "slopes.h"
 
 namespace stn::STN_VARIANT {
@@ -252,8 +253,13 @@ void Bytes(const Geometry& geometry, const Item& item, Range points) {
 template <class T>
 constexpr Kernels KernelsOf() {
   using U = Accumulator<T>;
-  return {Forward<T>, Pull<T>,        TouchedRows<U>,   Finish<T>,
-          Add<U>,     Coordinates<U>, MatrixGradient<U>};
+  Kernels kernels = {Forward<T>, Pull<T>,           TouchedRows<U>, Finish<T>, Add<U>,
+                     Coordinates<U>, MatrixGradient<U>, nullptr,        nullptr};
+  if constexpr (std::is_same_v<T, U>) {
+    kernels.follow = Follow<U>;
+    kernels.follow_pull = FollowPull<U>;
+  }
+  return kernels;
 }
 
 #define STN_STRING_OF(NAME) #NAME

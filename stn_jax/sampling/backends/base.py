@@ -11,6 +11,9 @@ cotangent of its value back to the operands (``pull``). The sum has three formul
 * :class:`Taps` starts from the indices and weights of the pixels under any kernel. It serves all
   other kernels, and derivatives of higher order. It is linear in the image and in the weights of
   each axis.
+
+:class:`Paths` takes such sums again and again, along the path of each point. An engine may do that
+in one call; for the others, ``paths`` turns it into a loop over sums.
 """
 
 import dataclasses
@@ -113,6 +116,11 @@ class Points(Formula):
         """As in :class:`Formula`."""
         return tuple(range(2, 2 + self.ndim))
 
+    def over_points(self) -> "Points":
+        """The formula over coordinates: of an affine map, the same sum; of a path, its velocity."""
+        fields = dataclasses.fields(Points)
+        return Points(**{field.name: getattr(self, field.name) for field in fields})
+
     def over_taps(self) -> "Taps":
         """The formula over taps that gives the same sum."""
         return Taps(
@@ -172,14 +180,23 @@ class AffinePoints(Points):
         """As in :class:`Formula`: the matrix gives the coordinates along all axes."""
         return (2,)
 
-    def over_points(self) -> Points:
-        """The formula over coordinates that gives the same sum."""
-        fields = dataclasses.fields(Points)
-        return Points(**{field.name: getattr(self, field.name) for field in fields})
-
     def pixels(self, matrix: Array, space: tuple[int, ...]) -> list[Array]:
         """The coordinates in an image of the shape ``space``; the matrix has no batch axes."""
         return affine_pixels(matrix, self.out, space, align_corners=self.align_corners)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Paths(Points):
+    """The displacement of points that follow a velocity field for unit time; operands as above.
+
+    The image holds the velocities, in pixels, a channel for each coordinate; the sum at a point is
+    the velocity there. The value is the displacement, in pixels.
+
+    Attributes:
+      steps: Number of steps of the classic fourth-order Runge-Kutta rule.
+    """
+
+    steps: int
 
 
 class StackedTaps(Sequence[Tap]):
@@ -283,6 +300,7 @@ class Engine:
       sample: Lowering of ``sample``: ``(call, ctx, *operands, **parameters)``.
       pull: Lowering of ``pull``.
       automatic: Whether ``implementation=None`` may choose it.
+      follows_paths: Whether it evaluates :class:`Paths`.
     """
 
     name: ImplementationName
@@ -291,6 +309,7 @@ class Engine:
     sample: Lowering
     pull: Lowering
     automatic: bool = True
+    follows_paths: bool = False
 
 
 def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:

@@ -25,8 +25,10 @@ from stn_jax.sampling.backends.base import (
     Call,
     Engine,
     Formula,
+    Paths,
     Points,
     full_sizes,
+    sum_over,
 )
 from stn_jax.sampling.backends.batching import batched_pull
 from stn_jax.sampling.polynomials import POLYNOMIALS
@@ -36,8 +38,10 @@ _PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
 _DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float32", "float64": "float64"}
 # The handlers' limits on pixels along an axis, and on pixels of an image.
 _LONGEST_AXIS, _MOST_PIXELS = 2**29, 2**31 - 1
+# Their limits on steps along a path, and on pixels of the field that it follows.
+_MOST_STEPS, _MOST_PIXELS_OF_FIELD = 1024, 2**20
 # The version of the handlers' attributes that this file passes; as in the package's ``interface``.
-_INTERFACE = 3
+_INTERFACE = 4
 # Letters that name axes in a rule for XLA's partitioner.
 _FACTORS = "ijklmnopqrstuvwxyz"
 
@@ -87,6 +91,10 @@ def _refuses(call: Call) -> str | None:
     space = image.shape[call.batch : -1]
     if max(space) > _LONGEST_AXIS or math.prod(space) > _MOST_PIXELS:
         return f"it does not support images of {math.prod(space):,} pixels."
+    if isinstance(formula, Paths) and (
+        formula.steps > _MOST_STEPS or math.prod(space) > _MOST_PIXELS_OF_FIELD
+    ):
+        return f"it does not support {formula.steps} steps in a field of {math.prod(space)} pixels."
     if isinstance(formula, Points) and formula.padding not in _PADDINGS:
         return f"it does not support the padding {formula.padding!r}."
     if jnp.issubdtype(image.dtype, jnp.floating):
@@ -140,6 +148,9 @@ def _pull(
     if FILL in wrt:
         split = functools.partial(_with_fill, ctx.primitive, **parameters)
         return mlir.lower_fun(split, multiple_results=True)(ctx, *operands)
+    if isinstance(formula, Paths) and any(map(any, reduced)):
+        apart = functools.partial(_pull_apart, ctx.primitive, **parameters)
+        return mlir.lower_fun(apart, multiple_results=True)(ctx, *operands)
     image = IMAGE in wrt
     wanted = [source in wrt for source in formula.sources]
     if isinstance(formula, Points):
@@ -185,6 +196,14 @@ def _with_fill(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
     return [results[operand] for operand in wrt]
 
 
+def _pull_apart(primitive: Any, *both: Any, **parameters: Any) -> list[Any]:
+    """Computes the cotangents for each batch entry, and then sums them."""
+    reduced = parameters.pop("reduced")
+    none = tuple(tuple(False for _ in sums) for sums in reduced)
+    apart = primitive.bind(*both, **parameters, reduced=none)
+    return [sum_over(each, sums) for each, sums in zip(apart, reduced, strict=True)]
+
+
 def _shares_fill(call: Call) -> bool:
     """Whether the call is partitioned among devices and its images share one fill value.
 
@@ -203,6 +222,8 @@ def _repeat(primitive: Any, number: int, *operands: Any, **parameters: Any) -> A
 
 
 def _target(formula: Points) -> str:
+    if isinstance(formula, Paths):
+        return "stn_jax_follow"
     return "stn_jax_affine" if isinstance(formula, AffinePoints) else "stn_jax_sample"
 
 
@@ -216,6 +237,8 @@ def _options(formula: Points) -> dict[str, Any]:
     }
     if isinstance(formula, AffinePoints):
         options["out"] = np.array(formula.out, np.int64)
+    if isinstance(formula, Paths):
+        options["steps"] = formula.steps
     return options
 
 
@@ -285,4 +308,5 @@ NATIVE = Engine(
     refuses=_refuses,
     sample=_sample,
     pull=_pull,
+    follows_paths=True,
 )

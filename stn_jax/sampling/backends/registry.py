@@ -9,7 +9,7 @@ from jaxtyping import Array
 from stn_jax import _checks
 from stn_jax.sampling import meshes
 from stn_jax.sampling.backends import dense, native_cpu, xla
-from stn_jax.sampling.backends.base import Call, Engine, ImplementationName
+from stn_jax.sampling.backends.base import Call, Engine, ImplementationName, Lowering, Paths
 
 # In order of preference. An engine that is not automatic is used only if it is named.
 ENGINES: dict[str, Engine] = {
@@ -81,9 +81,16 @@ def check(implementation: Any) -> ImplementationName | None:
     return implementation
 
 
-def choose(call: Call) -> Engine:
-    """The engine named by the formula, or the first that supports the call."""
+def choose(call: Call) -> Engine | None:
+    """The engine named by the formula, or the first that supports the call.
+
+    ``None`` if the points of a path are to be moved stage by stage.
+    """
     named = call.formula.implementation
+    if isinstance(call.formula, Paths):
+        engines = (each for each in ENGINES.values() if each.follows_paths)
+        able = (each for each in engines if named in (None, each.name) and _able(each, call))
+        return next(able, None)
     if named is not None:
         refusal = ENGINES[named].missing() or ENGINES[named].refuses(call)
         if refusal is not None:
@@ -92,16 +99,22 @@ def choose(call: Call) -> Engine:
                 "implementation=None chooses an engine that does."
             )
         return ENGINES[named]
-    able = (
-        engine
-        for engine in ENGINES.values()
-        if engine.automatic and engine.missing() is None and engine.refuses(call) is None
-    )
-    return next(able)
+    return next(each for each in ENGINES.values() if each.automatic and _able(each, call))
 
 
-def lower(which: str, platform: str | None, ctx: Any, *operands: Any, **parameters: Any) -> Any:
-    """Lowers ``sample`` or ``pull`` by the chosen engine."""
+def _able(engine: Engine, call: Call) -> bool:
+    return engine.missing() is None and engine.refuses(call) is None
+
+
+def lower(
+    which: str,
+    platform: str | None,
+    by_stages: Lowering,
+    ctx: Any,
+    *operands: Any,
+    **parameters: Any,
+) -> Any:
+    """Lowers ``sample`` or ``pull`` by the chosen engine, or ``by_stages`` if there is none."""
     if meshes.explicit_axes(ctx.avals_in):
         on_parts = _on_parts(ctx.primitive, ctx, parameters)
         multiple = ctx.primitive.multiple_results
@@ -117,7 +130,10 @@ def lower(which: str, platform: str | None, ctx: Any, *operands: Any, **paramete
         module.lowering_parameters.for_export,
         meshes.is_partitioned(module.axis_context),
     )
-    return getattr(choose(call), which)(call, ctx, *operands, **parameters)
+    engine = choose(call)
+    if engine is None:
+        return by_stages(ctx, *operands, **parameters)
+    return getattr(engine, which)(call, ctx, *operands, **parameters)
 
 
 def _on_parts(primitive: Any, ctx: Any, parameters: dict[str, Any]) -> Any:
