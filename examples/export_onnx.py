@@ -91,8 +91,8 @@ def _evaluated(closed: ClosedJaxpr, arrays: Sequence[Any], implementation: str) 
             results = _evaluated(inner, operands, implementation)
         elif name == "stn_jax_sample":
             raise ValueError(
-                "function must not integrate paths, as diffeomorphic does; got one. That is a loop, "
-                "in which samples are not replaced. Use another family."
+                "function must not integrate paths, as diffeomorphic does: that is a loop, in "
+                "which samples are not replaced. Use another family."
             )
         elif "stn_jax_" in str(equation.params):
             raise ValueError(
