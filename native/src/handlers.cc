@@ -2,6 +2,7 @@
 
 #include <exception>
 
+#include "boxes.h"
 #include "operands.h"
 #include "paths.h"
 
@@ -17,7 +18,9 @@ ffi::Error Run(ffi::ThreadPool pool, const Request& request, ffi::RemainingArgs 
                ffi::RemainingRets rets) {
   try {
     const Job job = MakeJob(request, Arrays(args, rets));
-    if (request.steps != 0) {
+    if (request.from_boxes) {
+      RunBoxes(job, pool);
+    } else if (request.steps != 0) {
       request.backward ? RunFollowPull(job, pool) : RunFollow(job, pool);
     } else {
       request.backward ? RunPull(job, pool) : RunForward(job, pool);
@@ -116,6 +119,34 @@ ffi::Error FollowPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remain
   return Run(pool, request, args, rets);
 }
 
+ffi::Error Boxes(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                 int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
+                 int64_t padding, int64_t align_corners, int64_t margin, Sizes runs,
+                 Sizes run_counts) {
+  Request request =
+      FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
+  request.from_boxes = true;
+  request.margin = margin;
+  request.runs = runs;
+  request.run_counts = run_counts;
+  return Run(pool, request, args, rets);
+}
+
+ffi::Error BoxesPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                     int64_t num_batch_dims, int64_t ndim, int64_t taps,
+                     Coefficients coefficients, int64_t padding, int64_t align_corners,
+                     int64_t margin, Sizes runs, Sizes run_counts, int64_t wrt_image,
+                     int64_t wrt_coordinates) {
+  Request request =
+      FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
+  request.from_boxes = true;
+  request.margin = margin;
+  request.runs = runs;
+  request.run_counts = run_counts;
+  AskForGradients(wrt_image, wrt_coordinates, request);
+  return Run(pool, request, args, rets);
+}
+
 ffi::Error Taps(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                 int64_t num_batch_dims, int64_t ndim) {
   Request request = {};
@@ -156,6 +187,10 @@ auto BindSample() {
 
 auto BindAffine() { return BindSample().Attr<Sizes>("out"); }
 
+auto BindBoxes() {
+  return BindSample().Attr<int64_t>("margin").Attr<Sizes>("runs").Attr<Sizes>("run_counts");
+}
+
 auto BindFollow() { return BindSample().Attr<int64_t>("steps"); }
 
 }  // namespace
@@ -170,6 +205,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(AffineBytesHandler, Affine<true>, BindAffine());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     AffinePullHandler, AffinePull,
     BindAffine().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_matrix"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BoxesHandler, Boxes, BindBoxes());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    BoxesPullHandler, BoxesPull,
+    BindBoxes().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_coordinates"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FollowHandler, Follow, BindFollow());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     FollowPullHandler, FollowPull,

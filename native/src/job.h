@@ -31,9 +31,28 @@ struct Result {
   explicit operator bool() const { return data != nullptr; }
 };
 
+// Consecutive entries along an axis of an array of box means: each is the mean of two earlier ones, a
+// copy of one (first = second), or the fill value (first < 0).
+struct Run {
+  int64_t to;
+  int64_t count;
+  int64_t first, second;
+  int64_t step;  // From the sources of an entry to those of the next.
+};
+
+// How an image becomes an array of box means, which is sampled in its place.
+struct BoxLayout {
+  int64_t size[kMaxNdim] = {};  // Pixels of the image along each axis.
+  int64_t margin = 0;           // Entries before the image's own pixels.
+  int64_t count = 0;            // Boxes whose samples are averaged.
+  std::vector<Run> runs[kMaxNdim];  // All other entries, in the order in which they are computed.
+};
+
 // Arrays along axes are in array order.
 struct Job {
-  Geometry geometry;
+  Geometry geometry;          // Of the array of box means, if one is sampled.
+  bool from_boxes;
+  BoxLayout boxes;
   int64_t items;              // Batch items.
   int64_t source_size;        // Bytes of one coordinate, weight or accumulator.
   const Kernels* kernels;     // Not for bytes.

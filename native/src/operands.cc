@@ -49,6 +49,8 @@ void RequireDType(const Array& array, DataType dtype) {
   Require(array.dtype == dtype, "The dtype of the " + array.name + " does not fit the image's.");
 }
 
+constexpr int64_t kMostEntries = INT32_MAX;
+
 // Builds a job operand by operand. All arrays begin with the batch axes.
 class Builder {
  public:
@@ -60,6 +62,7 @@ class Builder {
     ndim_ = static_cast<size_t>(request_.ndim);
     TakeBatchAndImage();
     TakeFill();
+    if (request_.from_boxes) TakeBoxes();
     if (request_.from_matrix) {
       TakeMatrix();
     } else {
@@ -70,6 +73,7 @@ class Builder {
     arrays_.RequireEnd();
     RequireUsable();
     if (request_.steps != 0) RequirePath();
+    if (request_.from_boxes) RequireBoxes();
     if (request_.from_matrix) {
       job_.tables = LatticeTables(job_.geometry, out_, source_dtype_ == DataType::F64);
     }
@@ -163,6 +167,49 @@ class Builder {
     job_.fill = OperandOf(fill, {job_.geometry.channels}, element_bytes_);
   }
 
+  // From here on the geometry is that of the array of box means.
+  void TakeBoxes() {
+    Geometry& geometry = job_.geometry;
+    BoxLayout& boxes = job_.boxes;
+    job_.from_boxes = true;
+    boxes.margin = request_.margin;
+    Require(request_.margin >= 0, "margin must not be negative.");
+    Require(request_.run_counts.size() == ndim_, "run_counts must have a number for each axis.");
+    const int64_t* next = request_.runs.begin();
+    geometry.pixels = 1;
+    for (size_t axis = 0; axis < ndim_; ++axis) {
+      boxes.size[axis] = geometry.size[axis];
+      // The image's pixels lie behind the margin; runs may fill any other entries.
+      const int64_t first = boxes.margin, last = first + geometry.size[axis];
+      std::vector<bool> known(static_cast<size_t>(last), true);
+      for (int64_t entry = 0; entry < first; ++entry) known[static_cast<size_t>(entry)] = false;
+      auto is_known = [&](int64_t entry) {
+        return entry >= 0 && entry < static_cast<int64_t>(known.size()) &&
+               known[static_cast<size_t>(entry)];
+      };
+      for (int64_t run = 0; run < request_.run_counts.begin()[axis]; ++run, next += 5) {
+        Require(request_.runs.end() - next >= 5, "runs must have five numbers for each run.");
+        const Run each = {next[0], next[1], next[2], next[3], next[4]};
+        Require(each.to >= 0 && each.count >= 0 && each.to + each.count <= kMostEntries,
+                "A run must have entries 0 to 2^31 - 1.");
+        for (int64_t k = 0; k < each.count; ++k) {
+          const auto to = static_cast<size_t>(each.to + k);
+          Require(each.first < 0 || (is_known(each.first + k * each.step) &&
+                                     is_known(each.second + k * each.step)),
+                  "A run must read entries that are known before.");
+          if (to >= known.size()) known.resize(to + 1, false);
+          Require(!known[to], "A run must not write an entry twice.");
+          known[to] = true;
+        }
+        boxes.runs[axis].push_back(each);
+      }
+      for (bool each : known) Require(each, "Each entry of the box means must be written.");
+      geometry.size[axis] = static_cast<int64_t>(known.size());
+      geometry.pixels *= geometry.size[axis];
+    }
+    Require(next == request_.runs.end(), "There are more runs than run_counts says.");
+  }
+
   // Operands are in the order x, y, z, the reverse of array order.
   size_t AxisOf(size_t j) const { return ndim_ - 1 - j; }
 
@@ -171,10 +218,14 @@ class Builder {
       const Array array = arrays_.NextOperand(Numbered("coordinate", static_cast<int64_t>(j)));
       if (j == 0) TakeSourceDType(array);
       RequireDType(array, source_dtype_);
-      if (j == 0) out_ = OutOf(array, batch_rank_);
+      if (j == 0) out_ = OutOf(array, batch_rank_ + (request_.from_boxes ? 1 : 0));
       const size_t axis = AxisOf(j);
       source_dims_[axis] = out_;
-      job_.source[axis] = OperandOf(array, out_, job_.source_size);
+      if (request_.from_boxes) {
+        if (j == 0) job_.boxes.count = array.dims[batch_rank_];
+        source_dims_[axis].insert(source_dims_[axis].begin(), job_.boxes.count);
+      }
+      job_.source[axis] = OperandOf(array, source_dims_[axis], job_.source_size);
       job_.geometry.taps[axis] = job_.geometry.kernel_taps;
     }
   }
@@ -332,6 +383,15 @@ class Builder {
     bool shared = job_.d_image.batch.is_shared();
     for (const Result& result : job_.d_source) shared |= result.batch.is_shared();
     Require(!shared, "The gradients of paths must have full batch axes.");
+  }
+
+  void RequireBoxes() const {
+    Require(dtype_ == source_dtype_, "Box means are float32 or float64.");
+    Require(job_.boxes.count > 0, "There must be at least one box.");
+    Require(!job_.d_image, "Box means have no gradient to the image.");
+    for (const Result& result : job_.d_source) {
+      Require(!result.batch.is_shared(), "The gradients of box means must have full batch axes.");
+    }
   }
 
   const Request& request_;

@@ -89,8 +89,7 @@ def sample_footprints(
             pixels, jax.lax.split(offsets, [1] * len(pixels), axis=1), strict=True
         )
     ]
-    # All boxes are points of one sample: [boxes, *out].
-    mean = pyramid.sample(levels, places).mean(axis=0)
+    mean = pyramid.sample(levels, places)
     if rule.renormalized:
         mean, weight = mean[..., :-1], mean[..., -1:]
         mean = mean / jnp.where(minified[..., None], weight, 1)

@@ -15,6 +15,7 @@ platform (:mod:`stn_jax.sampling.backends.registry`). Derivatives of every order
 * A sum from pixel coordinates is a sum over taps that are computed from the coordinates, and these
   from the matrix of an affine map if that is given.
 * The displacement along a path is a loop over sums from pixel coordinates.
+* A sum over box means is a sum from pixel coordinates in an array that is computed from the image.
 
 Each ``vmap`` puts one batch axis in front of every operand, of the full size or of size 1. Batched
 operands are therefore never reshaped, and keep their sharding.
@@ -35,6 +36,7 @@ from stn_jax.sampling.backends.base import (
     FILL,
     IMAGE,
     AffinePoints,
+    BoxMeans,
     Formula,
     Paths,
     Points,
@@ -105,9 +107,11 @@ def _exchanged(
 
 
 def _expanded(formula: Points, batch: int, *operands: Array) -> Array:
-    """The sum from pixel coordinates, as a sum over taps computed from them; a path, as a loop."""
+    """The sum from pixel coordinates, as a sum over taps computed from them; others, by steps."""
     if isinstance(formula, Paths):
         return paths.displacement(formula, batch, operands)
+    if isinstance(formula, BoxMeans):
+        return _over_box_means(formula, batch, *operands)
     image, fill, *pixels = operands
     if isinstance(formula, AffinePoints):
         pixels = affine.pixels_of(formula, batch, operands)
@@ -118,6 +122,19 @@ def _expanded(formula: Points, batch: int, *operands: Array) -> Array:
     ]
     indices, weights = zip(*along, strict=True)
     return primitives.sample(formula.over_taps(), batch, (image, fill, *indices, *weights))
+
+
+def _over_box_means(
+    formula: BoxMeans, batch: int, image: Array, fill: Array, *pixels: Array
+) -> Array:
+    """The mean of sums over box means, from an array of all of these."""
+    expand = formula.layout.expand
+    for _ in range(batch):
+        expand = jax.vmap(expand)
+    sizes = full_sizes(batch, (image, fill)) if formula.layout.rule.filled else image.shape[:batch]
+    image, fill = (jnp.broadcast_to(each, (*sizes, *each.shape[batch:])) for each in (image, fill))
+    operands = (expand(image, fill), jnp.zeros_like(fill), *pixels)
+    return primitives.sample(formula.over_points(), batch, operands).mean(axis=batch)
 
 
 # Derivative rules.
@@ -379,20 +396,20 @@ for _primitive, _jvp_rule, _transpose_rule in (
 mlir.register_lowering(primitives.push_p, mlir.lower_fun(_push_by_parts, multiple_results=False))
 
 
-def _sample_by_stages(*operands: Array, formula: Paths, batch: int) -> Array:
+def _sample_by_steps(*operands: Array, formula: Points, batch: int) -> Array:
     return _expanded(formula, batch, *operands)
 
 
-def _pull_by_stages(
-    *both: Array, formula: Paths, batch: int, wrt: tuple[int, ...], reduced: primitives.Reduced
+def _pull_by_steps(
+    *both: Array, formula: Points, batch: int, wrt: tuple[int, ...], reduced: primitives.Reduced
 ) -> list[Array]:
     return _pull_expanded(formula, batch, wrt, reduced, *both)
 
 
-for _which, _primitive, _by_stages in (
-    ("sample", primitives.sample_p, mlir.lower_fun(_sample_by_stages, multiple_results=False)),
-    ("pull", primitives.pull_p, mlir.lower_fun(_pull_by_stages, multiple_results=True)),
+for _which, _primitive, _step_by_step in (
+    ("sample", primitives.sample_p, mlir.lower_fun(_sample_by_steps, multiple_results=False)),
+    ("pull", primitives.pull_p, mlir.lower_fun(_pull_by_steps, multiple_results=True)),
 ):
     for _platform in registry.PLATFORMS:
-        _lowering = functools.partial(registry.lower, _which, _platform, _by_stages)
+        _lowering = functools.partial(registry.lower, _which, _platform, _step_by_step)
         mlir.register_lowering(_primitive, _lowering, platform=_platform)

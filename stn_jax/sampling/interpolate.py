@@ -13,7 +13,8 @@ from stn_jax import _checks
 from stn_jax._affine import affine_pixels
 from stn_jax._types import Size
 from stn_jax.sampling import derivatives, meshes
-from stn_jax.sampling.backends.base import AffinePoints, Paths, Points, Taps
+from stn_jax.sampling.backends.base import AffinePoints, BoxMeans, Paths, Points, Taps
+from stn_jax.sampling.box_means import BoxLayout
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PADDINGS
 from stn_jax.sampling.splines import prefiltered
@@ -103,6 +104,35 @@ def follow_pixels(
     value, shared = _fill_value(options, field, None, len(pixels))
     formula = Paths(**shared, **_of_points(options), steps=steps)
     return derivatives.evaluate(formula, field, value, *pixels)
+
+
+def sample_box_means(
+    image: Array,
+    layout: BoxLayout,
+    pixels: Sequence[Array],
+    fill: Array | None,
+    options: SampleOptions,
+) -> Array:
+    """Samples the array of an image's box means, and averages the samples of several boxes.
+
+    Args:
+      image: As in :func:`sample_pixels`; floating.
+      layout: Where the means lie in the array.
+      pixels: One array ``[boxes, *out]`` of coordinates in the array for each axis, x first.
+      fill: Value of the pixels outside the image, as in :func:`sample_pixels`.
+      options: The sampling options, with the linear kernel.
+
+    Returns:
+      ``[*out, channels]`` in the image's dtype.
+    """
+    options = options.replaced(padding="border")
+    if options.gradient is not None:
+        return sample_pixels(layout.expand(image, fill), pixels, None, options).mean(axis=0)
+    dtype = image.dtype
+    image, *pixels = _checks.common_dtype(image, *pixels)
+    value, shared = _fill_value(options, image, fill, len(pixels))
+    formula = BoxMeans(**shared, **_of_points(options), layout=layout)
+    return derivatives.evaluate(formula, image, value, *pixels).astype(dtype)
 
 
 def _of_fitting_dtypes(dtype: Any, image: Array, *sources: Array) -> list[Array]:

@@ -12,8 +12,11 @@ cotangent of its value back to the operands (``pull``). The sum has three formul
   other kernels, and derivatives of higher order. It is linear in the image and in the weights of
   each axis.
 
-:class:`Paths` takes such sums again and again, along the path of each point. An engine may do that
-in one call; for the others, ``paths`` turns it into a loop over sums.
+Two formulas consist of several steps. An engine may take them in one call; for the others,
+``derivatives`` takes them one by one.
+
+* :class:`Paths` takes such sums again and again, along the path of each point.
+* :class:`BoxMeans` is the sum over an array of box means, which it computes from the image.
 """
 
 import dataclasses
@@ -28,6 +31,7 @@ from jaxtyping import Array
 
 from stn_jax._affine import affine_pixels
 from stn_jax._types import Size
+from stn_jax.sampling.box_means import BoxLayout
 from stn_jax.sampling.kernels import Kernel
 from stn_jax.sampling.taps import Tap, taps_along
 
@@ -117,7 +121,7 @@ class Points(Formula):
         return tuple(range(2, 2 + self.ndim))
 
     def over_points(self) -> "Points":
-        """The formula over coordinates: of an affine map, the same sum; of a path, its velocity."""
+        """The formula over coordinates that gives the sum, or the sum of one step."""
         fields = dataclasses.fields(Points)
         return Points(**{field.name: getattr(self, field.name) for field in fields})
 
@@ -199,6 +203,32 @@ class Paths(Points):
     steps: int
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxMeans(Points):
+    """The sum over box means of the image in place of its pixels, averaged over several boxes.
+
+    Operands as above: the coordinates, ``[boxes, *out]``, are those in the array of box means, and
+    the fill value is that of pixels outside the image, which some boxes contain.
+
+    Attributes:
+      layout: Where the means lie in the array.
+    """
+
+    layout: BoxLayout
+
+    def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
+        """As in :class:`Formula`."""
+        return super().axes(("boxes", *out))
+
+    def out_shape(self, operands: Sequence[Any], batch: int) -> tuple[Size, ...]:
+        """As in :class:`Formula`."""
+        return operands[2].shape[batch + 1 :]
+
+
+# The formulas of several steps.
+COMPOSED = (Paths, BoxMeans)
+
+
 class StackedTaps(Sequence[Tap]):
     """The taps along an axis, stored as arrays ``[taps, *out]``."""
 
@@ -276,6 +306,7 @@ class Call(NamedTuple):
       platform: Platform that the program is compiled for, such as ``"cpu"``.
       exported: Whether the program is exported, to run without this library.
       partitioned: Whether XLA partitions the program among devices.
+      wrt: For ``pull``, the operands whose cotangents are computed.
     """
 
     formula: Formula
@@ -286,6 +317,7 @@ class Call(NamedTuple):
     platform: str
     exported: bool
     partitioned: bool
+    wrt: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,7 +332,7 @@ class Engine:
       sample: Lowering of ``sample``: ``(call, ctx, *operands, **parameters)``.
       pull: Lowering of ``pull``.
       automatic: Whether ``implementation=None`` may choose it.
-      follows_paths: Whether it evaluates :class:`Paths`.
+      composed: The formulas of several steps that it evaluates.
     """
 
     name: ImplementationName
@@ -309,7 +341,7 @@ class Engine:
     sample: Lowering
     pull: Lowering
     automatic: bool = True
-    follows_paths: bool = False
+    composed: tuple[type[Formula], ...] = ()
 
 
 def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:

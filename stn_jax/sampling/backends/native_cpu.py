@@ -22,6 +22,7 @@ from stn_jax.sampling.backends.base import (
     FILL,
     IMAGE,
     AffinePoints,
+    BoxMeans,
     Call,
     Engine,
     Formula,
@@ -31,6 +32,7 @@ from stn_jax.sampling.backends.base import (
     sum_over,
 )
 from stn_jax.sampling.backends.batching import batched_pull
+from stn_jax.sampling.box_means import runs_of
 from stn_jax.sampling.polynomials import POLYNOMIALS
 
 _PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
@@ -95,6 +97,8 @@ def _refuses(call: Call) -> str | None:
         formula.steps > _MOST_STEPS or math.prod(space) > _MOST_PIXELS_OF_FIELD
     ):
         return f"it does not support {formula.steps} steps in a field of {math.prod(space)} pixels."
+    if isinstance(formula, BoxMeans) and (IMAGE in call.wrt or FILL in call.wrt):
+        return "it has no gradient of box means to the image."
     if isinstance(formula, Points) and formula.padding not in _PADDINGS:
         return f"it does not support the padding {formula.padding!r}."
     if jnp.issubdtype(image.dtype, jnp.floating):
@@ -148,7 +152,7 @@ def _pull(
     if FILL in wrt:
         split = functools.partial(_with_fill, ctx.primitive, **parameters)
         return mlir.lower_fun(split, multiple_results=True)(ctx, *operands)
-    if isinstance(formula, Paths) and any(map(any, reduced)):
+    if isinstance(formula, Paths | BoxMeans) and any(map(any, reduced)):
         apart = functools.partial(_pull_apart, ctx.primitive, **parameters)
         return mlir.lower_fun(apart, multiple_results=True)(ctx, *operands)
     image = IMAGE in wrt
@@ -224,6 +228,8 @@ def _repeat(primitive: Any, number: int, *operands: Any, **parameters: Any) -> A
 def _target(formula: Points) -> str:
     if isinstance(formula, Paths):
         return "stn_jax_follow"
+    if isinstance(formula, BoxMeans):
+        return "stn_jax_boxes"
     return "stn_jax_affine" if isinstance(formula, AffinePoints) else "stn_jax_sample"
 
 
@@ -239,6 +245,9 @@ def _options(formula: Points) -> dict[str, Any]:
         options["out"] = np.array(formula.out, np.int64)
     if isinstance(formula, Paths):
         options["steps"] = formula.steps
+    if isinstance(formula, BoxMeans):
+        runs, counts = runs_of(formula.layout)
+        options |= {"margin": formula.layout.margin, "runs": runs.ravel(), "run_counts": counts}
     return options
 
 
@@ -308,5 +317,5 @@ NATIVE = Engine(
     refuses=_refuses,
     sample=_sample,
     pull=_pull,
-    follows_paths=True,
+    composed=(Paths, BoxMeans),
 )

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from stn_jax import _checks
 from stn_jax.sampling import meshes
 from stn_jax.sampling.backends import dense, native_cpu, xla
-from stn_jax.sampling.backends.base import Call, Engine, ImplementationName, Lowering, Paths
+from stn_jax.sampling.backends.base import COMPOSED, Call, Engine, ImplementationName, Lowering
 
 # In order of preference. An engine that is not automatic is used only if it is named.
 ENGINES: dict[str, Engine] = {
@@ -84,11 +84,11 @@ def check(implementation: Any) -> ImplementationName | None:
 def choose(call: Call) -> Engine | None:
     """The engine named by the formula, or the first that supports the call.
 
-    ``None`` if the points of a path are to be moved stage by stage.
+    ``None`` if the steps of a formula are to be taken one by one.
     """
     named = call.formula.implementation
-    if isinstance(call.formula, Paths):
-        engines = (each for each in ENGINES.values() if each.follows_paths)
+    if isinstance(call.formula, COMPOSED):
+        engines = (each for each in ENGINES.values() if type(call.formula) in each.composed)
         able = (each for each in engines if named in (None, each.name) and _able(each, call))
         return next(able, None)
     if named is not None:
@@ -109,12 +109,12 @@ def _able(engine: Engine, call: Call) -> bool:
 def lower(
     which: str,
     platform: str | None,
-    by_stages: Lowering,
+    step_by_step: Lowering,
     ctx: Any,
     *operands: Any,
     **parameters: Any,
 ) -> Any:
-    """Lowers ``sample`` or ``pull`` by the chosen engine, or ``by_stages`` if there is none."""
+    """Lowers ``sample`` or ``pull`` by the chosen engine, or ``step_by_step`` if there is none."""
     if meshes.explicit_axes(ctx.avals_in):
         on_parts = _on_parts(ctx.primitive, ctx, parameters)
         multiple = ctx.primitive.multiple_results
@@ -129,10 +129,11 @@ def lower(
         platform or module.platforms[0],
         module.lowering_parameters.for_export,
         meshes.is_partitioned(module.axis_context),
+        parameters.get("wrt", ()),
     )
     engine = choose(call)
     if engine is None:
-        return by_stages(ctx, *operands, **parameters)
+        return step_by_step(ctx, *operands, **parameters)
     return getattr(engine, which)(call, ctx, *operands, **parameters)
 
 

@@ -1,0 +1,196 @@
+"""The array of box means of an image, which antialiasing samples in the image's place.
+
+Means are taken over boxes whose side along each axis is a power of 2 pixels. A level l has boxes 2ˡ
+pixels wide, whose centres are 2ˡ⁻¹ pixels apart; a box may have another level along each axis.
+Along an axis all levels lie one behind the other in one array, so that one linear sample can read
+any of them. Level 0 is the image itself. The first box of a higher level is centred on the image's
+outer edge. Each level has a margin on either side. The array is about three times as long as the
+image along each axis.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from stn_jax.sampling.padding import PADDINGS, Padding
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxLayout:
+    """Where the box means of each level lie in the array.
+
+    Attributes:
+      shape: Spatial shape of the image.
+      padding: Name of the padding.
+      align_corners: As in :func:`stn_jax.grid_sample`.
+      margin: Entries on either side of a level, with the means of boxes outside the image.
+    """
+
+    shape: tuple[int, ...]
+    padding: str
+    align_corners: bool
+    margin: int
+
+    @property
+    def rule(self) -> Padding:
+        """The padding."""
+        return PADDINGS[self.padding]
+
+    @functools.cached_property
+    def highest(self) -> list[int]:
+        """The highest level along each axis; two of its boxes are as wide as the image."""
+        return [max(0, math.ceil(math.log2(size)) - 1) for size in self.shape]
+
+    def last_boxes(self, axis: int) -> list[int]:
+        """The number of the last box of each level along an axis, counted from 0."""
+        last = [self.shape[axis] - 1]
+        for level in range(1, self.highest[axis] + 1):
+            last.append(last[0] + 1 if level == 1 else -(-last[-1] // 2))
+        return last
+
+    def starts(self, axis: int) -> np.ndarray:
+        """The entry of the first box of each level along an axis."""
+        lengths = [last + 1 + 2 * self.margin for last in self.last_boxes(axis)]
+        return np.cumsum([0, *lengths[:-1]]) + self.margin
+
+    def expand(self, image: Array, fill: Array | None) -> Array:
+        """The array of box means ``[*entries, channels]``.
+
+        Args:
+          image: ``[*space, channels]`` in float32 at least.
+          fill: Value of constant padding, scalar or ``[channels]``; ``None`` for 0.
+        """
+        # Begin with the last axis, the slowest to copy along, while the array is still small.
+        for axis in reversed(range(len(self.shape))):
+            image = self._expand_axis(image, axis, fill)
+        return image
+
+    def _expand_axis(self, values: Array, axis: int, fill: Array | None) -> Array:
+        """Puts the levels along an axis behind one another, each with a margin on either side."""
+        extended = self._with_edges(values, axis, fill)
+        blocks = [extended(values)]
+        for level, last in enumerate(self.last_boxes(axis)[1:], start=1):
+            left, right = (
+                jax.lax.slice_in_dim(blocks[-1], start, start + step * last + 1, step, axis)
+                for start, step in self._sources(level)
+            )
+            means = (left + right) / 2
+            if self.rule.means == "edge":
+                # All further boxes lie outside, where constant and border padding do not vary.
+                block = extended(means)
+            else:
+                # Means outside a mirrored or repeated image are copies of those inside.
+                inside, sides, mode = self._repetition(last)
+                means = jax.lax.slice_in_dim(means, 0, inside, axis=axis)
+                widths = [sides if k == axis else (0, 0) for k in range(means.ndim)]
+                block = jnp.pad(means, widths, mode=mode)
+            blocks.append(block)
+        return jnp.concatenate(blocks, axis)
+
+    def _sources(self, level: int) -> list[tuple[int, int]]:
+        """The two boxes that touch and make the first box of a level, and the step to the next.
+
+        Above level 0 every second box touches, since neighbours overlap by half.
+        """
+        step = 1 if level == 1 else 2
+        return [(self.margin - 1, step), (self.margin - 1 + step, step)]
+
+    def _repetition(self, last: int) -> tuple[int, tuple[int, int], str]:
+        """How many boxes of a level are kept, and how ``pad`` makes the others of them."""
+        if self.rule.means == "mirror":
+            return last + 1, (self.margin, self.margin), "reflect"
+        # Where the image repeats, the last box equals the first of the next period.
+        return last, (self.margin, self.margin + 1), "wrap"
+
+    def _with_edges(self, values: Array, axis: int, fill: Array | None) -> Callable[[Array], Array]:
+        """Returns a function that adds the padded pixels of the image on both sides of an axis."""
+        margin = self.margin
+        if self.rule.filled:
+            value = jnp.zeros((), values.dtype) if fill is None else fill
+            if value.ndim == 0:
+                # Compiles faster than joining arrays.
+                widths = [
+                    (margin * (k == axis), margin * (k == axis), 0) for k in range(values.ndim)
+                ]
+                return lambda means: jax.lax.pad(means, value, widths)
+            shape = (*values.shape[:axis], margin, *values.shape[axis + 1 :])
+            sides = 2 * [jnp.broadcast_to(value, shape)]
+        else:
+            sides = [
+                self.rule.pixels(values, jnp.asarray(index), axis, self.align_corners)
+                for index in self._outside(axis)
+            ]
+        return lambda means: jnp.concatenate([sides[0], means, sides[1]], axis)
+
+    def _outside(self, axis: int) -> list[np.ndarray]:
+        """The indices of the pixels outside the image that level 0 has, before it and behind."""
+        index = np.arange(self.margin, dtype=np.int32)
+        return [index - self.margin, index + self.shape[axis]]
+
+    def steps(self, axis: int) -> list[tuple[int, int, int]]:
+        """Each entry along an axis that is not a pixel, and two entries whose mean it is."""
+        margin, size = self.margin, self.shape[axis]
+        steps: list[tuple[int, int, int]] = []
+        for indices, start in zip(self._outside(axis), (0, margin + size), strict=True):
+            with jax.ensure_compile_time_eval():
+                pixels = self.rule.inside(jnp.asarray(indices), size, self.align_corners)
+            inside = (np.asarray(pixels) + margin).tolist()
+            sources = [-1] * margin if self.rule.filled else inside
+            steps += [(start + k, source, source) for k, source in enumerate(sources)]
+        lasts, starts = self.last_boxes(axis), self.starts(axis).tolist()
+        for level in range(1, len(lasts)):
+            last, start, before = lasts[level], starts[level], starts[level - 1] - margin
+            (left, step), (right, _) = self._sources(level)
+            if self.rule.means == "edge":
+                boxes = last + 1
+                # The margins of level 0 again; boxes of this level stand between them.
+                sources = [*range(margin), *[0] * boxes, *range(margin + size, size + 2 * margin)]
+            else:
+                boxes, widths, mode = self._repetition(last)
+                numbers = np.pad(np.arange(boxes), widths, mode=mode)  # type: ignore[call-overload]
+                sources = (numbers + start).tolist()
+            steps += [
+                (start + k, before + left + step * k, before + right + step * k)
+                for k in range(boxes)
+            ]
+            steps += [
+                (start - margin + k, source, source)
+                for k, source in enumerate(sources)
+                if not 0 <= k - margin < boxes
+            ]
+        return steps
+
+
+@functools.lru_cache(maxsize=256)
+def runs_of(layout: BoxLayout) -> tuple[np.ndarray, np.ndarray]:
+    """How entries are computed one after the other, as a compiled engine takes it.
+
+    Returns:
+      ``[runs, 5]``, the runs along each axis behind one another, and their number for each axis. A
+      run is consecutive entries: the first of them, their number, two earlier entries whose mean
+      the first one is (the same twice for a copy, −1 for the fill value), and the step from these
+      to the sources of the next. The image's own pixels are not in a run.
+    """
+    runs = [_runs(layout.steps(axis)) for axis in range(len(layout.shape))]
+    return np.array([each for axis in runs for each in axis]), np.array([len(r) for r in runs])
+
+
+def _runs(steps: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int, int, int]]:
+    """Joins steps to consecutive entries whose sources move by a constant step."""
+    runs: list[tuple[int, int, int, int, int]] = []
+    for to, first, second in steps:
+        if runs:
+            start, count, a, b, step = runs[-1]
+            if count == 1 and first >= 0 and a >= 0:
+                step = first - a
+            if (to, first, second) == (start + count, a + count * step, b + count * step):
+                runs[-1] = (start, count + 1, a, b, step)
+                continue
+        runs.append((to, 1, first, second, 0))
+    return runs
