@@ -9,9 +9,10 @@
 namespace stn {
 namespace {
 
-// Numbers that a task of an axis handles at least, and of its innermost axes at most: the entries
-// that it reads again then stay in a fast cache.
+// Numbers of short rows that a task takes together, at least.
 constexpr int64_t kNumbersOfTask = 20000;
+// Numbers of the inner axes that a task takes at most: the entries that it reads again then stay in a
+// fast cache.
 constexpr int64_t kInnermost = 512;
 // Points of a task that samples; their values stay in a fast cache.
 constexpr int64_t kPointsOfTask = 64 * kBlock;
@@ -21,9 +22,9 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // An array [outer, entries, inner] whose middle axis grows from pixels to box means.
 struct Axis {
   int64_t outer, pixels, entries, inner;
-  int64_t margin;
-  const std::vector<Run>* runs;
-  int64_t channels;
+  int64_t margin;  // Entries before the first pixel.
+  const std::vector<EntryRun>* runs;  // The other entries.
+  int64_t channels;  // The innermost axis, of which `inner` is a multiple.
 };
 
 // Writes the entries of one index of the outer axes, of the inner numbers `first` to `last`.
@@ -40,7 +41,7 @@ void Grow(const Axis& axis, const U* from, const U* fill, int64_t first, int64_t
                   static_cast<size_t>(count) * sizeof(U));
     }
   }
-  for (const Run& run : *axis.runs) {
+  for (const EntryRun& run : *axis.runs) {
     // Entries that follow one another are one row of numbers.
     const bool joined = run.first >= 0 && run.step == 1 && count == inner;
     const int64_t rows = joined ? 1 : run.count;

@@ -112,9 +112,9 @@ struct Kernels {
   // Writes the matrix's gradient, from the gradients to the coordinates of these points.
   void (*matrix_gradient)(const Geometry&, const Lattice&, const void* const* slopes, Range points,
                           void* gradient);
-  // For float32 and float64 alone: writes the displacements of the points of a range along their
-  // paths; the gradients to their coordinates, and their sum for the gradient to the field, which is
-  // written, not added.
+  // For float32 and float64 alone. `follow` writes the displacements of the points of a range along
+  // their paths. `follow_pull` writes the gradients to their coordinates, and writes (does not add)
+  // what they give to the gradient to the field.
   void (*follow)(const Geometry&, const Item&, Range points);
   void (*follow_pull)(const Geometry&, const Item&, Range points);
 };

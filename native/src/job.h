@@ -33,7 +33,7 @@ struct Result {
 
 // Consecutive entries along an axis of an array of box means: each is the mean of two earlier ones, a
 // copy of one (first = second), or the fill value (first < 0).
-struct Run {
+struct EntryRun {
   int64_t to;
   int64_t count;
   int64_t first, second;
@@ -45,12 +45,14 @@ struct BoxLayout {
   int64_t size[kMaxNdim] = {};  // Pixels of the image along each axis.
   int64_t margin = 0;           // Entries before the image's own pixels.
   int64_t count = 0;            // Boxes whose samples are averaged.
-  std::vector<Run> runs[kMaxNdim];  // All other entries, in the order in which they are computed.
+  std::vector<EntryRun> runs[kMaxNdim];  // All other entries, in the order in which they are computed.
 };
 
 // Arrays along axes are in array order.
 struct Job {
-  Geometry geometry;          // Of the array of box means, if one is sampled.
+  Geometry geometry;
+  // Box means of the image are sampled in its place: `image` is the image, `geometry` that of the array
+  // of box means.
   bool from_boxes;
   BoxLayout boxes;
   int64_t items;              // Batch items.
@@ -75,9 +77,11 @@ struct Job {
   Result d_matrix;
 };
 
-// Limits on paths: a block's places along its path, and the sums of a field, fit a cache.
+// Limits on paths, on the places that a task remembers and on the sums that it keeps for each pixel of
+// the field with a margin.
 constexpr int64_t kMostSteps = 1024;
-constexpr int64_t kMostPixelsOfField = int64_t{1} << 20;
+constexpr int64_t kMarginOfField = 21;
+constexpr int64_t kMostPixelsOfField = int64_t{1} << 18;
 
 // Writes `out`.
 void RunForward(const Job& job, xla::ffi::ThreadPool& pool);

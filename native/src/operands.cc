@@ -189,9 +189,13 @@ class Builder {
       };
       for (int64_t run = 0; run < request_.run_counts.begin()[axis]; ++run, next += 5) {
         Require(request_.runs.end() - next >= 5, "runs must have five numbers for each run.");
-        const Run each = {next[0], next[1], next[2], next[3], next[4]};
-        Require(each.to >= 0 && each.count >= 0 && each.to + each.count <= kMostEntries,
-                "A run must have entries 0 to 2^31 - 1.");
+        const EntryRun each = {next[0], next[1], next[2], next[3], next[4]};
+        for (int64_t number : {each.to, each.count}) {
+          Require(number >= 0 && number <= kMostEntries, "A run must have entries 0 to 2^31 - 1.");
+        }
+        for (int64_t number : {each.first, each.second, each.step, -each.step}) {
+          Require(number <= kMostEntries, "A run must read entries 0 to 2^31 - 1.");
+        }
         for (int64_t k = 0; k < each.count; ++k) {
           const auto to = static_cast<size_t>(each.to + k);
           Require(each.first < 0 || (is_known(each.first + k * each.step) &&
@@ -378,8 +382,13 @@ class Builder {
                 geometry.padding == Padding::kBorder,
             "Paths need a cubic kernel and the padding 1 (border).");
     Require(dtype_ == source_dtype_, "Paths need a float32 or float64 field.");
-    Require(geometry.pixels <= kMostPixelsOfField,
-            "The field has more than " + std::to_string(kMostPixelsOfField) + " pixels.");
+    double with_margin = 1;
+    for (size_t axis = 0; axis < ndim_; ++axis) {
+      with_margin *= static_cast<double>(geometry.size[axis] + kMarginOfField);
+    }
+    Require(with_margin <= static_cast<double>(kMostPixelsOfField),
+            "The field has more than " + std::to_string(kMostPixelsOfField) +
+                " pixels, with a margin of " + std::to_string(kMarginOfField) + " along each axis.");
     bool shared = job_.d_image.batch.is_shared();
     for (const Result& result : job_.d_source) shared |= result.batch.is_shared();
     Require(!shared, "The gradients of paths must have full batch axes.");
@@ -389,6 +398,13 @@ class Builder {
     Require(dtype_ == source_dtype_, "Box means are float32 or float64.");
     Require(job_.boxes.count > 0, "There must be at least one box.");
     Require(!job_.d_image, "Box means have no gradient to the image.");
+    for (int64_t part = 0; part < job_.image.batch.parts(); ++part) {
+      const std::vector<int64_t> items = job_.image.batch.items(part);
+      for (int64_t item : items) {
+        Require(job_.fill.batch.part(item) == job_.fill.batch.part(items.front()),
+                "An image of box means must have one fill value.");
+      }
+    }
     for (const Result& result : job_.d_source) {
       Require(!result.batch.is_shared(), "The gradients of box means must have full batch axes.");
     }

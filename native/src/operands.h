@@ -65,8 +65,8 @@ struct Request {
   xla::ffi::Span<const double> coefficients;  // [kernel_taps][powers]
   int64_t padding, align_corners;
   int64_t steps;  // Along a path; else 0.
-  // Box means of the image are sampled in its place: five numbers for each run, as in `Run`, and the
-  // number of runs along each axis.
+  // Box means of the image are sampled in its place: five numbers for each run, as in `EntryRun`, and
+  // the number of runs along each axis.
   bool from_boxes;  // Coordinates then have an axis of boxes behind the batch axes.
   int64_t margin;
   xla::ffi::Span<const int64_t> runs, run_counts;

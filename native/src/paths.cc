@@ -14,8 +14,8 @@ namespace {
 // summed part by part, so that the division into tasks does not change the sums.
 constexpr int64_t kPointsOfPart = 32 * kBlock;
 
-// Points of a part for each number of the field, at least: then sums of parts take less memory than
-// the points.
+// Points of a part for each number of the field, at least: then the gradients to the field of all parts
+// together take less memory than the points.
 constexpr int64_t kPointsOfNumber = 4;
 
 // The points of all items in parts, each of them a task.

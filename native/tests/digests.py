@@ -5,6 +5,7 @@ import pathlib
 
 import calls
 import numpy as np
+import test_boxes
 
 BATCH, SPACE, CHANNELS = 3, (90, 70), 3
 
@@ -55,6 +56,18 @@ def affine(dtype, channels, d_image, d_matrix):
     alone += calls.affine_pull(*operands, (None, d_matrix), **modes)
     assert digest(alone) == digest(pull)
     return [value, *pull]
+
+
+def boxes(dtype):
+    """Values and gradients of box means of images, of which several are made at a time."""
+    rng = np.random.default_rng(0)
+    image, fill = rng.normal(size=(BATCH, 3, 3, 2)).astype(dtype), np.zeros((1, 2), dtype)
+    points = [rng.uniform(0, 10, (BATCH, 2, 11_003)).astype(dtype) for _ in range(2)]
+    cotangent = rng.normal(size=(BATCH, 11_003, 2)).astype(dtype)
+    both = (image, fill, points)
+    value = test_boxes.sample(*both, num_batch_dims=1, **test_boxes.layout(2))
+    options = test_boxes.layout(2) | {"num_batch_dims": 1, "cotangent": cotangent}
+    return [value, *test_boxes.sample(*both, **options)]
 
 
 def paths(dtype):
@@ -108,6 +121,7 @@ def main():
         lines.append(digest(affine(dtype, 1, (BATCH,), (BATCH,))))
         lines.append(digest(affine(dtype, 3, (1,), (1,))))
         lines.append(digest(paths(dtype)))
+        lines.append(digest(boxes(dtype)))
     print(threads_of_pool())
     print("\n".join(lines))
 

@@ -114,6 +114,12 @@ def test_long_rows_are_divided():
     np.testing.assert_allclose(value, expected, rtol=1e-14)
 
 
+def test_several_fill_values_of_an_image_are_refused():
+    image, fill, cs, _ = operands(2, 2, np.float32, (3,))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="must have one fill value"):
+        sample(image[:1], fill, cs, num_batch_dims=1, **layout(2))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

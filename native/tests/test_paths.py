@@ -134,7 +134,7 @@ def test_no_velocity_moves_nothing():
         ((5, 4, 3), {}, "a field of 2 or 3 axes with a channel for each"),
         ((5, 4, 2), {"padding": 0}, "a cubic kernel and the padding 1"),
         ((5, 4, 2), calls.kernel("linear"), "a cubic kernel and the padding 1"),
-        ((1025, 1024, 2), {}, "more than 1048576 pixels"),
+        ((1025, 1024, 2), {}, "more than 262144 pixels"),
     ],
 )
 def test_refused(field, changes, message):

@@ -20,6 +20,11 @@ from jaxtyping import Array
 
 from stn_jax.sampling.padding import PADDINGS, Padding
 
+# Consecutive entries along an axis: the first of them, their number, two earlier entries whose mean
+# the first one is (the same twice for a copy, −1 for the fill value), and the step from these to
+# the sources of the next.
+EntryRun = tuple[int, int, int, int, int]
+
 
 @dataclasses.dataclass(frozen=True)
 class BoxLayout:
@@ -133,38 +138,42 @@ class BoxLayout:
         index = np.arange(self.margin, dtype=np.int32)
         return [index - self.margin, index + self.shape[axis]]
 
-    def steps(self, axis: int) -> list[tuple[int, int, int]]:
-        """Each entry along an axis that is not a pixel, and two entries whose mean it is."""
+    @functools.cached_property
+    def entries(self) -> tuple[int, ...]:
+        """Spatial shape of the array."""
+        axes = range(len(self.shape))
+        return tuple(
+            int(self.starts(axis)[-1]) + self.last_boxes(axis)[-1] + 1 + self.margin
+            for axis in axes
+        )
+
+    def runs(self, axis: int) -> list[EntryRun]:
+        """How the entries along an axis that are not pixels are computed, one after the other."""
         margin, size = self.margin, self.shape[axis]
-        steps: list[tuple[int, int, int]] = []
+        runs: list[EntryRun] = []
         for indices, start in zip(self._outside(axis), (0, margin + size), strict=True):
-            with jax.ensure_compile_time_eval():
-                pixels = self.rule.inside(jnp.asarray(indices), size, self.align_corners)
-            inside = (np.asarray(pixels) + margin).tolist()
-            sources = [-1] * margin if self.rule.filled else inside
-            steps += [(start + k, source, source) for k, source in enumerate(sources)]
+            if self.rule.filled:
+                runs.append((start, margin, -1, -1, 0))
+                continue
+            inside = self.rule.inside(indices, size, self.align_corners) + margin
+            runs += _copies(range(start, start + margin), inside.tolist())
         lasts, starts = self.last_boxes(axis), self.starts(axis).tolist()
         for level in range(1, len(lasts)):
             last, start, before = lasts[level], starts[level], starts[level - 1] - margin
             (left, step), (right, _) = self._sources(level)
             if self.rule.means == "edge":
                 boxes = last + 1
-                # The margins of level 0 again; boxes of this level stand between them.
-                sources = [*range(margin), *[0] * boxes, *range(margin + size, size + 2 * margin)]
+                # The margins of level 0 again.
+                sources = [*range(margin), *range(margin + size, size + 2 * margin)]
             else:
                 boxes, widths, mode = self._repetition(last)
-                numbers = np.pad(np.arange(boxes), widths, mode=mode)  # type: ignore[call-overload]
-                sources = (numbers + start).tolist()
-            steps += [
-                (start + k, before + left + step * k, before + right + step * k)
-                for k in range(boxes)
-            ]
-            steps += [
-                (start - margin + k, source, source)
-                for k, source in enumerate(sources)
-                if not 0 <= k - margin < boxes
-            ]
-        return steps
+                padded = np.pad(np.arange(start, start + boxes), widths, mode=mode)  # type: ignore[call-overload]
+                sources = [*padded[:margin].tolist(), *padded[margin + boxes :].tolist()]
+            runs.append((start, boxes, before + left, before + right, step))
+            end = start - margin + last + 1 + 2 * margin
+            margins = [*range(start - margin, start), *range(start + boxes, end)]
+            runs += _copies(margins, sources)
+        return runs
 
 
 @functools.lru_cache(maxsize=256)
@@ -172,25 +181,22 @@ def runs_of(layout: BoxLayout) -> tuple[np.ndarray, np.ndarray]:
     """How entries are computed one after the other, as a compiled engine takes it.
 
     Returns:
-      ``[runs, 5]``, the runs along each axis behind one another, and their number for each axis. A
-      run is consecutive entries: the first of them, their number, two earlier entries whose mean
-      the first one is (the same twice for a copy, −1 for the fill value), and the step from these
-      to the sources of the next. The image's own pixels are not in a run.
+      ``[runs, 5]``, the runs along each axis behind one another, and their number for each axis.
     """
-    runs = [_runs(layout.steps(axis)) for axis in range(len(layout.shape))]
+    runs = [layout.runs(axis) for axis in range(len(layout.shape))]
     return np.array([each for axis in runs for each in axis]), np.array([len(r) for r in runs])
 
 
-def _runs(steps: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int, int, int]]:
-    """Joins steps to consecutive entries whose sources move by a constant step."""
-    runs: list[tuple[int, int, int, int, int]] = []
-    for to, first, second in steps:
+def _copies(entries: Sequence[int], sources: Sequence[int]) -> list[EntryRun]:
+    """Copies of entries, joined where both follow one another."""
+    runs: list[EntryRun] = []
+    for to, source in zip(entries, sources, strict=True):
         if runs:
-            start, count, a, b, step = runs[-1]
-            if count == 1 and first >= 0 and a >= 0:
-                step = first - a
-            if (to, first, second) == (start + count, a + count * step, b + count * step):
-                runs[-1] = (start, count + 1, a, b, step)
+            start, count, first, _, step = runs[-1]
+            if count == 1:
+                step = source - first
+            if (to, source) == (start + count, first + count * step):
+                runs[-1] = (start, count + 1, first, first, step)
                 continue
-        runs.append((to, 1, first, second, 0))
+        runs.append((to, 1, source, source, 0))
     return runs

@@ -128,12 +128,14 @@ def _over_box_means(
     formula: BoxMeans, batch: int, image: Array, fill: Array, *pixels: Array
 ) -> Array:
     """The mean of sums over box means, from an array of all of these."""
-    expand = formula.layout.expand
+    expand, arrays = formula.layout.expand, [image, fill]
+    if not formula.filled:
+        expand, arrays = functools.partial(formula.layout.expand, fill=None), [image]
+    sizes = full_sizes(batch, arrays)
+    arrays = [jnp.broadcast_to(each, (*sizes, *each.shape[batch:])) for each in arrays]
     for _ in range(batch):
         expand = jax.vmap(expand)
-    sizes = full_sizes(batch, (image, fill)) if formula.layout.rule.filled else image.shape[:batch]
-    image, fill = (jnp.broadcast_to(each, (*sizes, *each.shape[batch:])) for each in (image, fill))
-    operands = (expand(image, fill), jnp.zeros_like(fill), *pixels)
+    operands = (expand(*arrays), jnp.zeros_like(fill), *pixels)
     return primitives.sample(formula.over_points(), batch, operands).mean(axis=batch)
 
 
@@ -153,6 +155,12 @@ def _sample_jvp(
 def _sample_transpose(cotangent: Any, *operands: Any, formula: Formula, batch: int) -> list[Any]:
     """Cotangents of the operands in which the value is linear: the image, or one axis' weights."""
     wrt = [k for k, each in enumerate(operands) if ad.is_undefined_primal(each)]
+    linear = () if isinstance(formula, Paths) else (IMAGE, FILL)
+    if isinstance(formula, Points) and not set(wrt) <= set(linear):
+        raise NotImplementedError(
+            "sampling is not linear in its coordinates, nor a path in its velocities, so it cannot "
+            "be transposed in them. Use jax.vjp, which transposes the derivative."
+        )
     if type(cotangent) is ad.Zero:
         return [ad.Zero(operands[k].aval) if k in wrt else None for k in range(len(operands))]
     known, avals = _zeros_for_unknown(operands)

@@ -130,7 +130,9 @@ def sample_box_means(
         return sample_pixels(layout.expand(image, fill), pixels, None, options).mean(axis=0)
     dtype = image.dtype
     image, *pixels = _checks.common_dtype(image, *pixels)
+    fill = fill if layout.rule.filled else None
     value, shared = _fill_value(options, image, fill, len(pixels))
+    shared["filled"] = fill is not None
     formula = BoxMeans(**shared, **_of_points(options), layout=layout)
     return derivatives.evaluate(formula, image, value, *pixels).astype(dtype)
 

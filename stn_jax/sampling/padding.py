@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from stn_jax._types import Size
+from stn_jax._types import AnyArray, Size
 
 PaddingName = Literal["constant", "border", "reflection", "wrap", "dst1", "dst2", "renormalized"]
 
@@ -18,7 +19,7 @@ class Padding:
 
     Attributes:
       inside: Function ``(index, size, align_corners)`` that gives the index of the pixel inside
-        whose value the pixel at ``index`` has.
+        whose value the pixel at ``index`` has. Of a NumPy array it makes no JAX array.
       period: Function ``(size, align_corners)`` that gives the number of pixels after which the
         image repeats; ``None`` if it does not repeat.
       filled: Whether pixels outside have the fill value instead.
@@ -31,7 +32,7 @@ class Padding:
         the means of a whole period.
     """
 
-    inside: Callable[[Array, Size, bool], Array]
+    inside: Callable[[Any, Size, bool], Any]
     period: Callable[[Size, bool], Size] | None = None
     filled: bool = False
     sign: Callable[[Array, Size], Array] | None = None
@@ -60,47 +61,52 @@ class Padding:
         return found * jnp.expand_dims(signs, [k for k in range(found.ndim) if k != axis])
 
 
-def _clamp(index: Array, size: Size, align_corners: bool) -> Array:
+def _clamp(index: AnyArray, size: Size, align_corners: bool) -> AnyArray:
     del align_corners
-    return jnp.clip(index, 0, size - 1)
+    return index.clip(0, size - 1)
 
 
-def _reflect(index: Array, size: Size, align_corners: bool) -> Array:
+def _reflect(index: AnyArray, size: Size, align_corners: bool) -> AnyArray:
     """Mirrors at the outer edges, or at the centres of the corner pixels."""
     period = _reflection_period(size, align_corners)
     index = index % period
-    return jnp.minimum(index, period - (0 if align_corners else 1) - index)
+    return _lesser(index, period - (0 if align_corners else 1) - index)
+
+
+def _lesser(a: AnyArray, b: AnyArray) -> AnyArray:
+    """The lesser number of each pair; in NumPy if the first array is NumPy's."""
+    return (np if isinstance(a, np.ndarray) else jnp).minimum(a, b)
 
 
 def _reflection_period(size: Size, align_corners: bool) -> Size:
     return max(2 * size - 2, 1) if align_corners else 2 * size
 
 
-def _wrap(index: Array, size: Size, align_corners: bool) -> Array:
+def _wrap(index: AnyArray, size: Size, align_corners: bool) -> AnyArray:
     del align_corners
     return index % size
 
 
-def _mirror_beyond(index: Array, size: Size, align_corners: bool) -> Array:
+def _mirror_beyond(index: AnyArray, size: Size, align_corners: bool) -> AnyArray:
     """Mirrors at the centres of the pixels just outside, which stand for pixels of value 0."""
     del align_corners
     index = (index + 1) % (2 * size + 2)
     return jnp.clip(jnp.minimum(index, 2 * size + 2 - index) - 1, 0, size - 1)
 
 
-def _sign_beyond(index: Array, size: Size) -> Array:
+def _sign_beyond(index: AnyArray, size: Size) -> Array:
     """The sign of each pixel under ``_mirror_beyond``; 0 of the pixels just outside."""
     index = (index + 1) % (2 * size + 2)
     return jnp.where(index % (size + 1) == 0, 0, jnp.where(index > size, -1, 1))
 
 
-def _reflect_at_edges(index: Array, size: Size, align_corners: bool) -> Array:
+def _reflect_at_edges(index: AnyArray, size: Size, align_corners: bool) -> AnyArray:
     """Mirrors at the image's outer edges, under either alignment."""
     del align_corners
     return _reflect(index, size, False)
 
 
-def _sign_at_edges(index: Array, size: Size) -> Array:
+def _sign_at_edges(index: AnyArray, size: Size) -> Array:
     """The sign of each pixel under ``_reflect_at_edges``."""
     return jnp.where(index % (2 * size) < size, 1, -1)
 

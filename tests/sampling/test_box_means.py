@@ -79,6 +79,7 @@ def sampler(layout, implementation):
         ((9, 6), "border", (None, None, 0)),
         ((9, 6), "reflection", None),
         ((9, 6), "constant", (0, 0, None)),
+        ((9, 6), "reflection", (0, 0, 0)),
         ((3, 4, 5), "wrap", (0, 0, None)),
     ],
 )
@@ -116,3 +117,52 @@ def test_in_one_call_and_step_by_step(shape, padding, in_axes, rng, x64):
 
     for one, other in zip(*map(jax.tree.leaves, map(every, (whole, by_steps))), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("padding", ["constant", "border", "reflection"])
+def test_fill_values_of_a_batch_with_one_image(padding, rng):
+    image = jnp.asarray(rng.normal(size=(12, 12, 2)), np.float32)
+    theta, fills = jnp.array([2.5, 0.6, 0.1, -0.5, 2.7, 0.2]), jnp.arange(3.0)
+
+    def warp(image, fill, theta):
+        options = {"fill_value": fill, "antialias": True, "padding": padding}
+        return stn.warp(image, stn.affine(), theta, **options)
+
+    def loss(image, fills, theta):
+        each = jax.vmap(warp, in_axes=(None, 0, None))(image, fills, theta)
+        return jnp.sum(jnp.sin(each)), each
+
+    gradients = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
+    (found, every), expected = gradients(image, fills, theta), None
+    for fill, one in zip(fills, every, strict=True):
+        np.testing.assert_allclose(one, warp(image, fill, theta), atol=1e-5)
+        alone = jax.grad(lambda *both: jnp.sum(jnp.sin(warp(*both))), (0, 1, 2))(image, fill, theta)
+        alone = (alone[0], alone[1][None], alone[2])
+        if expected is None:
+            expected = alone
+        else:
+            joined = jnp.concatenate([expected[1], alone[1]])
+            expected = (expected[0] + alone[0], joined, expected[2] + alone[2])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_an_array_of_too_many_means_goes_step_by_step():
+    image = jax.ShapeDtypeStruct((16000, 16000, 1), np.float32)
+    layout = BoxLayout((16000, 16000), "border", False, 2)
+    pixels = jax.ShapeDtypeStruct((2, 4, 3), np.float32)
+    text = jax.jit(sampler(layout, None)).lower(image, jnp.zeros(1), pixels).as_text()
+    assert "stn_jax_boxes" not in text
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_nothing_is_transferred_for_a_layout(padding, rng):
+    image = jnp.asarray(rng.normal(size=(7, 9, 1)), np.float32)
+    theta = jnp.array([2.0, 0.0, 0.0, 0.0, 2.0, 0.0])
+
+    @jax.jit
+    def warp(image, theta):
+        return stn.warp(image, stn.affine(), theta, antialias=True, padding=padding)
+
+    with jax.transfer_guard("disallow"):
+        warp(image, theta).block_until_ready()

@@ -75,6 +75,29 @@ def test_whole_paths_are_those_by_stages(in_axes, ndim, rng, x64):
 
 
 @needs_native
+def test_points_of_a_batch_that_share_a_field_are_points_of_one_call(rng, x64):
+    field, points = operands(2, rng)
+    one_by_one = jax.vmap(follow(None), in_axes=(None, 0))
+    assert "70x2" in next(
+        line for line in compiled_text(one_by_one, field, points).splitlines() if "_follow" in line
+    )
+    cotangent = jnp.asarray(rng.normal(size=points.shape))
+    found = with_derivatives(one_by_one, 2)(field, points, cotangent)
+    expected = with_derivatives(follow(None), 2)(field, points, cotangent)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10 * np.abs(other).max())
+    few = points[:3]
+    assert "stn_jax_follow" not in compiled_text(one_by_one, field, few)
+    np.testing.assert_allclose(one_by_one(field, few), follow(None)(field, points)[:3], atol=1e-12)
+
+
+def test_neither_coordinates_nor_velocities_are_transposed(rng):
+    field, points = operands(2, rng, dtype=np.float32)
+    with pytest.raises(NotImplementedError, match="not linear in its coordinates"):
+        jax.linear_transpose(lambda field: follow(None)(field, points), field)(points)
+
+
+@needs_native
 def test_a_field_too_large_or_an_export_goes_by_stages(rng):
     field, points = operands(2, rng, dtype=np.float32)
     exported = jax.export.export(jax.jit(follow(None)))(field, points)

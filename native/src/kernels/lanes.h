@@ -3,6 +3,9 @@
 #ifndef STN_JAX_NATIVE_KERNELS_LANES_H_
 #define STN_JAX_NATIVE_KERNELS_LANES_H_
 
+#include <cstdlib>
+#include <new>
+
 #include "number.h"
 
 #if defined(__AVX2__)
@@ -25,6 +28,28 @@ template <class U>
 using Wide = Vector<U, kWide<U>>;
 template <class U>
 using WideInt = Vector<std::conditional_t<sizeof(U) == 4, int32_t, int64_t>, kWide<U>>;
+
+// Numbers in memory that vectors may be loaded from at once. A class of this namespace, since the
+// linker would merge those of std::vector across instruction sets.
+template <class V>
+class Buffer {
+ public:
+  explicit Buffer(int64_t count) {
+    const size_t bytes = (static_cast<size_t>(count) * sizeof(V) + kAlignment) & ~(kAlignment - 1);
+    data_ = static_cast<V*>(std::aligned_alloc(kAlignment, bytes));
+    if (data_ == nullptr) throw std::bad_alloc();
+  }
+  ~Buffer() { std::free(data_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  V* data() { return data_; }
+  const V* data() const { return data_; }
+
+ private:
+  static constexpr size_t kAlignment = 64;
+  V* data_;
+};
 
 // Whether the processor picks numbers of a vector by their positions, all in one instruction.
 #if defined(__AVX512F__)

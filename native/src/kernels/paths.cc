@@ -2,11 +2,10 @@
 //
 // All points of a block take a stage of a Runge-Kutta step together. A vector of points mostly lies
 // in few cells of the lattice: then one load of each row of the lattice serves all of them, and each
-// picks its pixels out of the register. Other vectors read pixel by pixel.
+// picks its pixels out of the register. Other vectors read pixel by pixel. Pixels of a row that a
+// point does not need have weight 0, so the field must be finite.
 
 #include "paths.h"
-
-#include <vector>
 
 #include "lanes.h"
 
@@ -37,22 +36,18 @@ constexpr int kVectors = kBlock / kWide<U>;
 template <int ndim, class U>
 class Field {
  public:
-  // Rows end with a whole register behind the last cell's first pixel.
-  explicit Field(const Geometry& geometry) {
-    int64_t next = 1;
+  Field(const Geometry& geometry, const U* lattice)
+      : numbers_(Numbers(geometry)), values_(numbers_ * ndim) {
+    int64_t step = 1;
     for (int axis = ndim - 1; axis >= 0; --axis) {
       size_[axis] = static_cast<int>(geometry.size[axis]);
-      step_[axis] = static_cast<int>(next);
-      next *= axis == ndim - 1 ? kBefore + size_[axis] + kBeyond + kWide<U>
-                               : kBefore + size_[axis] + kBehind;
+      step_[axis] = static_cast<int>(step);
+      step *= Length(geometry, axis);
     }
-    numbers_ = next;
-  }
-
-  Field(const Geometry& geometry, const U* lattice) : Field(geometry) {
-    values_.resize(static_cast<size_t>(numbers_ * ndim));
     ForPixels([&](int64_t number, int64_t pixel) {
-      for (int c = 0; c < ndim; ++c) values_[c * numbers_ + number] = lattice[pixel * ndim + c];
+      for (int c = 0; c < ndim; ++c) {
+        values_.data()[c * numbers_ + number] = lattice[pixel * ndim + c];
+      }
     });
   }
 
@@ -80,9 +75,22 @@ class Field {
   }
 
  private:
+  // Pixels along an axis with the margin. Rows end with a whole register behind the last cell's first
+  // pixel.
+  static int64_t Length(const Geometry& geometry, int axis) {
+    const int64_t behind = axis == ndim - 1 ? kBeyond + kWide<U> : kBehind;
+    return kBefore + geometry.size[axis] + behind;
+  }
+
+  static int64_t Numbers(const Geometry& geometry) {
+    int64_t numbers = 1;
+    for (int axis = 0; axis < ndim; ++axis) numbers *= Length(geometry, axis);
+    return numbers;
+  }
+
   int size_[ndim], step_[ndim];
   int64_t numbers_;
-  std::vector<U> values_;
+  Buffer<U> values_;
 };
 
 // The cells of a vector of points, and the weights of their taps. Arrays are in array order.
@@ -148,10 +156,11 @@ class Paths {
   }
 
   void Pull(Range points) {
-    const auto records = static_cast<size_t>(geometry_.steps * kStages * ndim * kVectors<U>);
-    std::vector<V> positions(records);
+    Buffer<V> positions(geometry_.steps * kStages * ndim * kVectors<U>);
+    Buffer<V> sums(item_.d_image != nullptr ? field_.numbers() * ndim : 0);
     if (item_.d_image != nullptr) {
-      sums_.assign(static_cast<size_t>(field_.numbers() * ndim), V{});
+      sums_ = sums.data();
+      std::memset(sums_, 0, static_cast<size_t>(field_.numbers() * ndim) * sizeof(V));
     }
     for (int64_t start = points.first; start < points.last; start += kBlock) {
       Take(start, points.last);
@@ -475,7 +484,7 @@ class Paths {
     for (int p = 0; p < rows.plane.count; ++p) {
       for (int r = 0; r < rows.row.count; ++r) {
         const V weight = ndim == 3 ? rows.plane.weight[p] * rows.row.weight[r] : rows.row.weight[r];
-        V* sums = sums_.data() + (RowStart(rows, p, r) + columns.lowest) * ndim;
+        V* sums = sums_ + (RowStart(rows, p, r) + columns.lowest) * ndim;
         for (int k = 0; k < columns.count; ++k) {
           const V product = weight * columns.weight[k];
           for (int axis = 0; axis < ndim; ++axis) sums[k * ndim + axis] += product * term[axis];
@@ -519,7 +528,7 @@ class Paths {
 
   // Adds what the points give to the pixels of a row of their cells.
   STN_INLINE void AddPoints(const Cells<ndim, U>& cells, I number, V weight, const V* term) {
-    U* sums = reinterpret_cast<U*>(sums_.data());
+    U* sums = reinterpret_cast<U*>(sums_);
     for (int tap = 0; tap < kTaps; ++tap) {
       const V product = weight * cells.weight[last][tap];
       for (int lane = 0; lane < width; ++lane) {
@@ -556,7 +565,7 @@ class Paths {
   V moved_[ndim][kVectors<U>];
   V cotangent_[ndim][kVectors<U>];
   V pulled_[ndim][kVectors<U>];  // The cotangents of the starts.
-  std::vector<V> sums_;
+  V* sums_ = nullptr;  // [pixels of the field][axes]
 };
 
 }  // namespace

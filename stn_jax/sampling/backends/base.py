@@ -194,7 +194,8 @@ class Paths(Points):
     """The displacement of points that follow a velocity field for unit time; operands as above.
 
     The image holds the velocities, in pixels, a channel for each coordinate; the sum at a point is
-    the velocity there. The value is the displacement, in pixels.
+    the velocity there. The value is the displacement, in pixels. A velocity that is not finite may
+    spread to points that do not pass it.
 
     Attributes:
       steps: Number of steps of the classic fourth-order Runge-Kutta rule.
@@ -208,7 +209,7 @@ class BoxMeans(Points):
     """The sum over box means of the image in place of its pixels, averaged over several boxes.
 
     Operands as above: the coordinates, ``[boxes, *out]``, are those in the array of box means, and
-    the fill value is that of pixels outside the image, which some boxes contain.
+    the fill value, if ``filled``, is that of pixels outside the image, which some boxes contain.
 
     Attributes:
       layout: Where the means lie in the array.
@@ -225,8 +226,7 @@ class BoxMeans(Points):
         return operands[2].shape[batch + 1 :]
 
 
-# The formulas of several steps.
-COMPOSED = (Paths, BoxMeans)
+FORMULAS_OF_STEPS = (Paths, BoxMeans)
 
 
 class StackedTaps(Sequence[Tap]):
@@ -332,7 +332,7 @@ class Engine:
       sample: Lowering of ``sample``: ``(call, ctx, *operands, **parameters)``.
       pull: Lowering of ``pull``.
       automatic: Whether ``implementation=None`` may choose it.
-      composed: The formulas of several steps that it evaluates.
+      formulas_of_steps: Those of :data:`FORMULAS_OF_STEPS` that it evaluates.
     """
 
     name: ImplementationName
@@ -341,7 +341,7 @@ class Engine:
     sample: Lowering
     pull: Lowering
     automatic: bool = True
-    composed: tuple[type[Formula], ...] = ()
+    formulas_of_steps: tuple[type[Formula], ...] = ()
 
 
 def full_sizes(batch: int, operands: Sequence[Any]) -> tuple[Any, ...]:

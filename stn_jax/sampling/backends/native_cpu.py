@@ -17,7 +17,7 @@ import numpy as np
 from jax.interpreters import mlir
 
 from stn_jax.sampling import meshes
-from stn_jax.sampling.backends import xla
+from stn_jax.sampling.backends import shared_fields, xla
 from stn_jax.sampling.backends.base import (
     FILL,
     IMAGE,
@@ -40,8 +40,12 @@ _PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
 _DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float32", "float64": "float64"}
 # The handlers' limits on pixels along an axis, and on pixels of an image.
 _LONGEST_AXIS, _MOST_PIXELS = 2**29, 2**31 - 1
-# Their limits on steps along a path, and on pixels of the field that it follows.
-_MOST_STEPS, _MOST_PIXELS_OF_FIELD = 1024, 2**20
+# Their limits on steps along a path, and on pixels of the field that it follows, with a margin of
+# so many pixels along each axis.
+_MOST_STEPS, _MOST_PIXELS_OF_FIELD, _MARGIN_OF_FIELD = 1024, 2**18, 21
+# For fewer points, or fewer for each pixel of the field, a loop over stages is faster, since the
+# handler first copies the field.
+_FEWEST_POINTS, _FEWEST_POINTS_OF_PIXEL = 16, 1 / 8
 # The version of the handlers' attributes that this file passes; as in the package's ``interface``.
 _INTERFACE = 4
 # Letters that name axes in a rule for XLA's partitioner.
@@ -91,14 +95,21 @@ def _refuses(call: Call) -> str | None:
     if any(0 in each.shape for each in arrays):
         return "it does not support empty arrays."
     space = image.shape[call.batch : -1]
+    if isinstance(formula, BoxMeans):
+        space = formula.layout.entries
     if max(space) > _LONGEST_AXIS or math.prod(space) > _MOST_PIXELS:
         return f"it does not support images of {math.prod(space):,} pixels."
-    if isinstance(formula, Paths) and (
-        formula.steps > _MOST_STEPS or math.prod(space) > _MOST_PIXELS_OF_FIELD
-    ):
-        return f"it does not support {formula.steps} steps in a field of {math.prod(space)} pixels."
-    if isinstance(formula, BoxMeans) and (IMAGE in call.wrt or FILL in call.wrt):
-        return "it has no gradient of box means to the image."
+    if isinstance(formula, Paths):
+        refusal = _refuses_path(formula, call.operands, call.batch)
+        if refusal is not None:
+            return refusal
+    if isinstance(formula, BoxMeans):
+        if IMAGE in call.wrt or FILL in call.wrt:
+            return "it has no gradient of box means to the image."
+        fill = call.operands[FILL].shape
+        own = zip(fill[: call.batch], image.shape[: call.batch], strict=True)
+        if formula.filled and any(of_fill > of_image for of_fill, of_image in own):
+            return "it does not support several fill values for one image of box means."
     if isinstance(formula, Points) and formula.padding not in _PADDINGS:
         return f"it does not support the padding {formula.padding!r}."
     if jnp.issubdtype(image.dtype, jnp.floating):
@@ -121,10 +132,29 @@ def _refuses(call: Call) -> str | None:
     return None
 
 
+def _refuses_path(formula: Paths, operands: Sequence[Any], batch: int) -> str | None:
+    """Why the handlers do not support a path; ``None`` if they do."""
+    space = operands[IMAGE].shape[batch:-1]
+    with_margin = math.prod(size + _MARGIN_OF_FIELD for size in space)
+    if formula.steps > _MOST_STEPS or with_margin > _MOST_PIXELS_OF_FIELD:
+        return f"it does not support {formula.steps} steps in a field of {math.prod(space)} pixels."
+    sizes = full_sizes(batch, operands)
+    shared = (sizes[axis] for axis in shared_fields.shared_axes(batch, operands))
+    points = math.prod((*formula.out_shape(operands, batch), *shared))
+    if points < max(_FEWEST_POINTS, _FEWEST_POINTS_OF_PIXEL * math.prod(space)):
+        return f"it does not support {points} points in a field of {math.prod(space)} pixels."
+    return None
+
+
 def _sample(call: Call, ctx: Any, *operands: Any, formula: Formula, batch: int) -> Sequence[Any]:
     if _shares_fill(call):
         again = functools.partial(_repeat, ctx.primitive, FILL, formula=formula, batch=batch)
         return mlir.lower_fun(again, multiple_results=False)(ctx, *operands)
+    if isinstance(formula, Paths) and shared_fields.shared_axes(batch, ctx.avals_in):
+        merged = functools.partial(
+            shared_fields.sample_merged, ctx.primitive, formula=formula, batch=batch
+        )
+        return mlir.lower_fun(merged, multiple_results=False)(ctx, *operands)
     if not isinstance(formula, Points):
         return _custom_call("stn_jax_taps", call, ctx, operands, batch)
     floating = jnp.issubdtype(ctx.avals_in[IMAGE].dtype, jnp.floating)
@@ -141,7 +171,12 @@ def _pull(
     wrt: tuple[int, ...],
     reduced: tuple[tuple[bool, ...], ...],
 ) -> Sequence[Any]:
-    parameters = {"formula": formula, "batch": batch, "wrt": wrt, "reduced": reduced}
+    parameters: dict[str, Any] = {
+        "formula": formula,
+        "batch": batch,
+        "wrt": wrt,
+        "reduced": reduced,
+    }
     if ctx.avals_in[-1].shape[:batch] != full_sizes(batch, ctx.avals_in):
         # The handlers read the batch's sizes off the cotangent, so give it the full sizes.
         again = functools.partial(_repeat, ctx.primitive, len(operands) - 1, **parameters)
@@ -152,6 +187,9 @@ def _pull(
     if FILL in wrt:
         split = functools.partial(_with_fill, ctx.primitive, **parameters)
         return mlir.lower_fun(split, multiple_results=True)(ctx, *operands)
+    if isinstance(formula, Paths) and shared_fields.merged_axes(batch, ctx.avals_in, wrt, reduced):
+        merged = functools.partial(shared_fields.pull_merged, ctx.primitive, **parameters)
+        return mlir.lower_fun(merged, multiple_results=True)(ctx, *operands)
     if isinstance(formula, Paths | BoxMeans) and any(map(any, reduced)):
         apart = functools.partial(_pull_apart, ctx.primitive, **parameters)
         return mlir.lower_fun(apart, multiple_results=True)(ctx, *operands)
@@ -317,5 +355,5 @@ NATIVE = Engine(
     refuses=_refuses,
     sample=_sample,
     pull=_pull,
-    composed=(Paths, BoxMeans),
+    formulas_of_steps=(Paths, BoxMeans),
 )

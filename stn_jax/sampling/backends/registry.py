@@ -9,7 +9,13 @@ from jaxtyping import Array
 from stn_jax import _checks
 from stn_jax.sampling import meshes
 from stn_jax.sampling.backends import dense, native_cpu, xla
-from stn_jax.sampling.backends.base import COMPOSED, Call, Engine, ImplementationName, Lowering
+from stn_jax.sampling.backends.base import (
+    FORMULAS_OF_STEPS,
+    Call,
+    Engine,
+    ImplementationName,
+    Lowering,
+)
 
 # In order of preference. An engine that is not automatic is used only if it is named.
 ENGINES: dict[str, Engine] = {
@@ -87,8 +93,10 @@ def choose(call: Call) -> Engine | None:
     ``None`` if the steps of a formula are to be taken one by one.
     """
     named = call.formula.implementation
-    if isinstance(call.formula, COMPOSED):
-        engines = (each for each in ENGINES.values() if type(call.formula) in each.composed)
+    if isinstance(call.formula, FORMULAS_OF_STEPS):
+        engines = (
+            each for each in ENGINES.values() if type(call.formula) in each.formulas_of_steps
+        )
         able = (each for each in engines if named in (None, each.name) and _able(each, call))
         return next(able, None)
     if named is not None:
