@@ -93,9 +93,10 @@ class Field {
   Buffer<U> values_;
 };
 
-// The cells of a vector of points, and the weights of their taps. Arrays are in array order.
+// Where the points of a vector lie: their cells, and the weights of their taps. Arrays are in array
+// order.
 template <int ndim, class U>
-struct Cells {
+struct Located {
   using V = Wide<U>;
   using I = WideInt<U>;
   I first[ndim];         // The first tap's index in the field, margin included.
@@ -103,10 +104,10 @@ struct Cells {
   V slope[ndim][kTaps];  // The weights' derivatives to the coordinate.
 };
 
-// The taps of a vector of points along an axis, as weights of consecutive pixels that serve all of
-// them.
+// Consecutive pixels along an axis that include the taps of all points of a vector, and their weights:
+// for a point whose tap a pixel is not, 0.
 template <class U, int most>
-struct Span {
+struct SharedTaps {
   using V = Wide<U>;
   int lowest;  // The first of these pixels.
   int count;
@@ -255,7 +256,7 @@ class Paths {
   }
 
   template <bool with_slopes>
-  STN_INLINE void Locate(const V* position, Cells<ndim, U>& cells) const {
+  STN_INLINE void Locate(const V* position, Located<ndim, U>& cells) const {
     for (int axis = 0; axis < ndim; ++axis) {
       V clipped = position[axis] < kLow ? V{} + kLow : position[axis];
       clipped = clipped > high_[axis] ? V{} + high_[axis] : clipped;
@@ -273,9 +274,10 @@ class Paths {
     }
   }
 
-  // Weights of pixels that serve all points of the vector; false if these are too many.
+  // Finds the pixels that include all taps along an axis; false if these are too many.
   template <bool with_slopes, int most>
-  STN_INLINE bool Gather(const Cells<ndim, U>& cells, int axis, Span<U, most>& span) const {
+  STN_INLINE bool ShareTaps(const Located<ndim, U>& cells, int axis,
+                            SharedTaps<U, most>& span) const {
     const I first = cells.first[axis];
     if (AllSame<U>(first)) {
       span.lowest = static_cast<int>(first[0]);
@@ -305,18 +307,19 @@ class Paths {
 
   // The rows of a vector's points along the axes but the last.
   struct Rows {
-    Span<U, most_rows> plane, row;  // Of two axes, `plane` has one pixel of weight 1.
+    SharedTaps<U, most_rows> plane, row;  // Of two axes, `plane` has one pixel of weight 1.
   };
 
   template <bool with_slopes>
-  STN_INLINE bool GatherRows(const Cells<ndim, U>& cells, Rows& rows) const {
+  STN_INLINE bool ShareRows(const Located<ndim, U>& cells, Rows& rows) const {
     if constexpr (ndim == 3) {
-      return Gather<with_slopes>(cells, 0, rows.plane) && Gather<with_slopes>(cells, 1, rows.row);
+      return ShareTaps<with_slopes>(cells, 0, rows.plane) &&
+             ShareTaps<with_slopes>(cells, 1, rows.row);
     }
     rows.plane.lowest = 0;
     rows.plane.count = 1;
     rows.plane.weight[0] = V{} + 1;
-    return Gather<with_slopes>(cells, 0, rows.row);
+    return ShareTaps<with_slopes>(cells, 0, rows.row);
   }
 
   STN_INLINE int64_t RowStart(const Rows& rows, int p, int r) const {
@@ -325,11 +328,11 @@ class Paths {
   }
 
   STN_INLINE void VelocityAt(const V* position, V* velocity) const {
-    Cells<ndim, U> cells;
+    Located<ndim, U> cells;
     Locate<false>(position, cells);
     int lowest;
     Rows rows;
-    if (!kPicks<U> || !FitRegister(cells, lowest) || !GatherRows<false>(cells, rows)) {
+    if (!kPicks<U> || !FitRegister(cells, lowest) || !ShareRows<false>(cells, rows)) {
       return VelocityByPoint(cells, velocity);
     }
     const I offset = cells.first[last] - lowest;
@@ -355,7 +358,7 @@ class Paths {
 
   // Finds the first pixel of a register that holds, of a row, the taps of all points; false if there
   // is none.
-  STN_INLINE bool FitRegister(const Cells<ndim, U>& cells, int& lowest) const {
+  STN_INLINE bool FitRegister(const Located<ndim, U>& cells, int& lowest) const {
     lowest = 0;
     if (fits_register_) return true;
     const I first = cells.first[last];
@@ -365,7 +368,7 @@ class Paths {
   }
 
   // The number in the field of each point's first pixel of a row of its cell.
-  STN_INLINE I RowOfPoint(const Cells<ndim, U>& cells, int p, int r) const {
+  STN_INLINE I RowOfPoint(const Located<ndim, U>& cells, int p, int r) const {
     I number = cells.first[last] + (cells.first[last - 1] + r) * field_.step(last - 1);
     if constexpr (ndim == 3) number += (cells.first[0] + p) * field_.step(0);
     return number;
@@ -377,7 +380,7 @@ class Paths {
     return result;
   }
 
-  __attribute__((noinline)) void VelocityByPoint(const Cells<ndim, U>& cells, V* velocity) const {
+  __attribute__((noinline)) void VelocityByPoint(const Located<ndim, U>& cells, V* velocity) const {
     for (int c = 0; c < ndim; ++c) {
       const U* field = field_.coordinate(last - c);
       V sum = {};
@@ -407,11 +410,11 @@ class Paths {
       place[axis] = known ? position[axis] : V{};
       term[axis] = known ? of_velocity[axis] : V{};
     }
-    Cells<ndim, U> cells;
+    Located<ndim, U> cells;
     Locate<true>(place, cells);
     Rows rows;
-    Span<U, most_columns> columns;
-    if (kPicks<U> && GatherRows<true>(cells, rows) && Gather<false>(cells, last, columns)) {
+    SharedTaps<U, most_columns> columns;
+    if (kPicks<U> && ShareRows<true>(cells, rows) && ShareTaps<false>(cells, last, columns)) {
       SlopesOfRows(cells, rows, columns.lowest, term, of_position);
       if (item_.d_image != nullptr) AddRows(rows, columns, term);
     } else {
@@ -427,7 +430,7 @@ class Paths {
   struct AlongRow {
     V value = {}, slope = {};
 
-    STN_INLINE void Add(const Cells<ndim, U>& cells, int tap, V pixel) {
+    STN_INLINE void Add(const Located<ndim, U>& cells, int tap, V pixel) {
       value += cells.weight[last][tap] * pixel;
       slope += cells.slope[last][tap] * pixel;
     }
@@ -450,7 +453,7 @@ class Paths {
     }
   };
 
-  STN_INLINE void SlopesOfRows(const Cells<ndim, U>& cells, const Rows& rows, int lowest,
+  STN_INLINE void SlopesOfRows(const Located<ndim, U>& cells, const Rows& rows, int lowest,
                                const V* term, V* of_position) const {
     const I offset = cells.first[last] - lowest;
     Slopes sum;
@@ -480,7 +483,8 @@ class Paths {
   }
 
   // The sums keep the numbers of a vector apart, [pixels of the field][axes].
-  STN_INLINE void AddRows(const Rows& rows, const Span<U, most_columns>& columns, const V* term) {
+  STN_INLINE void AddRows(const Rows& rows, const SharedTaps<U, most_columns>& columns,
+                          const V* term) {
     for (int p = 0; p < rows.plane.count; ++p) {
       for (int r = 0; r < rows.row.count; ++r) {
         const V weight = ndim == 3 ? rows.plane.weight[p] * rows.row.weight[r] : rows.row.weight[r];
@@ -493,7 +497,7 @@ class Paths {
     }
   }
 
-  __attribute__((noinline)) void PullByPoint(const Cells<ndim, U>& cells, const V* term,
+  __attribute__((noinline)) void PullByPoint(const Located<ndim, U>& cells, const V* term,
                                              V* of_position) {
     Slopes sum;
     for (int p = 0; p < (ndim == 3 ? kTaps : 1); ++p) {
@@ -527,7 +531,7 @@ class Paths {
   }
 
   // Adds what the points give to the pixels of a row of their cells.
-  STN_INLINE void AddPoints(const Cells<ndim, U>& cells, I number, V weight, const V* term) {
+  STN_INLINE void AddPoints(const Located<ndim, U>& cells, I number, V weight, const V* term) {
     U* sums = reinterpret_cast<U*>(sums_);
     for (int tap = 0; tap < kTaps; ++tap) {
       const V product = weight * cells.weight[last][tap];
