@@ -79,7 +79,7 @@ else
 	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(SANITIZED) \
 	    --config-settings cmake.define.STN_JAX_SANITIZE=ON ./native
 	cd native/tests && LD_PRELOAD="$(RUNTIMES)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) \
-	    $(abspath $(BIN))/python -m pytest --quiet --every 13 test_taps.py test_errors.py test_sample.py test_affine.py
+	    $(abspath $(BIN))/python -m pytest --quiet --every 13 test_taps.py test_errors.py test_sample.py test_affine.py test_paths.py test_boxes.py
 endif
 
 conformance: setup
