@@ -83,7 +83,7 @@ _EXPERIMENTS = {
     "traffic_signs_smooth": (
         "Traffic signs by the default recipe",
         "The same for 10,000 steps of 64 images by `--recipe smooth`, 16 passes over the training "
-        "photographs, without and with one transformer.",
+        "photographs, without a transformer, with one and with two.",
     ),
     "birds_drawn": (
         "Drawn birds",
