@@ -119,16 +119,20 @@ ffi::Error FollowPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remain
   return Run(pool, request, args, rets);
 }
 
+void TakeBoxes(int64_t margin, Sizes runs, Sizes run_counts, Request& request) {
+  request.from_boxes = true;
+  request.margin = margin;
+  request.runs = runs;
+  request.run_counts = run_counts;
+}
+
 ffi::Error Boxes(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                  int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
                  int64_t padding, int64_t align_corners, int64_t margin, Sizes runs,
                  Sizes run_counts) {
   Request request =
       FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
-  request.from_boxes = true;
-  request.margin = margin;
-  request.runs = runs;
-  request.run_counts = run_counts;
+  TakeBoxes(margin, runs, run_counts, request);
   return Run(pool, request, args, rets);
 }
 
@@ -139,10 +143,7 @@ ffi::Error BoxesPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remaini
                      int64_t wrt_coordinates) {
   Request request =
       FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
-  request.from_boxes = true;
-  request.margin = margin;
-  request.runs = runs;
-  request.run_counts = run_counts;
+  TakeBoxes(margin, runs, run_counts, request);
   AskForGradients(wrt_image, wrt_coordinates, request);
   return Run(pool, request, args, rets);
 }

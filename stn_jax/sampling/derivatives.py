@@ -30,20 +30,18 @@ import jax.numpy as jnp
 from jax.interpreters import ad, mlir
 from jaxtyping import Array
 
-from stn_jax.sampling import meshes, paths, primitives
-from stn_jax.sampling.backends import affine, registry
+from stn_jax.sampling import meshes, primitives
+from stn_jax.sampling.backends import registry
 from stn_jax.sampling.backends.base import (
     FILL,
     IMAGE,
-    AffinePoints,
-    BoxMeans,
     Formula,
     Paths,
     Points,
     full_sizes,
     sum_over,
 )
-from stn_jax.sampling.taps import operands_along
+from stn_jax.sampling.expanded import expanded
 
 
 def evaluate(formula: Formula, *operands: Array) -> Array:
@@ -65,7 +63,7 @@ def _push_by_parts(*both: Array, formula: Formula, batch: int, wrt: tuple[int, .
         if along:
             terms.append(
                 _jvp(
-                    lambda *moved: _expanded(formula, batch, *_replaced(operands, along, moved)),
+                    lambda *moved: expanded(formula, batch, *_replaced(operands, along, moved)),
                     [operands[k] for k in along],
                     [given[k] for k in along],
                 )
@@ -104,39 +102,6 @@ def _exchanged(
     for operand in slot:
         results[operand] = meshes.instantiated(given.get(operand), operands[operand])
     return results
-
-
-def _expanded(formula: Points, batch: int, *operands: Array) -> Array:
-    """The sum from pixel coordinates, as a sum over taps computed from them; others, by steps."""
-    if isinstance(formula, Paths):
-        return paths.displacement(formula, batch, operands)
-    if isinstance(formula, BoxMeans):
-        return _over_box_means(formula, batch, *operands)
-    image, fill, *pixels = operands
-    if isinstance(formula, AffinePoints):
-        pixels = affine.pixels_of(formula, batch, operands)
-    sizes = image.shape[batch:-1][::-1]
-    along = [
-        operands_along(pixel, size, formula.kernel, formula.padding, formula.align_corners, batch)
-        for pixel, size in zip(pixels, sizes, strict=True)
-    ]
-    indices, weights = zip(*along, strict=True)
-    return primitives.sample(formula.over_taps(), batch, (image, fill, *indices, *weights))
-
-
-def _over_box_means(
-    formula: BoxMeans, batch: int, image: Array, fill: Array, *pixels: Array
-) -> Array:
-    """The mean of sums over box means, from an array of all of these."""
-    expand, arrays = formula.layout.expand, [image, fill]
-    if not formula.filled:
-        expand, arrays = functools.partial(formula.layout.expand, fill=None), [image]
-    sizes = full_sizes(batch, arrays)
-    arrays = [jnp.broadcast_to(each, (*sizes, *each.shape[batch:])) for each in arrays]
-    for _ in range(batch):
-        expand = jax.vmap(expand)
-    operands = (expand(*arrays), jnp.zeros_like(fill), *pixels)
-    return primitives.sample(formula.over_points(), batch, operands).mean(axis=batch)
 
 
 # Derivative rules.
@@ -196,7 +161,7 @@ def _push_jvp(
         def derivative(*moved: Array) -> Array:
             each = _replaced(operands, names, moved)
             return _jvp(
-                lambda *chosen: _expanded(formula, batch, *_replaced(each, wrt, chosen)),
+                lambda *chosen: expanded(formula, batch, *_replaced(each, wrt, chosen)),
                 [each[k] for k in wrt],
                 first,
             )
@@ -310,7 +275,7 @@ def _pull_expanded(
         leading = [n if s else size for n, s, size in zip(own, sums, sizes, strict=True)]
         chosen.append(jnp.broadcast_to(operands[k], (*leading, *operands[k].shape[batch:])))
     _, pull_back = jax.vjp(
-        lambda *chosen: _expanded(formula, batch, *_replaced(operands, wrt, chosen)), *chosen
+        lambda *chosen: expanded(formula, batch, *_replaced(operands, wrt, chosen)), *chosen
     )
     return [sum_over(each, sums) for each, sums in zip(pull_back(cotangent), reduced, strict=True)]
 
@@ -405,7 +370,7 @@ mlir.register_lowering(primitives.push_p, mlir.lower_fun(_push_by_parts, multipl
 
 
 def _sample_by_steps(*operands: Array, formula: Points, batch: int) -> Array:
-    return _expanded(formula, batch, *operands)
+    return expanded(formula, batch, *operands)
 
 
 def _pull_by_steps(

@@ -13,7 +13,7 @@ cotangent of its value back to the operands (``pull``). The sum has three formul
   each axis.
 
 Two formulas consist of several steps. An engine may take them in one call; for the others,
-``derivatives`` takes them one by one.
+``expanded`` takes them one by one.
 
 * :class:`Paths` takes such sums again and again, along the path of each point.
 * :class:`BoxMeans` is the sum over an array of box means, which it computes from the image.
