@@ -113,8 +113,8 @@ struct Kernels {
   void (*matrix_gradient)(const Geometry&, const Lattice&, const void* const* slopes, Range points,
                           void* gradient);
   // For float32 and float64 alone. `follow` writes the displacements of the points of a range along
-  // their paths. `follow_pull` writes the gradients to their coordinates, and writes (does not add)
-  // what they give to the gradient to the field.
+  // their paths. `follow_pull` writes the gradients to their coordinates, and their contribution to the
+  // gradient to the field; it does not add to the numbers there.
   void (*follow)(const Geometry&, const Item&, Range points);
   void (*follow_pull)(const Geometry&, const Item&, Range points);
 };

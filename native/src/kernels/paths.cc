@@ -530,7 +530,7 @@ class Paths {
     for (int axis = 0; axis < ndim; ++axis) of_position[axis] = sum.along[axis];
   }
 
-  // Adds what the points give to the pixels of a row of their cells.
+  // Adds the points' contributions to the pixels of a row of their cells.
   STN_INLINE void AddPoints(const Located<ndim, U>& cells, I number, V weight, const V* term) {
     U* sums = reinterpret_cast<U*>(sums_);
     for (int tap = 0; tap < kTaps; ++tap) {

@@ -11,7 +11,7 @@ namespace stn::STN_VARIANT {
 template <class U>
 void Follow(const Geometry& geometry, const Item& item, Range points);
 
-// Writes the gradients to the coordinates of these points, and what the points add to the gradient
+// Writes the gradients to the coordinates of these points, and the points' contribution to the gradient
 // to the field, each if wanted.
 template <class U>
 void FollowPull(const Geometry& geometry, const Item& item, Range points);
