@@ -85,6 +85,27 @@ struct Lattice {
 // Numbers that may be read or written past the end of an array of coordinates.
 constexpr int64_t kOverrun = 8;
 
+// The boxes around the points of one batch item, whose means an array holds. Along an axis the boxes
+// of all levels lie one behind the other. Arrays along axes are in array order.
+struct Boxes {
+  bool each_point;  // Whether levels and edges differ between points; else there is one for all.
+  int32_t reach;    // Entries by which a point may lie outside its level.
+  int32_t levels[kMaxNdim];         // Along each axis.
+  const int32_t* start[kMaxNdim];   // The entry of each level's first box.
+  const int32_t* level[kMaxNdim];   // [points], or one.
+  // The edges of footprints, [points] or one: how far along each axis the boxes lie on one side.
+  const void* edge[kMaxNdim][kMaxNdim];
+};
+
+// The gradients to the points of a range and to their boxes, from those to the coordinates of a box in
+// the array.
+struct BoxGradients {
+  const void* slope[kMaxNdim];  // Of the range's points, from the first on.
+  void* d_pixel[kMaxNdim];      // [points]; added to.
+  // [points], or one number, a sum over the range's points; added to.
+  void* d_edge[kMaxNdim][kMaxNdim];
+};
+
 // The rows (indices along the first axis) that the points of a block touch; empty if first >= last.
 struct Rows {
   int32_t first;
@@ -112,6 +133,12 @@ struct Kernels {
   // Writes the matrix's gradient, from the gradients to the coordinates of these points.
   void (*matrix_gradient)(const Geometry&, const Lattice&, const void* const* slopes, Range points,
                           void* gradient);
+  // Writes the coordinates of a box of each point of a range in the array of box means of an image with
+  // this geometry. Adds the gradients to the points and edges. A point of level -1 has no boxes.
+  void (*box_places)(const Geometry&, const Boxes&, int64_t box, const void* const* pixels,
+                     Range points, void* const* places);
+  void (*box_places_pull)(const Geometry&, const Boxes&, int64_t box, const void* const* pixels,
+                          Range points, const BoxGradients&);
   // For float32 and float64 alone. `follow` writes the displacements of the points of a range along
   // their paths. `follow_pull` writes the gradients to their coordinates, and their contribution to the
   // gradient to the field; it does not add to the numbers there.

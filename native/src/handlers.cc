@@ -119,31 +119,35 @@ ffi::Error FollowPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remain
   return Run(pool, request, args, rets);
 }
 
-void TakeBoxes(int64_t margin, Sizes runs, Sizes run_counts, Request& request) {
+void TakeBoxes(int64_t reach, int64_t each_point, Sizes runs, Sizes run_counts, Sizes starts,
+               Sizes level_counts, Request& request) {
   request.from_boxes = true;
-  request.margin = margin;
+  request.reach = reach;
+  request.each_point = each_point;
   request.runs = runs;
   request.run_counts = run_counts;
+  request.starts = starts;
+  request.level_counts = level_counts;
 }
 
-ffi::Error Boxes(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+ffi::Error BoxMeans(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                  int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
-                 int64_t padding, int64_t align_corners, int64_t margin, Sizes runs,
-                 Sizes run_counts) {
+                 int64_t padding, int64_t align_corners, int64_t reach, int64_t each_point,
+                 Sizes runs, Sizes run_counts, Sizes starts, Sizes level_counts) {
   Request request =
       FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
-  TakeBoxes(margin, runs, run_counts, request);
+  TakeBoxes(reach, each_point, runs, run_counts, starts, level_counts, request);
   return Run(pool, request, args, rets);
 }
 
-ffi::Error BoxesPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+ffi::Error BoxMeansPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                      int64_t num_batch_dims, int64_t ndim, int64_t taps,
                      Coefficients coefficients, int64_t padding, int64_t align_corners,
-                     int64_t margin, Sizes runs, Sizes run_counts, int64_t wrt_image,
-                     int64_t wrt_coordinates) {
+                     int64_t reach, int64_t each_point, Sizes runs, Sizes run_counts, Sizes starts,
+                     Sizes level_counts, int64_t wrt_image, int64_t wrt_coordinates) {
   Request request =
       FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
-  TakeBoxes(margin, runs, run_counts, request);
+  TakeBoxes(reach, each_point, runs, run_counts, starts, level_counts, request);
   AskForGradients(wrt_image, wrt_coordinates, request);
   return Run(pool, request, args, rets);
 }
@@ -189,7 +193,13 @@ auto BindSample() {
 auto BindAffine() { return BindSample().Attr<Sizes>("out"); }
 
 auto BindBoxes() {
-  return BindSample().Attr<int64_t>("margin").Attr<Sizes>("runs").Attr<Sizes>("run_counts");
+  return BindSample()
+      .Attr<int64_t>("reach")
+      .Attr<int64_t>("each_point")
+      .Attr<Sizes>("runs")
+      .Attr<Sizes>("run_counts")
+      .Attr<Sizes>("starts")
+      .Attr<Sizes>("level_counts");
 }
 
 auto BindFollow() { return BindSample().Attr<int64_t>("steps"); }
@@ -206,9 +216,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(AffineBytesHandler, Affine<true>, BindAffine());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     AffinePullHandler, AffinePull,
     BindAffine().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_matrix"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BoxesHandler, Boxes, BindBoxes());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BoxesHandler, BoxMeans, BindBoxes());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    BoxesPullHandler, BoxesPull,
+    BoxesPullHandler, BoxMeansPull,
     BindBoxes().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_coordinates"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FollowHandler, Follow, BindFollow());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(

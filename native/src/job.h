@@ -40,19 +40,29 @@ struct EntryRun {
   int64_t step;  // From the sources of an entry to those of the next.
 };
 
-// How an image becomes an array of box means, which is sampled in its place.
+// How an image becomes an array of box means, and the boxes around each point.
 struct BoxLayout {
-  int64_t size[kMaxNdim] = {};  // Pixels of the image along each axis.
-  int64_t margin = 0;           // Entries before the image's own pixels.
-  int64_t count = 0;            // Boxes whose samples are averaged.
-  std::vector<EntryRun> runs[kMaxNdim];  // All other entries, in the order in which they are computed.
+  // Entries by which a coordinate may lie outside its level. The margins of levels are twice as wide.
+  int64_t reach = 0;
+  std::vector<int32_t> starts[kMaxNdim];  // The entry of each level's first box.
+  std::vector<EntryRun> runs[kMaxNdim];   // All other entries, in the order in which they are computed.
+  int64_t entries[kMaxNdim] = {};
+  bool each_point = false;  // Whether levels and edges differ between points.
+  Operand level;   // [ndim, points] or [ndim], of the x axis first.
+  Operand edge;    // [ndim, ndim, points] or [ndim, ndim]: for each edge, its length along each axis.
+  Result d_edge;
+
+  // The number of entries up to a level.
+  int64_t end_of_level(int axis, int64_t level) const {
+    const auto next = static_cast<size_t>(level + 1);
+    return next < starts[axis].size() ? starts[axis][next] - 2 * reach : entries[axis];
+  }
 };
 
 // Arrays along axes are in array order.
 struct Job {
   Geometry geometry;
-  // Box means of the image are sampled in its place: `image` is the image, `geometry` that of the array
-  // of box means.
+  // Points read boxes around them from an array of box means of the image.
   bool from_boxes;
   BoxLayout boxes;
   int64_t items;              // Batch items.

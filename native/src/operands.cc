@@ -1,5 +1,7 @@
 #include "operands.h"
 
+#include <algorithm>
+
 #include "variant.h"
 
 namespace stn {
@@ -68,6 +70,7 @@ class Builder {
     } else {
       request_.from_coordinates ? TakeCoordinates() : TakeTaps();
     }
+    if (request_.from_boxes) TakeLevelsAndEdges();
     job_.geometry.points = Product(out_);
     request_.backward ? TakeBackward() : TakeForward();
     arrays_.RequireEnd();
@@ -167,51 +170,88 @@ class Builder {
     job_.fill = OperandOf(fill, {job_.geometry.channels}, element_bytes_);
   }
 
-  // From here on the geometry is that of the array of box means.
   void TakeBoxes() {
-    Geometry& geometry = job_.geometry;
     BoxLayout& boxes = job_.boxes;
     job_.from_boxes = true;
-    boxes.margin = request_.margin;
-    Require(request_.margin >= 0, "margin must not be negative.");
-    Require(request_.run_counts.size() == ndim_, "run_counts must have a number for each axis.");
-    const int64_t* next = request_.runs.begin();
-    geometry.pixels = 1;
+    boxes.reach = request_.reach;
+    boxes.each_point = request_.each_point != 0;
+    Require(request_.reach >= 0 && request_.reach <= kMostEntries,
+            "reach must be 0 to 2^31 - 1.");
+    Require(request_.run_counts.size() == ndim_ && request_.level_counts.size() == ndim_,
+            "run_counts and level_counts must have a number for each axis.");
+    const int64_t* run = request_.runs.begin();
+    const int64_t* start = request_.starts.begin();
+    double all = 1;
     for (size_t axis = 0; axis < ndim_; ++axis) {
-      boxes.size[axis] = geometry.size[axis];
-      // The image's pixels lie behind the margin; runs may fill any other entries.
-      const int64_t first = boxes.margin, last = first + geometry.size[axis];
-      std::vector<bool> known(static_cast<size_t>(last), true);
-      for (int64_t entry = 0; entry < first; ++entry) known[static_cast<size_t>(entry)] = false;
-      auto is_known = [&](int64_t entry) {
-        return entry >= 0 && entry < static_cast<int64_t>(known.size()) &&
-               known[static_cast<size_t>(entry)];
-      };
-      for (int64_t run = 0; run < request_.run_counts.begin()[axis]; ++run, next += 5) {
-        Require(request_.runs.end() - next >= 5, "runs must have five numbers for each run.");
-        const EntryRun each = {next[0], next[1], next[2], next[3], next[4]};
-        for (int64_t number : {each.to, each.count}) {
-          Require(number >= 0 && number <= kMostEntries, "A run must have entries 0 to 2^31 - 1.");
-        }
-        for (int64_t number : {each.first, each.second, each.step, -each.step}) {
-          Require(number <= kMostEntries, "A run must read entries 0 to 2^31 - 1.");
-        }
-        for (int64_t k = 0; k < each.count; ++k) {
-          const auto to = static_cast<size_t>(each.to + k);
-          Require(each.first < 0 || (is_known(each.first + k * each.step) &&
-                                     is_known(each.second + k * each.step)),
-                  "A run must read entries that are known before.");
-          if (to >= known.size()) known.resize(to + 1, false);
-          Require(!known[to], "A run must not write an entry twice.");
-          known[to] = true;
-        }
-        boxes.runs[axis].push_back(each);
-      }
-      for (bool each : known) Require(each, "Each entry of the box means must be written.");
-      geometry.size[axis] = static_cast<int64_t>(known.size());
-      geometry.pixels *= geometry.size[axis];
+      start = TakeStarts(axis, start);
+      run = TakeRuns(axis, run);
+      all *= static_cast<double>(boxes.entries[axis]);
     }
-    Require(next == request_.runs.end(), "There are more runs than run_counts says.");
+    Require(run == request_.runs.end(), "There are more runs than run_counts says.");
+    Require(start == request_.starts.end(), "There are more starts than level_counts says.");
+    Require(all <= INT32_MAX, "There are more than 2^31 - 1 box means.");
+  }
+
+  const int64_t* TakeStarts(size_t axis, const int64_t* next) {
+    const int64_t count = request_.level_counts.begin()[axis];
+    Require(count >= 1 && request_.starts.end() - next >= count,
+            "starts must have a number for each level.");
+    int64_t end = 0;  // Of the levels before.
+    for (int64_t level = 0; level < count; ++level, ++next) {
+      Require(*next - 2 * request_.reach >= end && *next <= kMostEntries,
+              "A level must begin behind the margin of the one before, up to 2^31 - 1.");
+      end = *next;
+      job_.boxes.starts[axis].push_back(static_cast<int32_t>(*next));
+    }
+    return next;
+  }
+
+  const int64_t* TakeRuns(size_t axis, const int64_t* next) {
+    BoxLayout& boxes = job_.boxes;
+    // The image's pixels lie behind a margin; runs may fill any other entries.
+    const int64_t first = 2 * boxes.reach, last = first + job_.geometry.size[axis];
+    std::vector<bool> known(static_cast<size_t>(last), true);
+    for (int64_t entry = 0; entry < first; ++entry) known[static_cast<size_t>(entry)] = false;
+    auto is_known = [&](int64_t entry) {
+      return entry >= 0 && entry < static_cast<int64_t>(known.size()) &&
+             known[static_cast<size_t>(entry)];
+    };
+    // The level that an entry belongs to: arrays may end with any of them.
+    auto level_of = [&](int64_t entry) {
+      const std::vector<int32_t>& starts = boxes.starts[axis];
+      return std::upper_bound(starts.begin() + 1, starts.end(), entry + 2 * boxes.reach) -
+             starts.begin() - 1;
+    };
+    Require(level_of(last - 1) == 0, "The image's pixels must belong to level 0.");
+    for (int64_t number = 0; number < request_.run_counts.begin()[axis]; ++number, next += 5) {
+      Require(request_.runs.end() - next >= 5, "runs must have five numbers for each run.");
+      const EntryRun run = {next[0], next[1], next[2], next[3], next[4]};
+      for (int64_t each : {run.to, run.count}) {
+        Require(each >= 0 && each <= kMostEntries, "A run must have entries 0 to 2^31 - 1.");
+      }
+      for (int64_t each : {run.first, run.second, run.step, -run.step}) {
+        Require(each <= kMostEntries, "A run must read entries 0 to 2^31 - 1.");
+      }
+      const auto level = level_of(run.to);
+      for (int64_t k = 0; k < run.count; ++k) {
+        const auto to = static_cast<size_t>(run.to + k);
+        const int64_t a = run.first + k * run.step, b = run.second + k * run.step;
+        Require(run.first < 0 || (is_known(a) && is_known(b)),
+                "A run must read entries that are known before.");
+        Require(level_of(run.to + k) == level &&
+                    (run.first < 0 || (level_of(a) <= level && level_of(b) <= level)),
+                "A run must write one level, and read no higher one.");
+        if (to >= known.size()) known.resize(to + 1, false);
+        Require(!known[to], "A run must not write an entry twice.");
+        known[to] = true;
+      }
+      boxes.runs[axis].push_back(run);
+    }
+    for (bool each : known) Require(each, "Each entry of the box means must be written.");
+    boxes.entries[axis] = static_cast<int64_t>(known.size());
+    Require(level_of(boxes.entries[axis] - 1) + 1 == static_cast<int64_t>(boxes.starts[axis].size()),
+            "Each level must have entries.");
+    return next;
   }
 
   // Operands are in the order x, y, z, the reverse of array order.
@@ -222,16 +262,28 @@ class Builder {
       const Array array = arrays_.NextOperand(Numbered("coordinate", static_cast<int64_t>(j)));
       if (j == 0) TakeSourceDType(array);
       RequireDType(array, source_dtype_);
-      if (j == 0) out_ = OutOf(array, batch_rank_ + (request_.from_boxes ? 1 : 0));
+      if (j == 0) out_ = OutOf(array, batch_rank_);
       const size_t axis = AxisOf(j);
       source_dims_[axis] = out_;
-      if (request_.from_boxes) {
-        if (j == 0) job_.boxes.count = array.dims[batch_rank_];
-        source_dims_[axis].insert(source_dims_[axis].begin(), job_.boxes.count);
-      }
       job_.source[axis] = OperandOf(array, source_dims_[axis], job_.source_size);
       job_.geometry.taps[axis] = job_.geometry.kernel_taps;
     }
+  }
+
+  void TakeLevelsAndEdges() {
+    const Array levels = arrays_.NextOperand("levels");
+    Require(levels.dtype == DataType::S32, "The levels must be int32.");
+    Dims dims = EdgeDims();
+    job_.boxes.level = OperandOf(levels, Dims(dims.begin() + 1, dims.end()), 4);
+    const Array edges = arrays_.NextOperand("edges");
+    RequireDType(edges, source_dtype_);
+    job_.boxes.edge = OperandOf(edges, dims, job_.source_size);
+  }
+
+  Dims EdgeDims() const {
+    Dims dims = {request_.ndim, request_.ndim};
+    if (request_.each_point != 0) dims.insert(dims.end(), out_.begin(), out_.end());
+    return dims;
   }
 
   void TakeMatrix() {
@@ -330,6 +382,10 @@ class Builder {
       const size_t axis = AxisOf(j);
       job_.d_source[axis] = ResultOf(array, source_dims_[axis], job_.source_size);
     }
+    if (!request_.from_boxes) return;
+    const Array array = arrays_.NextResult("gradient to the edges");
+    RequireDType(array, source_dtype_);
+    job_.boxes.d_edge = ResultOf(array, EdgeDims(), job_.source_size);
   }
 
   Batch BatchOf(const Array& array, const Dims& rest) const {
@@ -396,8 +452,9 @@ class Builder {
 
   void RequireBoxes() const {
     Require(dtype_ == source_dtype_, "Box means are float32 or float64.");
-    Require(job_.boxes.count > 0, "There must be at least one box.");
-    Require(!job_.d_image, "Box means have no gradient to the image.");
+    Require(job_.geometry.kernel == Kernel::kLinear, "Box means need the linear kernel.");
+    Require(!job_.d_image && (job_.out || job_.boxes.d_edge),
+            "Box means have gradients to coordinates and edges alone.");
     for (int64_t part = 0; part < job_.image.batch.parts(); ++part) {
       const std::vector<int64_t> items = job_.image.batch.items(part);
       for (int64_t item : items) {
@@ -405,7 +462,8 @@ class Builder {
                 "An image of box means must have one fill value.");
       }
     }
-    for (const Result& result : job_.d_source) {
+    for (const Result& result : {job_.d_source[0], job_.d_source[1], job_.d_source[2],
+                                 job_.boxes.d_edge}) {
       Require(!result.batch.is_shared(), "The gradients of box means must have full batch axes.");
     }
   }

@@ -65,11 +65,11 @@ struct Request {
   xla::ffi::Span<const double> coefficients;  // [kernel_taps][powers]
   int64_t padding, align_corners;
   int64_t steps;  // Along a path; else 0.
-  // Box means of the image are sampled in its place: five numbers for each run, as in `EntryRun`, and
-  // the number of runs along each axis.
-  bool from_boxes;  // Coordinates then have an axis of boxes behind the batch axes.
-  int64_t margin;
-  xla::ffi::Span<const int64_t> runs, run_counts;
+  // Points read boxes around them. Five numbers for each run, as in `EntryRun`, and the number of runs
+  // along each axis; the start of each level, and the number of levels along each axis.
+  bool from_boxes;
+  int64_t reach, each_point;
+  xla::ffi::Span<const int64_t> runs, run_counts, starts, level_counts;
   bool wrt_image;
   int64_t wrt_sources;  // A bit for each axis, in the order of operands.
   // The coordinates are given by a matrix and the shape of the lattice.

@@ -60,14 +60,16 @@ def affine(dtype, channels, d_image, d_matrix):
 
 def boxes(dtype):
     """Values and gradients of box means of images, of which several are made at a time."""
-    rng = np.random.default_rng(0)
-    image, fill = rng.normal(size=(BATCH, 3, 3, 2)).astype(dtype), np.zeros((1, 2), dtype)
-    points = [rng.uniform(0, 10, (BATCH, 2, 11_003)).astype(dtype) for _ in range(2)]
-    cotangent = rng.normal(size=(BATCH, 11_003, 2)).astype(dtype)
-    both = (image, fill, points)
-    value = test_boxes.sample(*both, num_batch_dims=1, **test_boxes.layout(2))
-    options = test_boxes.layout(2) | {"num_batch_dims": 1, "cotangent": cotangent}
-    return [value, *test_boxes.sample(*both, **options)]
+    results = []
+    for each_point in (False, True):
+        image, fill, points, cotangent = test_boxes.operands(
+            2, 2, dtype, (BATCH,), each_point, (11_003,)
+        )
+        options = test_boxes.layout(2, each_point=each_point) | {"num_batch_dims": 1}
+        every = image, fill, points
+        results.append(test_boxes.sample(*every, **options))
+        results += test_boxes.sample(*every, cotangent=cotangent, **options)
+    return results
 
 
 def paths(dtype):

@@ -9,12 +9,9 @@ which the map does not shrink the image, a box is one pixel wide, and all boxes 
 coordinate, so nothing is averaged along this axis.
 """
 
-import itertools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from stn_jax import _checks
@@ -55,7 +52,18 @@ def sample_footprints(
       options: How to sample.
     """
     dtype, wide = image.dtype, _checks.widest(image.dtype)
-    plain = sample_pixels(image, pixels, fill, options).astype(wide)
+    rule = PADDINGS[options.padding]
+    # One call then reads the image or its box means, whichever a point needs.
+    in_one_call = (
+        dtype == wide
+        and options.polynomial == KERNELS["linear"]
+        and options.gradient is None
+        and rule.keeps_weights
+        and not options.clip
+    )
+    plain = None
+    if not in_one_call:
+        plain = sample_pixels(image, pixels, fill, options).astype(wide)
     image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
 
     # The squares of widths, and what is computed from them: [coordinates, *out].
@@ -63,11 +71,6 @@ def sample_footprints(
     # False where a width is not finite, such as at points that a homography moves far out.
     largest = jnp.max(squares, axis=0)
     minified = (largest > ONE_PIXEL**2) & (largest < jnp.inf)
-    rule = PADDINGS[options.padding]
-    if rule.renormalized:
-        # Points outside the image keep the fill value.
-        for pixel, size in zip(pixels, image.shape[-2::-1], strict=True):
-            minified &= (pixel >= -0.5) & (pixel <= size - 0.5)
     squares = jnp.where(minified[None] & (squares > ONE_PIXEL**2), squares, 1)
     if rule.renormalized:
         # Average the weights, 1 inside and 0 outside, beside the image, which is 0 outside.
@@ -80,17 +83,14 @@ def sample_footprints(
         pyramid = Pyramid(image, fill, options)
     levels = pyramid.levels_of(squares)
     edges = jnp.where(minified[None, None], footprints, 0) * _reach(squares, levels)[None]
-    # Every box lies on one side along each edge: [boxes, coordinates, *out].
-    signs = np.array(list(itertools.product((-1, 1), repeat=len(pixels))), edges.dtype)
-    offsets = jnp.tensordot(signs, edges, axes=1, precision=jax.lax.Precision.HIGHEST)
-    places = [
-        jnp.where(minified, pixel, 0)[None] + jax.lax.squeeze(offset, (1,))
-        for pixel, offset in zip(
-            pixels, jax.lax.split(offsets, [1] * len(pixels), axis=1), strict=True
-        )
-    ]
-    mean = pyramid.sample(levels, places)
+    levels = jnp.where(minified[None], levels, -1)
+    mean = pyramid.sample(pixels, levels, edges, reads_image=in_one_call)
+    if plain is None:
+        return mean
     if rule.renormalized:
+        # Points outside the image keep the fill value.
+        for pixel, size in zip(pixels, image.shape[-2::-1], strict=True):
+            minified = minified & (pixel >= -0.5) & (pixel <= size - 0.5)
         mean, weight = mean[..., :-1], mean[..., -1:]
         mean = mean / jnp.where(minified[..., None], weight, 1)
     if rule.sign is not None and options.clip:

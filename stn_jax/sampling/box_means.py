@@ -10,8 +10,10 @@ image along each axis.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +36,19 @@ class BoxLayout:
       shape: Spatial shape of the image.
       padding: Name of the padding.
       align_corners: As in :func:`stn_jax.grid_sample`.
-      margin: Entries on either side of a level, with the means of boxes outside the image.
+      reach: How far outside a level a point may lie and still depend on the image, in entries.
     """
 
     shape: tuple[int, ...]
     padding: str
     align_corners: bool
-    margin: int
+    reach: int
+
+    @property
+    def margin(self) -> int:
+        """Entries on either side of a level, with the means of boxes outside the image."""
+        # Coordinates are clamped to `reach` entries outside; their taps lie up to `reach` farther.
+        return 2 * self.reach
 
     @property
     def rule(self) -> Padding:
@@ -138,6 +146,53 @@ class BoxLayout:
         index = np.arange(self.margin, dtype=np.int32)
         return [index - self.margin, index + self.shape[axis]]
 
+    def places(self, pixels: Sequence[Array], levels: Array, edges: Array) -> list[Array]:
+        """The coordinates, in the array, of the boxes around points.
+
+        There are two boxes along each edge of a footprint, one on either side.
+
+        Args:
+          pixels: The points' coordinates in pixels of the image, ``[*out]`` for each, x first.
+          levels: The level to read along each coordinate, x first: int32
+            ``[coordinates, *out]``, or ``[coordinates]`` for all points. Where it is −1, no result
+            is of use.
+          edges: How far along each coordinate the boxes of an edge lie from the point:
+            ``[edges, coordinates, *out]``, or ``[edges, coordinates]``.
+
+        Returns:
+          One array ``[boxes, *out]`` for each coordinate, x first.
+        """
+        dtype, out = pixels[0].dtype, pixels[0].shape
+        own = (*levels.shape[1:], *[1] * (len(out) + 1 - levels.ndim))
+        known = levels.reshape(-1, *own) >= 0
+        levels = jnp.maximum(levels, 0).reshape(-1, *own)
+        signs = np.array(list(itertools.product((-1, 1), repeat=len(pixels))), dtype)
+        offsets = jnp.tensordot(
+            signs, edges.reshape(*edges.shape[:2], *own), 1, precision=jax.lax.Precision.HIGHEST
+        )
+        halvings, above = jnp.maximum(levels - 1, 0), jnp.minimum(levels, 1)
+        # 1 / 2ʰ exactly, without a division.
+        densities = jnp.right_shift(2**30, halvings).astype(dtype) * 2.0**-30
+        firsts = -above.astype(dtype) / 2
+        lasts = jnp.right_shift(_column(self.shape[::-1], levels) - 1, halvings) + above
+        # The start of each level, x first, without a gather.
+        axes = reversed(range(len(self.shape)))
+        table = list(itertools.zip_longest(*map(self.starts, axes), fillvalue=0))
+        starts = functools.reduce(
+            jnp.add,
+            (jnp.where(levels == k, _column(each, levels), 0) for k, each in enumerate(table)),
+        )
+        found = []
+        for k, pixel in enumerate(pixels):
+            pixel = jnp.where(known[k], pixel, 0)[None] + offsets[:, k]
+            if self.rule.period is not None:
+                pixel = self.rule.inside(pixel, self.shape[-1 - k], self.align_corners)
+            place = (pixel - firsts[k][None]) * densities[k][None]
+            high = jnp.broadcast_to((lasts[k] + self.reach).astype(dtype)[None], place.shape)
+            place = jax.lax.clamp(np.asarray(-self.reach, dtype), place, high)
+            found.append(place + starts[k][None].astype(dtype))
+        return found
+
     @functools.cached_property
     def entries(self) -> tuple[int, ...]:
         """Spatial shape of the array."""
@@ -177,14 +232,27 @@ class BoxLayout:
 
 
 @functools.lru_cache(maxsize=256)
-def runs_of(layout: BoxLayout) -> tuple[np.ndarray, np.ndarray]:
+def recipe_of(layout: BoxLayout) -> dict[str, np.ndarray]:
     """How entries are computed one after the other, as a compiled engine takes it.
 
     Returns:
-      ``[runs, 5]``, the runs along each axis behind one another, and their number for each axis.
+      ``runs``: those of all axes, ``[runs, 5]``, axis by axis; ``run_counts``: their
+      number for each axis. ``starts`` and ``level_counts``: the same for the starts of levels.
     """
-    runs = [layout.runs(axis) for axis in range(len(layout.shape))]
-    return np.array([each for axis in runs for each in axis]), np.array([len(r) for r in runs])
+    axes = range(len(layout.shape))
+    runs = [np.array(layout.runs(axis)) for axis in axes]
+    starts = [layout.starts(axis) for axis in axes]
+    return {
+        "runs": np.concatenate(runs),
+        "run_counts": np.array([len(each) for each in runs]),
+        "starts": np.concatenate(starts),
+        "level_counts": np.array([len(each) for each in starts]),
+    }
+
+
+def _column(numbers: Any, array: Array) -> np.ndarray:
+    """One int32 for each coordinate, as many axes as an array ``[coordinates, *out]``."""
+    return np.asarray(numbers, np.int32).reshape(-1, *[1] * (array.ndim - 1))
 
 
 def _copies(entries: Sequence[int], sources: Sequence[int]) -> list[EntryRun]:

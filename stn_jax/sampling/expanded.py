@@ -5,7 +5,7 @@ steps; an engine that does not evaluate it whole takes them one by one, too.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -41,18 +41,36 @@ def expanded(formula: Points, batch: int, *operands: Array) -> Array:
 
 
 def _over_box_means(
-    formula: BoxMeans, batch: int, image: Array, fill: Array, *pixels: Array
+    formula: BoxMeans, batch: int, image: Array, fill: Array, *rest: Array
 ) -> Array:
     """Computes the array of box means, samples it at every box, and averages over the boxes."""
+    *pixels, levels, edges = rest
     expand, arrays = formula.layout.expand, [image, fill]
     if not formula.filled:
         expand, arrays = functools.partial(formula.layout.expand, fill=None), [image]
-    sizes = full_sizes(batch, arrays)
-    arrays = [jnp.broadcast_to(each, (*sizes, *each.shape[batch:])) for each in arrays]
+    means = _mapped(expand, batch, arrays)
+    places = _mapped(
+        lambda levels, edges, *pixels: formula.layout.places(pixels, levels, edges),
+        batch,
+        [levels, edges, *pixels],
+    )
+    operands = (means, jnp.zeros_like(fill), *places)
+    mean = primitives.sample(formula.over_means(), batch, operands).mean(axis=batch)
+    if not formula.reads_image:
+        return mean
+    plain = primitives.sample(formula.over_points(), batch, (image, fill, *pixels))
+    first = jax.lax.index_in_dim(levels, 0, batch, keepdims=False)
+    own = (*first.shape, *[1] * (mean.ndim - first.ndim))
+    return jnp.where(first.reshape(own) < 0, plain, mean)
+
+
+def _mapped(function: Callable[..., Any], batch: int, operands: Sequence[Array]) -> Any:
+    """The function of each entry of a batch; it has the axes that some operand has."""
+    sizes = full_sizes(batch, operands)
+    operands = [jnp.broadcast_to(each, (*sizes, *each.shape[batch:])) for each in operands]
     for _ in range(batch):
-        expand = jax.vmap(expand)
-    operands = (expand(*arrays), jnp.zeros_like(fill), *pixels)
-    return primitives.sample(formula.over_points(), batch, operands).mean(axis=batch)
+        function = jax.vmap(function)
+    return function(*operands)
 
 
 def _displacement(formula: Paths, batch: int, operands: Sequence[Array]) -> Array:

@@ -110,31 +110,40 @@ def sample_box_means(
     image: Array,
     layout: BoxLayout,
     pixels: Sequence[Array],
+    levels: Array,
+    edges: Array,
     fill: Array | None,
     options: SampleOptions,
+    reads_image: bool,
 ) -> Array:
-    """Samples the array of an image's box means, and averages the samples of several boxes.
+    """Samples the array of an image's box means, and averages the samples of the boxes of a point.
 
     Args:
       image: As in :func:`sample_pixels`; floating.
       layout: Where the means lie in the array.
-      pixels: One array ``[boxes, *out]`` of coordinates in the array for each axis, x first.
+      pixels: The points' coordinates, as in :func:`sample_pixels`.
+      levels: The levels of their boxes, as in :meth:`BoxLayout.places`.
+      edges: How far the boxes lie from the points, as there.
       fill: Value of the pixels outside the image, as in :func:`sample_pixels`.
       options: The sampling options, with the linear kernel.
+      reads_image: Whether points of level −1 read the image itself.
 
     Returns:
       ``[*out, channels]`` in the image's dtype.
     """
-    options = options.replaced(padding="border")
     if options.gradient is not None:
-        return sample_pixels(layout.expand(image, fill), pixels, None, options).mean(axis=0)
+        assert not reads_image
+        places = layout.places(pixels, levels, edges)
+        means, options = layout.expand(image, fill), options.replaced(padding="border")
+        return sample_pixels(means, places, None, options).mean(axis=0)
     dtype = image.dtype
-    image, *pixels = _checks.common_dtype(image, *pixels)
+    image, edges, *pixels = _checks.common_dtype(image, edges, *pixels)
     fill = fill if layout.rule.filled else None
     value, shared = _fill_value(options, image, fill, len(pixels))
-    shared["filled"] = fill is not None
-    formula = BoxMeans(**shared, **_of_points(options), layout=layout)
-    return derivatives.evaluate(formula, image, value, *pixels).astype(dtype)
+    each_point = levels.ndim > 1
+    rules: Any = {"layout": layout, "reads_image": reads_image, "each_point": each_point}
+    formula = BoxMeans(**shared, **_of_points(options), **rules)
+    return derivatives.evaluate(formula, image, value, *pixels, levels, edges).astype(dtype)
 
 
 def _of_fitting_dtypes(dtype: Any, image: Array, *sources: Array) -> list[Array]:

@@ -2,6 +2,7 @@
 
 #include "affine.h"
 #include "ahead.h"
+#include "box_places.h"
 #include "cells.h"
 #include "fill.h"
 #include "paths.h"
@@ -254,7 +255,8 @@ template <class T>
 constexpr Kernels KernelsOf() {
   using U = Accumulator<T>;
   Kernels kernels = {Forward<T>, Pull<T>,           TouchedRows<U>, Finish<T>, Add<U>,
-                     Coordinates<U>, MatrixGradient<U>, nullptr,        nullptr};
+                     Coordinates<U>, MatrixGradient<U>, BoxPlaces<U>,   BoxPlacesPull<U>,
+                     nullptr,        nullptr};
   if constexpr (std::is_same_v<T, U>) {
     kernels.follow = Follow<U>;
     kernels.follow_pull = FollowPull<U>;

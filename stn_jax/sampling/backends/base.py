@@ -206,24 +206,35 @@ class Paths(Points):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BoxMeans(Points):
-    """The sum over box means of the image in place of its pixels, averaged over several boxes.
+    """The mean of several boxes around each point, from an array of the image's box means.
 
-    Operands as above: the coordinates, ``[boxes, *out]``, are those in the array of box means, and
-    the fill value, if ``filled``, is that of pixels outside the image, which some boxes contain.
+    Operands as above, then the levels of boxes and the edges of footprints
+    (:meth:`~stn_jax.sampling.box_means.BoxLayout.places`).
 
     Attributes:
       layout: Where the means lie in the array.
+      each_point: Whether levels and edges differ between points.
+      reads_image: Whether a point of level −1 has the value of :class:`Points`; otherwise its value
+        means nothing.
     """
 
     layout: BoxLayout
+    each_point: bool
+    reads_image: bool
 
     def axes(self, out: Sequence[str]) -> list[tuple[str, ...]]:
         """As in :class:`Formula`."""
-        return super().axes(("boxes", *out))
+        own = tuple(out) if self.each_point else ()
+        return [*super().axes(out), ("coordinates", *own), ("edges", "coordinates", *own)]
 
-    def out_shape(self, operands: Sequence[Any], batch: int) -> tuple[Size, ...]:
+    @property
+    def sources(self) -> tuple[int, ...]:
         """As in :class:`Formula`."""
-        return operands[2].shape[batch + 1 :]
+        return (*super().sources, 3 + self.ndim)
+
+    def over_means(self) -> Points:
+        """The formula over coordinates in the array."""
+        return dataclasses.replace(self.over_points(), padding="border", filled=False)
 
 
 FORMULAS_OF_STEPS = (Paths, BoxMeans)

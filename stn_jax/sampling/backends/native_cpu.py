@@ -32,7 +32,7 @@ from stn_jax.sampling.backends.base import (
     sum_over,
 )
 from stn_jax.sampling.backends.batching import batched_pull
-from stn_jax.sampling.box_means import runs_of
+from stn_jax.sampling.box_means import recipe_of
 from stn_jax.sampling.polynomials import POLYNOMIALS
 
 _PADDINGS = {"constant": 0, "border": 1, "reflection": 2, "wrap": 3}
@@ -47,7 +47,7 @@ _MOST_STEPS, _MOST_PIXELS_OF_FIELD, _MARGIN_OF_FIELD = 1024, 2**18, 21
 # handler first copies the field.
 _FEWEST_POINTS, _FEWEST_POINTS_OF_PIXEL = 16, 1 / 8
 # The version of the handlers' attributes that this file passes; as in the package's ``interface``.
-_INTERFACE = 4
+_INTERFACE = 5
 # Letters that name axes in a rule for XLA's partitioner.
 _FACTORS = "ijklmnopqrstuvwxyz"
 
@@ -284,8 +284,8 @@ def _options(formula: Points) -> dict[str, Any]:
     if isinstance(formula, Paths):
         options["steps"] = formula.steps
     if isinstance(formula, BoxMeans):
-        runs, counts = runs_of(formula.layout)
-        options |= {"margin": formula.layout.margin, "runs": runs.ravel(), "run_counts": counts}
+        recipe = {name: np.ravel(each) for name, each in recipe_of(formula.layout).items()}
+        options |= {"reach": formula.layout.reach, "each_point": formula.each_point, **recipe}
     return options
 
 
