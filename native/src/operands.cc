@@ -1,7 +1,6 @@
 #include "operands.h"
 
-#include <algorithm>
-
+#include "box_layout.h"
 #include "variant.h"
 
 namespace stn {
@@ -51,8 +50,6 @@ void RequireDType(const Array& array, DataType dtype) {
   Require(array.dtype == dtype, "The dtype of the " + array.name + " does not fit the image's.");
 }
 
-constexpr int64_t kMostEntries = INT32_MAX;
-
 // Builds a job operand by operand. All arrays begin with the batch axes.
 class Builder {
  public:
@@ -64,7 +61,10 @@ class Builder {
     ndim_ = static_cast<size_t>(request_.ndim);
     TakeBatchAndImage();
     TakeFill();
-    if (request_.from_boxes) TakeBoxes();
+    if (request_.from_boxes) {
+      job_.from_boxes = true;
+      job_.boxes = BoxLayoutOf(request_, job_.geometry);
+    }
     if (request_.from_matrix) {
       TakeMatrix();
     } else {
@@ -168,90 +168,6 @@ class Builder {
     const Array fill = arrays_.NextOperand("fill");
     RequireDType(fill, dtype_);
     job_.fill = OperandOf(fill, {job_.geometry.channels}, element_bytes_);
-  }
-
-  void TakeBoxes() {
-    BoxLayout& boxes = job_.boxes;
-    job_.from_boxes = true;
-    boxes.reach = request_.reach;
-    boxes.each_point = request_.each_point != 0;
-    Require(request_.reach >= 0 && request_.reach <= kMostEntries,
-            "reach must be 0 to 2^31 - 1.");
-    Require(request_.run_counts.size() == ndim_ && request_.level_counts.size() == ndim_,
-            "run_counts and level_counts must have a number for each axis.");
-    const int64_t* run = request_.runs.begin();
-    const int64_t* start = request_.starts.begin();
-    double all = 1;
-    for (size_t axis = 0; axis < ndim_; ++axis) {
-      start = TakeStarts(axis, start);
-      run = TakeRuns(axis, run);
-      all *= static_cast<double>(boxes.entries[axis]);
-    }
-    Require(run == request_.runs.end(), "There are more runs than run_counts says.");
-    Require(start == request_.starts.end(), "There are more starts than level_counts says.");
-    Require(all <= INT32_MAX, "There are more than 2^31 - 1 box means.");
-  }
-
-  const int64_t* TakeStarts(size_t axis, const int64_t* next) {
-    const int64_t count = request_.level_counts.begin()[axis];
-    Require(count >= 1 && request_.starts.end() - next >= count,
-            "starts must have a number for each level.");
-    int64_t end = 0;  // Of the levels before.
-    for (int64_t level = 0; level < count; ++level, ++next) {
-      Require(*next - 2 * request_.reach >= end && *next <= kMostEntries,
-              "A level must begin behind the margin of the one before, up to 2^31 - 1.");
-      end = *next;
-      job_.boxes.starts[axis].push_back(static_cast<int32_t>(*next));
-    }
-    return next;
-  }
-
-  const int64_t* TakeRuns(size_t axis, const int64_t* next) {
-    BoxLayout& boxes = job_.boxes;
-    // The image's pixels lie behind a margin; runs may fill any other entries.
-    const int64_t first = 2 * boxes.reach, last = first + job_.geometry.size[axis];
-    std::vector<bool> known(static_cast<size_t>(last), true);
-    for (int64_t entry = 0; entry < first; ++entry) known[static_cast<size_t>(entry)] = false;
-    auto is_known = [&](int64_t entry) {
-      return entry >= 0 && entry < static_cast<int64_t>(known.size()) &&
-             known[static_cast<size_t>(entry)];
-    };
-    // The level that an entry belongs to: arrays may end with any of them.
-    auto level_of = [&](int64_t entry) {
-      const std::vector<int32_t>& starts = boxes.starts[axis];
-      return std::upper_bound(starts.begin() + 1, starts.end(), entry + 2 * boxes.reach) -
-             starts.begin() - 1;
-    };
-    Require(level_of(last - 1) == 0, "The image's pixels must belong to level 0.");
-    for (int64_t number = 0; number < request_.run_counts.begin()[axis]; ++number, next += 5) {
-      Require(request_.runs.end() - next >= 5, "runs must have five numbers for each run.");
-      const EntryRun run = {next[0], next[1], next[2], next[3], next[4]};
-      for (int64_t each : {run.to, run.count}) {
-        Require(each >= 0 && each <= kMostEntries, "A run must have entries 0 to 2^31 - 1.");
-      }
-      for (int64_t each : {run.first, run.second, run.step, -run.step}) {
-        Require(each <= kMostEntries, "A run must read entries 0 to 2^31 - 1.");
-      }
-      const auto level = level_of(run.to);
-      for (int64_t k = 0; k < run.count; ++k) {
-        const auto to = static_cast<size_t>(run.to + k);
-        const int64_t a = run.first + k * run.step, b = run.second + k * run.step;
-        Require(run.first < 0 || (is_known(a) && is_known(b)),
-                "A run must read entries that are known before.");
-        Require(level_of(run.to + k) == level &&
-                    (run.first < 0 || (level_of(a) <= level && level_of(b) <= level)),
-                "A run must write one level, and read no higher one.");
-        if (to >= known.size()) known.resize(to + 1, false);
-        Require(!known[to], "A run must not write an entry twice.");
-        known[to] = true;
-      }
-      boxes.runs[axis].push_back(run);
-    }
-    for (bool each : known) Require(each, "Each entry of the box means must be written.");
-    boxes.entries[axis] = static_cast<int64_t>(known.size());
-    Require(level_of(boxes.entries[axis] - 1) + 1 == static_cast<int64_t>(boxes.starts[axis].size()),
-            "Each level must have entries.");
-    return next;
   }
 
   // Operands are in the order x, y, z, the reverse of array order.
