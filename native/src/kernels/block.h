@@ -69,6 +69,10 @@ class Memory {
   int64_t used_ = 0;
 };
 
+// Under the linear kernel: plain points read only pixels inside, all with nonzero weights; points
+// outside read only the fill value.
+enum class Kind : uint8_t { kOther, kPlain, kOutside };
+
 // Rows of kBlock numbers; only the first `filled` are used.
 template <class U>
 struct Block {
@@ -76,9 +80,9 @@ struct Block {
   int filled;   // The same up to a multiple of kLanes.
   int64_t taps;  // Pixels of each point: the product of those along the axes.
 
-  // Whether each vector of points is plain: the linear kernel reads only pixels inside, all with
-  // nonzero weights. `pixel` then holds only the first pixel of each point.
-  bool plain[kBlock / kLanes] = {};
+  // The kind of each vector of points. Of plain points, `pixel` holds only the first pixel of each; of
+  // points outside it holds nothing.
+  Kind kind[kBlock / kLanes] = {};
 
   // Along each axis, [taps of the axis][kBlock]. An index is the number of pixels from the axis's
   // first to the tap's, or kFill.
@@ -110,15 +114,15 @@ struct Block {
     filled = (count + kLanes - 1) / kLanes * kLanes;
   }
 
-  // Calls `body(span, plain)` for each maximal run of vectors that are all plain or all not plain.
+  // Calls `body(span, kind)` for each maximal run of vectors of one kind.
   // The runs come in order, since a run may write past its end.
   template <class Body>
   STN_INLINE void ForRuns(const Body& body) const {
     for (int i = 0; i < filled;) {
       const int first = i;
-      const bool is_plain = plain[i / kLanes];
-      while (i < filled && plain[i / kLanes] == is_plain) i += kLanes;
-      body(Span{first, i}, is_plain);
+      const Kind of_run = kind[i / kLanes];
+      while (i < filled && kind[i / kLanes] == of_run) i += kLanes;
+      body(Span{first, i}, of_run);
     }
   }
 
@@ -146,7 +150,8 @@ inline int32_t StrideOf(const Geometry& geometry, int axis) {
 struct PixelRules {
   bool leave_out_weightless;  // Reads of weight 0 go to zeros: a NaN or infinity is not seen there.
   bool redirect_last;         // Reads of the last pixel go to its copy.
-  bool may_be_plain;          // Plain points are found.
+  bool finds_plain;           // Plain points are found.
+  bool finds_outside;         // Points outside are found.
 };
 
 // The pixels that taps do not read as they are. A rule that does not apply has a number that equals

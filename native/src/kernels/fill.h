@@ -8,14 +8,14 @@
 
 namespace stn::STN_VARIANT {
 
-// Fills the vectors that are not plain, under the linear kernel. At an image's border a few of them
-// lie between plain ones, so each is filled at once, without intermediate arrays.
+// Fills the vectors of other kinds, under the linear kernel. At an image's border a few of them lie
+// between plain ones, so each is filled at once, without intermediate arrays.
 template <int ndim, Padding padding, int rounds, class U>
 void FillLinear(const Item& item, int64_t first, const Axis<U>* axes,
                 const Exceptions<U>& exceptions, Block<U>& block) {
   LinearTaps<U> along[ndim];
   for (int i = 0; i < block.filled; i += kLanes) {
-    if (block.plain[i / kLanes]) continue;
+    if (block.kind[i / kLanes] != Kind::kOther) continue;
     for (int axis = 0; axis < ndim; ++axis) {
       const U* from = static_cast<const U*>(item.source[axis]) + first + i;
       const auto at = i + kLanes <= block.count ? Load<kLanes>(from)
@@ -76,7 +76,7 @@ void FillBlock(const Geometry& geometry, const Item& item, int64_t first, int64_
                PixelRules rules, Block<U>& block) {
   block.resize(last - first < kBlock ? last - first : kBlock);
   if (geometry.from_coordinates && geometry.kernel == Kernel::kLinear) {
-    if (rules.may_be_plain && FillPlain(geometry, item, first, rules, block)) return;
+    if (FindKinds(geometry, item, first, rules, block)) return;
     return FillLinear(geometry, item, first, rules, block);
   }
   for (int axis = 0; axis < geometry.ndim; ++axis) {

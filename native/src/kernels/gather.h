@@ -166,6 +166,18 @@ void GatherMany(const Block<Accumulator<T>>& block, Span span, const Pixels<T>& 
   }
 }
 
+// Points that read only the fill value.
+template <class T>
+void WriteFill(int64_t channels, Span span, const T* __restrict fill, T* __restrict out) {
+  if (channels == 1) {
+    for (int i = span.first; i < span.last; ++i) out[i] = fill[0];
+    return;
+  }
+  for (int i = span.first; i < span.last; ++i) {
+    for (int64_t c = 0; c < channels; ++c) out[i * channels + c] = fill[c];
+  }
+}
+
 // The points must already redirect pixels of weight 0 to zeros.
 template <int fixed_taps, class T>
 void Gather(const Geometry& geometry, const Block<Accumulator<T>>& block, Span span,

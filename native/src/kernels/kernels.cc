@@ -41,19 +41,25 @@ namespace {
       CALL(3);                    \
   }
 
-// Runs the macro STN_PLAIN on plain points, with the number of axes as a constant, and STN_OTHER on
-// other points, with the number of taps as a constant.
-#define STN_BY_KIND(IS_PLAIN)                        \
-  if (IS_PLAIN) {                                    \
-    STN_WITH_NDIM(geometry.ndim, STN_PLAIN)          \
-  } else {                                           \
-    STN_WITH_FIXED_TAPS(block.taps, STN_OTHER)       \
+// Runs the macro STN_PLAIN on plain points, with the number of axes as a constant, STN_OUTSIDE on
+// points outside, and STN_OTHER on other points, with the number of taps as a constant.
+#define STN_BY_KIND(KIND)                       \
+  switch (KIND) {                               \
+    case Kind::kPlain:                          \
+      STN_WITH_NDIM(geometry.ndim, STN_PLAIN)   \
+      break;                                    \
+    case Kind::kOutside:                        \
+      STN_OUTSIDE;                              \
+      break;                                    \
+    case Kind::kOther:                          \
+      STN_WITH_FIXED_TAPS(block.taps, STN_OTHER) \
   }
 
 PixelRules RulesOf(const Geometry& geometry, bool leave_out_weightless) {
   const bool linear = geometry.from_coordinates && geometry.kernel == Kernel::kLinear;
   return {leave_out_weightless, ReadsPastLast(geometry),
-          linear && geometry.channels > 0 && geometry.channels <= kFewChannels};
+          linear && geometry.channels > 0 && geometry.channels <= kFewChannels,
+          linear && geometry.padding == Padding::kConstant};
 }
 
 template <class T>
@@ -72,12 +78,14 @@ void Forward(const Geometry& geometry, const Item& item, Range points) {
     ahead.Bring(first, points);
     FillBlock(geometry, item, first, points.last, rules, block);
     T* out = all_out + first * geometry.channels;
-    block.ForRuns([&](Span span, bool plain) {
+    block.ForRuns([&](Span span, Kind kind) {
 #define STN_PLAIN(NDIM) GatherPlain<NDIM>(geometry, block, span, pixels, out)
 #define STN_OTHER(FIXED) Gather<FIXED>(geometry, block, span, pixels, out)
-      STN_BY_KIND(plain)
+#define STN_OUTSIDE WriteFill(geometry.channels, span, all_pixels.fill(), out)
+      STN_BY_KIND(kind)
 #undef STN_PLAIN
 #undef STN_OTHER
+#undef STN_OUTSIDE
     });
   }
 }
@@ -88,12 +96,14 @@ void ScatterBlock(const Geometry& geometry, const Block<U>& block, const T* cota
                   U* d_image) {
   U terms[kBlock * kFewChannels];
   WidenCotangent(geometry, block, cotangent, terms);
-  block.ForRuns([&](Span span, bool plain) {
+  block.ForRuns([&](Span span, Kind kind) {
 #define STN_PLAIN(NDIM) ScatterPlain<NDIM>(geometry, block, span, terms, band, d_image)
 #define STN_OTHER(FIXED) Scatter<FIXED>(geometry, block, span, cotangent, terms, band, d_image)
-    STN_BY_KIND(plain)
+#define STN_OUTSIDE static_cast<void>(span)
+    STN_BY_KIND(kind)
 #undef STN_PLAIN
 #undef STN_OTHER
+#undef STN_OUTSIDE
   });
 }
 
@@ -118,8 +128,14 @@ void SlopesOfBlock(const Geometry& geometry, Block<U>& block, const Pixels<T>& p
     std::memset(slopes, 0, static_cast<size_t>(geometry.ndim * kBlock) * sizeof(U));
     return;
   }
-  block.ForRuns([&](Span span, bool plain) {
-    if (plain) {
+  block.ForRuns([&](Span span, Kind kind) {
+    if (kind == Kind::kOutside) {
+      for (int axis = 0; axis < geometry.ndim; ++axis) {
+        for (int i = span.first; i < span.last; ++i) slopes[axis * kBlock + i] = 0;
+      }
+      return;
+    }
+    if (kind == Kind::kPlain) {
 #define STN_SLOPES(NDIM) SlopesPlain<NDIM>(geometry, block, span, pixels, cotangent, slopes)
       STN_WITH_NDIM(geometry.ndim, STN_SLOPES)
 #undef STN_SLOPES
@@ -237,7 +253,7 @@ void Add(const void* terms, int64_t count, void* sums) {
 template <class E, class U>
 void Bytes(const Geometry& geometry, const Item& item, Range points) {
   Block<U> block(geometry);
-  const PixelRules rules = {false, false, false};
+  const PixelRules rules = {};
   const E* image = static_cast<const E*>(item.image);
   const E* fill = static_cast<const E*>(item.fill);
   const int64_t channels = geometry.channels;

@@ -47,6 +47,7 @@ class PixelsOfItem {
   }
 
   Pixels<T> pixels() const { return {image_, others_}; }
+  const T* fill() const { return others_ + kFill * channels_; }
 
  private:
   void CopyTo(int32_t pixel, const T* from) {

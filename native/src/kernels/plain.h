@@ -46,9 +46,9 @@ STN_INLINE bool All(Mask mask) {
   return all == -1;
 }
 
-// Finds the plain vectors of a block, and fills them. Returns whether all are plain.
+// Finds the kinds of a block's vectors, and fills plain ones. Returns whether none is of another kind.
 template <int ndim, class U>
-bool FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelRules rules,
+bool FindKinds(const Geometry& geometry, const Item& item, int64_t first, PixelRules rules,
                Block<U>& block) {
   using Numbers = Vector<U, kLanes>;
   using Integers = Vector<uint32_t, kLanes>;
@@ -65,10 +65,11 @@ bool FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelR
   const auto end = static_cast<uint32_t>(geometry.pixels - 1) - corner;
   bool all = true;
   for (int i = 0; i < block.filled; i += kLanes) {
-    bool& plain = block.plain[i / kLanes];
+    Kind& kind = block.kind[i / kLanes];
+    kind = Kind::kOther;
     // Not for the last points: vectors of channels may be read past their end.
     if (i + kLanes > block.count || first + i + kLanes >= geometry.points) {
-      all = plain = false;
+      all = false;
       continue;
     }
     Numbers weight[ndim][2];
@@ -83,9 +84,19 @@ bool FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelR
       weight[axis][0] = 1 - fraction;
       weight[axis][1] = fraction;
     }
-    plain = All(good) && (!rules.redirect_last || All(pixel != end));
-    all = all && plain;
-    if (!plain) continue;
+    if (rules.finds_plain && All(good) && (!rules.redirect_last || All(pixel != end))) {
+      kind = Kind::kPlain;
+    } else if (rules.finds_outside) {
+      auto outside = limit[0] != limit[0], known = limit[0] == limit[0];
+      for (int axis = 0; axis < ndim; ++axis) {
+        const Numbers at = Load<kLanes>(coordinates[axis] + i);
+        outside |= (at < -1) | (at >= limit[axis] + 1);
+        known &= at == at;
+      }
+      if (All(outside & known)) kind = Kind::kOutside;
+    }
+    all = all && kind != Kind::kOther;
+    if (kind != Kind::kPlain) continue;
     std::memcpy(block.pixel + i, &pixel, sizeof(pixel));
     for (int tap = 0; tap < 1 << ndim; ++tap) {
       Numbers product = weight[0][tap >> (ndim - 1) & 1];
@@ -101,15 +112,16 @@ bool FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelR
 }
 
 template <class U>
-bool FillPlain(const Geometry& geometry, const Item& item, int64_t first, PixelRules rules,
+bool FindKinds(const Geometry& geometry, const Item& item, int64_t first, PixelRules rules,
                Block<U>& block) {
+  if (!rules.finds_plain && !rules.finds_outside) return false;
   switch (geometry.ndim) {
     case 1:
-      return FillPlain<1>(geometry, item, first, rules, block);
+      return FindKinds<1>(geometry, item, first, rules, block);
     case 2:
-      return FillPlain<2>(geometry, item, first, rules, block);
+      return FindKinds<2>(geometry, item, first, rules, block);
     default:
-      return FillPlain<3>(geometry, item, first, rules, block);
+      return FindKinds<3>(geometry, item, first, rules, block);
   }
 }
 

@@ -164,11 +164,74 @@ void ScatterPlain(const Geometry& geometry, const Block<U>& block, Span span, co
   }
 }
 
+// Of fewer plain points, neighbours follow one another too soon: a load of two pixels that overlaps
+// two recent stores waits for both.
+constexpr int kFewestOfPairs = 4 * kLanes;
+
+// The same for one channel: a pixel and its right neighbour are added to together.
+template <int ndim, class U>
+void ScatterPairs(const Geometry& geometry, const Block<U>& block, Span span,
+                  const U* __restrict terms, Range band, U* __restrict sums) {
+  using V = Vector<U, kLanes>;
+  using Pair = Vector<U, 2>;
+  const PlainRows<ndim> rows(geometry, 1);
+  const int64_t reach = rows.of(rows.taps - 1);
+  const int64_t size = band.last - band.first;
+  // The cotangent weighted for both pixels of a row, and the weight of each row.
+  U pairs[2 * kBlock], row_weight[rows.count][kBlock];
+  const U* const* along = block.axis_weight;
+  for (int i = span.first; i < span.last; i += kLanes) {
+    const V term = Load<kLanes>(terms + i);
+    const V left = term * Load<kLanes>(along[ndim - 1] + i);
+    const V right = term * Load<kLanes>(along[ndim - 1] + kBlock + i);
+    Store<kLanes>(pairs + 2 * i, V(__builtin_shufflevector(left, right, 0, 8, 1, 9, 2, 10, 3, 11)));
+    Store<kLanes>(pairs + 2 * i + kLanes,
+                  V(__builtin_shufflevector(left, right, 4, 12, 5, 13, 6, 14, 7, 15)));
+    for (int row = 0; row < rows.count; ++row) {
+      V weight = V{} + 1;
+      for (int axis = 0; axis < ndim - 1; ++axis) {
+        weight *= Load<kLanes>(along[axis] + (row >> (ndim - 2 - axis) & 1) * kBlock + i);
+      }
+      Store<kLanes>(row_weight[row] + i, weight);
+    }
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int i = span.first + lane; i < span.last; i += kLanes) {
+      const int64_t first = block.pixel[i] - band.first;
+      U* to = sums + first;
+      Pair both;
+      std::memcpy(&both, pairs + 2 * i, sizeof(both));
+      if (__builtin_expect(first >= 0 && first + reach < size, 1)) {
+        // All loads come before the stores: a processor takes rows whose distance is a multiple of
+        // 4,096 bytes for the same, and lets a load wait for the store before it.
+        Pair sum[rows.count];
+        for (int row = 0; row < rows.count; ++row) {
+          std::memcpy(&sum[row], to + rows.offset[row], sizeof(Pair));
+          sum[row] += row_weight[row][i] * both;
+        }
+        for (int row = 0; row < rows.count; ++row) {
+          std::memcpy(to + rows.offset[row], &sum[row], sizeof(Pair));
+        }
+        continue;
+      }
+      for (int row = 0; row < rows.count; ++row) {
+        for (int side = 0; side < 2; ++side) {
+          const int64_t place = first + rows.offset[row] + side;
+          if (place >= 0 && place < size) sums[place] += row_weight[row][i] * both[side];
+        }
+      }
+    }
+  }
+}
+
 template <int ndim, class U>
 void ScatterPlain(const Geometry& geometry, const Block<U>& block, Span span, const U* terms,
                   Range band, U* sums) {
   switch (geometry.channels) {
     case 1:
+      if (span.last - span.first >= kFewestOfPairs) {
+        return ScatterPairs<ndim>(geometry, block, span, terms, band, sums);
+      }
       return ScatterPlain<ndim, 1>(geometry, block, span, terms, band, sums);
     case 2:
       return ScatterPlain<ndim, 2>(geometry, block, span, terms, band, sums);
