@@ -82,24 +82,45 @@ STN_INLINE Wide<U> Pick(Wide<U> from, WideInt<U> position) {
 #endif
 }
 
+// The same of two vectors one behind the other.
+template <class U>
+STN_INLINE Wide<U> Pick(Wide<U> from, Wide<U> behind, WideInt<U> position) {
+#if !defined(__clang__)
+  return __builtin_shuffle(from, behind, position);
+#elif defined(__AVX512F__)
+  if constexpr (sizeof(U) == 4) {
+    return (Wide<U>)_mm512_permutex2var_ps((__m512)from, (__m512i)position, (__m512)behind);
+  } else {
+    return (Wide<U>)_mm512_permutex2var_pd((__m512d)from, (__m512i)position, (__m512d)behind);
+  }
+#else
+  return position < kWide<U> ? Pick<U>(from, position) : Pick<U>(behind, position);
+#endif
+}
+
+// Whether no number has any of these bits.
+template <class U>
+STN_INLINE bool NoneHas(WideInt<U> v, WideInt<U> bits) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)v, (__m512i)bits) == 0;
+#elif defined(__AVX2__)
+  return _mm256_testz_si256((__m256i)v, (__m256i)bits) != 0;
+#else
+  const WideInt<U> both = v & bits, zero = {};
+  return std::memcmp(&both, &zero, sizeof(both)) == 0;
+#endif
+}
+
+// Whether all numbers are 0.
+template <class U>
+STN_INLINE bool AllZero(WideInt<U> v) {
+  return NoneHas<U>(v, v);
+}
+
 // Whether all numbers are equal.
 template <class U>
 STN_INLINE bool AllSame(WideInt<U> v) {
-  const WideInt<U> first = WideInt<U>{} + v[0];
-#if defined(__AVX512F__)
-  if constexpr (sizeof(U) == 4) {
-    return _mm512_cmpneq_epi32_mask((__m512i)v, (__m512i)first) == 0;
-  } else {
-    return _mm512_cmpneq_epi64_mask((__m512i)v, (__m512i)first) == 0;
-  }
-#elif defined(__AVX2__)
-  return _mm256_movemask_epi8((__m256i)(v == first)) == -1;
-#else
-  for (int lane = 1; lane < kWide<U>; ++lane) {
-    if (v[lane] != first[lane]) return false;
-  }
-  return true;
-#endif
+  return AllZero<U>(v ^ v[0]);
 }
 
 // The smallest number.
@@ -115,12 +136,75 @@ STN_INLINE int Smallest(Vector<U, n> v) {
   }
 }
 
-// The smallest and the largest number; these fit int, and so do their negatives.
+// The larger and the smaller of two numbers: the second if one is NaN, as the processor has it. The
+// compiler does not always see that one instruction does this.
+template <class U>
+STN_INLINE Wide<U> Larger(Wide<U> a, Wide<U> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(U) == 4) {
+    return (Wide<U>)_mm512_maskz_max_ps(-1, (__m512)a, (__m512)b);
+  } else {
+    return (Wide<U>)_mm512_maskz_max_pd(-1, (__m512d)a, (__m512d)b);
+  }
+#else
+  return a > b ? a : b;
+#endif
+}
+template <class U>
+STN_INLINE Wide<U> Smaller(Wide<U> a, Wide<U> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(U) == 4) {
+    return (Wide<U>)_mm512_maskz_min_ps(-1, (__m512)a, (__m512)b);
+  } else {
+    return (Wide<U>)_mm512_maskz_min_pd(-1, (__m512d)a, (__m512d)b);
+  }
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// The largest whole numbers that are not above these; any number for NaN.
+template <class U>
+STN_INLINE WideInt<U> Floor(Wide<U> v) {
+#if defined(__AVX512F__)
+  constexpr int down = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+  if constexpr (sizeof(U) == 4) {
+    return (WideInt<U>)_mm512_maskz_cvt_roundps_epi32(-1, (__m512)v, down);
+  } else {
+    return (WideInt<U>)_mm512_maskz_cvt_roundpd_epi64(-1, (__m512d)v, down);
+  }
+#else
+  // The conversion of NaN has no defined result.
+  const Wide<U> known = v == v ? v : Wide<U>{};
+  const WideInt<U> truncated = __builtin_convertvector(known, WideInt<U>);
+  return truncated + (__builtin_convertvector(truncated, Wide<U>) > known);
+#endif
+}
+
+// The sum of the numbers, by halves.
+template <class U, int n>
+STN_INLINE U SumOf(Vector<U, n> v) {
+  if constexpr (n == 1) {
+    return v[0];
+  } else {
+    Vector<U, n / 2> a, b;
+    std::memcpy(&a, &v, sizeof(a));
+    std::memcpy(&b, reinterpret_cast<const char*>(&v) + sizeof(a), sizeof(b));
+    return SumOf<U, n / 2>(a + b);
+  }
+}
+
+// The smallest number of one vector and the largest of another; these fit int, and so do their
+// negatives.
+template <class U>
+STN_INLINE void Extremes(WideInt<U> low, WideInt<U> high, int& lowest, int& highest) {
+  using I = std::remove_reference_t<decltype(low[0])>;
+  lowest = Smallest<I, kWide<U>>(low);
+  highest = -Smallest<I, kWide<U>>(-high);
+}
 template <class U>
 STN_INLINE void Extremes(WideInt<U> v, int& lowest, int& highest) {
-  using I = std::remove_reference_t<decltype(v[0])>;
-  lowest = Smallest<I, kWide<U>>(v);
-  highest = -Smallest<I, kWide<U>>(-v);
+  Extremes<U>(v, v, lowest, highest);
 }
 
 }  // namespace stn::STN_VARIANT
