@@ -62,7 +62,7 @@ def regular_grid(
     """
     shape = _checks.spatial_shape("shape", shape)
     dtype = jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype
-    axes = [jnp.asarray(_pixel_centres(size, align_corners), dtype) for size in reversed(shape)]
+    axes = [jnp.asarray(pixel_centres(size, align_corners), dtype) for size in reversed(shape)]
     return jnp.stack(_along_axes(axes, shape), axis=-1)
 
 
@@ -303,7 +303,7 @@ def footprints_on_lattice(
     return 2 / outs, sizes / outs
 
 
-def _pixel_centres(size: Size, align_corners: bool) -> np.ndarray | Array:
+def pixel_centres(size: Size, align_corners: bool) -> np.ndarray | Array:
     """Normalised centres of the ``size`` pixels of an axis; in float64 unless size is symbolic."""
     if isinstance(size, int):
         return (2 * np.arange(size) + 1 - size) / (max(size - 1, 1) if align_corners else size)

@@ -58,8 +58,7 @@ def from_transform(
     """
     theta = transform.check_theta(theta)
     shape = _checks.spatial_shape("shape", shape, transform.ndim)
-    points = regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)
-    return transform.displacement(theta, points)
+    return transform.on_lattice(theta, shape, align_corners=align_corners)
 
 
 def compose(

@@ -210,7 +210,7 @@ def _warp(
             )
         return sample_affine(image, change, output_shape, fill, options)
     points = regular_grid(output_shape, align_corners=align_corners, dtype=theta.dtype)
-    displacement = transform.displacement(theta, points)
+    displacement = transform.on_lattice(theta, output_shape, align_corners=align_corners)
     pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)
     if antialias:
         footprints = footprints_of(transform, theta, points, shape, align_corners)

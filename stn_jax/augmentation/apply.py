@@ -19,7 +19,6 @@ from stn_jax.coordinates import (
     normalized_from_pixels,
     pixels_from_displacement,
     pixels_from_normalized,
-    regular_grid,
 )
 from stn_jax.sampling import interpolate
 from stn_jax.sampling.filters import FilterName
@@ -308,8 +307,7 @@ def _source_pixels(
     output_shape: tuple[int, ...],
 ) -> list[Array]:
     """The pixel coordinates of the input that the output's pixels read, x first."""
-    points = regular_grid(output_shape, dtype=theta.dtype)
-    displacement = transform.displacement(theta, points)
+    displacement = transform.on_lattice(theta, output_shape, align_corners=False)
     return pixels_from_displacement(displacement, image_shape, align_corners=False)
 
 

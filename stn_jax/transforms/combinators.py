@@ -384,6 +384,7 @@ def _reparameterised(
 ) -> Transform:
     """``transform`` of ``parameters(theta)``, as a transform of ``theta``."""
     matrix, change = transform.homogeneous, transform.affine_change
+    on_lattice = transform.lattice_displacement
     return Transform(
         name=name,
         ndim=transform.ndim,
@@ -392,4 +393,9 @@ def _reparameterised(
         inverse=lambda theta, points: transform.inverse(parameters(theta), points),
         homogeneous=(lambda theta: matrix(parameters(theta))) if matrix else None,
         affine_change=(lambda theta: change(parameters(theta))) if change else None,
+        lattice_displacement=(
+            (lambda theta, *lattice: on_lattice(parameters(theta), *lattice))
+            if on_lattice
+            else None
+        ),
     )

@@ -4,6 +4,8 @@ In each, ``theta`` is a field of offsets or velocities ``(x, y)`` or ``(x, y, z)
 lattice: the array ``[*shape, n]``, flattened row by row.
 """
 
+import dataclasses
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -15,10 +17,16 @@ import numpy as np
 from jaxtyping import Array
 
 from stn_jax import _checks
-from stn_jax.coordinates import by_coordinate, pixels_from_displacement, pixels_from_grid
+from stn_jax.coordinates import (
+    by_coordinate,
+    pixel_centres,
+    pixels_from_displacement,
+    pixels_from_grid,
+)
 from stn_jax.sampling.interpolate import follow_pixels, sample_pixels
 from stn_jax.sampling.kernels import CUBIC_B_SPLINE
 from stn_jax.sampling.options import SampleOptions
+from stn_jax.sampling.polynomials import POLYNOMIALS
 from stn_jax.transforms.base import PointFunction, Transform, family
 from stn_jax.transforms.newton import newton_inverse
 
@@ -193,7 +201,10 @@ def _displacement(shape: tuple[int, ...]) -> Transform:
     def offsets(theta: Array, points: Array) -> Array:
         return _spline(shape, theta, points)
 
-    return _family("displacement", shape, offsets, newton_inverse(offsets))
+    family = _family("displacement", shape, offsets, newton_inverse(offsets))
+    return dataclasses.replace(
+        family, lattice_displacement=functools.partial(_spline_on_lattice, shape)
+    )
 
 
 @family
@@ -295,6 +306,33 @@ def _spline(shape: tuple[int, ...], theta: Array, points: Array) -> Array:
     """The cubic B-spline with the lattice of coefficients ``theta``, at points ``[..., n]``."""
     field = theta.reshape(*shape, len(shape))
     return sample_pixels(field, _places(shape, points), None, _B_SPLINE)
+
+
+def _spline_on_lattice(
+    shape: tuple[int, ...], theta: Array, out_shape: tuple[int, ...], align_corners: bool
+) -> Array:
+    """The same at the points of an output lattice, where the spline is a product of matrices.
+
+    The weights along an axis are the same in all rows and for all theta. So the field is
+    multiplied by a constant matrix along each axis, in turn.
+    """
+    result = jnp.moveaxis(theta.reshape(*shape, len(shape)), -1, 0)
+    for size, out in zip(shape, out_shape, strict=True):
+        weights = jnp.asarray(_weights_along(size, out, align_corners), theta.dtype)
+        # The axis that was first becomes the last, as long as that of the output.
+        result = jnp.tensordot(result, weights, axes=(1, 1), precision=jax.lax.Precision.HIGHEST)
+    return jnp.stack([result[k] for k in range(len(shape))], axis=-1)
+
+
+def _weights_along(size: int, out: int, align_corners: bool) -> np.ndarray:
+    """The weights ``[out, size]`` of an axis' lattice points at the centres of the output."""
+    place = (np.asarray(pixel_centres(out, align_corners)) + 1) * (size - 1) / 2
+    cell = np.floor(place)
+    weights = np.zeros((out, size))
+    for tap, coefficients in enumerate(POLYNOMIALS[CUBIC_B_SPLINE]):
+        index = np.clip(cell.astype(int) + tap - 1, 0, size - 1)
+        weights[np.arange(out), index] += np.polynomial.Polynomial(coefficients)(place - cell)
+    return weights
 
 
 def _places(shape: tuple[int, ...], points: Array) -> list[Array]:

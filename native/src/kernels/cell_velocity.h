@@ -8,7 +8,7 @@
 #ifndef STN_JAX_NATIVE_KERNELS_CELL_VELOCITY_H_
 #define STN_JAX_NATIVE_KERNELS_CELL_VELOCITY_H_
 
-#include "field.h"
+#include "cell_sums.h"
 
 namespace stn::STN_VARIANT {
 
@@ -25,9 +25,6 @@ class CellVelocity {
   using V = Wide<U>;
   using I = WideInt<U>;
   static constexpr int width = kWide<U>;
-  // Rows and columns of the lattice whose sums the points of a vector may share.
-  static constexpr int most_rows = 8, most_columns = 16;
-  static constexpr int stages = 4;  // Of a Runge-Kutta step.
   static constexpr int numbers = ndim * kFieldTaps * kFieldTaps;  // Coefficients of a cell.
   // Blocks of `width` cells of a row start at every so many cells, a power of 2.
   static constexpr int block_step = width / 2;
@@ -129,72 +126,32 @@ class CellVelocity {
     Evaluate<true>(spot, velocity, keep + ndim);
   }
 
-  // The gradient to the positions, from that to the velocities there. Writes the terms of the gradient
-  // to the field.
-  STN_INLINE void PullBack(const V* keep, const V* of_velocity, V* of_position, V* term) const {
+  // The gradient to the positions, from that to the velocities there. Puts the terms of the gradient to
+  // the field in the place of the slopes.
+  STN_INLINE void PullBack(V* keep, const V* of_velocity, V* of_position) const {
     const V* position = keep;
-    const V* slope = keep + ndim;
+    V* slope = keep + ndim;
     // The velocity at a NaN coordinate has no gradient.
     const auto known = (position[0] == position[0]) & (position[1] == position[1]);
+    V term[ndim];
     for (int axis = 0; axis < ndim; ++axis) term[axis] = known ? of_velocity[axis] : V{};
     for (int axis = 0; axis < ndim; ++axis) {
       const auto moves = known & (position[axis] > kLowest) & (position[axis] < field_.high(axis));
       const V sum = term[0] * slope[axis] + term[1] * slope[ndim + axis];
       of_position[axis] = moves ? sum : V{};
     }
+    for (int axis = 0; axis < ndim; ++axis) slope[axis] = term[axis];
   }
 
-  // Adds the stages of a step to the gradient to the field: a vector of points at each stage, from the
-  // kept numbers and the terms, that lie so many vectors apart.
-  STN_INLINE void AddStages(const V* keep, int keep_step, const V* term, int term_step) {
-    if (!sums_.wanted()) return;
-    Stages of;
-    int lowest[ndim], count[ndim];
-    for (int s = 0; s < stages; ++s) {
-      V place[ndim];
-      const V* position = keep + s * keep_step;
-      const auto known = (position[0] == position[0]) & (position[1] == position[1]);
-      for (int axis = 0; axis < ndim; ++axis) place[axis] = known ? position[axis] : V{};
-      const Located<ndim, U, false> cells(field_, place);
-      for (int axis = 0; axis < ndim; ++axis) {
-        of.first[s][axis] = cells.first[axis];
-        for (int tap = 0; tap < kFieldTaps; ++tap) {
-          of.taps[s][axis][tap] = cells.weight[axis][tap];
-        }
-      }
-    }
-    if (!Span(of, 0, most_rows, lowest[0], count[0]) ||
-        !Span(of, 1, most_columns, lowest[1], count[1])) {
-      return AddByPoint(of, term, term_step);
-    }
-    V along[most_columns][stages];           // The weights of the columns.
-    V product[most_rows][ndim][stages];      // Those of the rows, times the terms.
-    for (int s = 0; s < stages; ++s) {
-      V row[most_rows], column[most_columns];
-      Spread(of, s, 0, lowest[0], count[0], row);
-      Spread(of, s, 1, lowest[1], count[1], column);
-      for (int k = 0; k < count[1]; ++k) along[k][s] = column[k];
-      for (int r = 0; r < count[0]; ++r) {
-        for (int axis = 0; axis < ndim; ++axis) {
-          product[r][axis][s] = row[r] * term[s * term_step + axis];
-        }
-      }
-    }
-    V* sums = sums_.at(lowest[0] * field_.step(0) + lowest[1]);
-    int k = 0;
-    for (; k + 2 <= count[1]; k += 2) AddColumns<2>(sums + k * ndim, along + k, product, count[0]);
-    if (k < count[1]) AddColumns<1>(sums + k * ndim, along + k, product, count[0]);
+  // Adds a vector of points at several places to the gradient to the field, after `PullBack`; what is
+  // kept for one place lies so many vectors behind the one before.
+  void AddPlaces(const V* keep, int64_t count, int64_t step) {
+    if (sums_.wanted()) sums_.Add(keep, count, step, ndim);
   }
 
   void WriteSums(const Geometry& geometry, U* out) const { sums_.Write(geometry, out); }
 
  private:
-  // The cells of the stages of a step, and the weights of their taps.
-  struct Stages {
-    I first[stages][ndim];
-    V taps[stages][ndim][kFieldTaps];
-  };
-
   static int64_t Cells(const Geometry& geometry, int axis) {
     return geometry.size[axis] + 2 * kBeyond;
   }
@@ -280,65 +237,8 @@ class CellVelocity {
     }
   }
 
-  // Finds the pixels along an axis that include the taps of all stages; false if these are too many.
-  STN_INLINE static bool Span(const Stages& of, int axis, int most, int& lowest, int& count) {
-    const I one = of.first[0][axis];
-    I differs = {};
-    for (int s = 0; s < stages; ++s) differs |= of.first[s][axis] ^ one[0];
-    if (AllZero<U>(differs)) {
-      lowest = static_cast<int>(one[0]);
-      count = kFieldTaps;
-      return true;
-    }
-    I low = one, high = one;
-    for (int s = 1; s < stages; ++s) {
-      low = of.first[s][axis] < low ? of.first[s][axis] : low;
-      high = of.first[s][axis] > high ? of.first[s][axis] : high;
-    }
-    int highest;
-    Extremes<U>(low, high, lowest, highest);
-    count = highest - lowest + kFieldTaps;
-    return count <= most;
-  }
-
-  STN_INLINE static void Spread(const Stages& of, int s, int axis, int lowest, int count, V* weight) {
-    const V* taps = of.taps[s][axis];
-    if (count > kFieldTaps) {
-      SpreadTaps<U>(of.first[s][axis] - lowest, taps, count, weight);
-    } else {
-      for (int tap = 0; tap < kFieldTaps; ++tap) weight[tap] = taps[tap];
-    }
-  }
-
-  template <int n>
-  STN_INLINE void AddColumns(V* sums, const V (*along)[stages], const V (*product)[ndim][stages],
-                             int rows) const {
-    V weight[n][stages];
-    std::memcpy(weight, along, sizeof(weight));
-    for (int r = 0; r < rows; ++r, sums += field_.step(0) * ndim) {
-      V sum[n * ndim];
-      std::memcpy(sum, sums, sizeof(sum));
-      for (int s = 0; s < stages; ++s) {
-        for (int axis = 0; axis < ndim; ++axis) {
-          const V factor = product[r][axis][s];
-          for (int k = 0; k < n; ++k) sum[k * ndim + axis] += weight[k][s] * factor;
-        }
-      }
-      std::memcpy(sums, sum, sizeof(sum));
-    }
-  }
-
-  __attribute__((noinline)) void AddByPoint(const Stages& of, const V* term, int term_step) {
-    for (int s = 0; s < stages; ++s) {
-      for (int r = 0; r < kFieldTaps; ++r) {
-        const I number = of.first[s][1] + (of.first[s][0] + r) * field_.step(0);
-        sums_.AddPoints(number, of.taps[s][0][r], of.taps[s][1], term + s * term_step);
-      }
-    }
-  }
-
   const Field<ndim, U> field_;
-  FieldSums<ndim, U> sums_;
+  CellSums<U> sums_;
   int64_t blocks_;    // Of a row of cells.
   int64_t row_step_;  // Numbers from a row of cells to the next.
   Buffer<U> coefficients_;  // [rows][blocks][coordinates][powers of y][powers of x][cells]

@@ -179,6 +179,15 @@ struct Place {
   V t[ndim];      // How far into the cell.
 };
 
+// The weights of the taps at points that lie `t` into their cells.
+template <class U, int ndim>
+STN_INLINE void TapWeights(const Field<ndim, U>& field, Wide<U> t, Wide<U>* weight) {
+  for (int tap = 0; tap < kFieldTaps; ++tap) {
+    const U* c = field.coefficients(tap);
+    weight[tap] = c[0] + t * (c[1] + t * (c[2] + t * c[3]));
+  }
+}
+
 // The weights of the taps of a vector's points.
 template <int ndim, class U, bool with_slopes>
 struct Located : Place<ndim, U> {
@@ -188,10 +197,10 @@ struct Located : Place<ndim, U> {
       : Place<ndim, U>(field, position) {
     for (int axis = 0; axis < ndim; ++axis) {
       const V t = this->t[axis];
-      for (int tap = 0; tap < kFieldTaps; ++tap) {
+      TapWeights<U>(field, t, weight[axis]);
+      for (int tap = 0; with_slopes && tap < kFieldTaps; ++tap) {
         const U* c = field.coefficients(tap);
-        weight[axis][tap] = c[0] + t * (c[1] + t * (c[2] + t * c[3]));
-        if (with_slopes) slope[axis][tap] = c[1] + t * (2 * c[2] + t * (3 * c[3]));
+        slope[axis][tap] = c[1] + t * (2 * c[2] + t * (3 * c[3]));
       }
     }
   }

@@ -98,6 +98,42 @@ STN_INLINE Wide<U> Pick(Wide<U> from, Wide<U> behind, WideInt<U> position) {
 #endif
 }
 
+// Of a pair of rows, the numbers that the first keeps or gets from the other so that squares of `half`
+// numbers change places, and those of the second.
+template <class U, int half>
+struct PairOfRows {
+  using I = std::conditional_t<sizeof(U) == 4, int32_t, int64_t>;
+  static constexpr int width = kWide<U>;
+
+  constexpr PairOfRows() {
+    for (int i = 0; i < width; ++i) {
+      first[i] = (i & half) != 0 ? width + i - half : i;
+      second[i] = (i & half) != 0 ? width + i : i + half;
+    }
+  }
+
+  I first[width] = {}, second[width] = {};
+};
+
+// Exchanges rows and columns of a square of numbers. Only if `kPicks`.
+template <class U, int half = 1>
+STN_INLINE void Transpose(Wide<U>* rows) {
+  constexpr int width = kWide<U>;
+  if constexpr (half < width) {
+    static constexpr PairOfRows<U, half> pair;
+    WideInt<U> first, second;
+    std::memcpy(&first, pair.first, sizeof(first));
+    std::memcpy(&second, pair.second, sizeof(second));
+    for (int i = 0; i < width; ++i) {
+      if ((i & half) != 0) continue;
+      const Wide<U> one = rows[i], other = rows[i + half];
+      rows[i] = Pick<U>(one, other, first);
+      rows[i + half] = Pick<U>(one, other, second);
+    }
+    Transpose<U, 2 * half>(rows);
+  }
+}
+
 // Whether no number has any of these bits.
 template <class U>
 STN_INLINE bool NoneHas(WideInt<U> v, WideInt<U> bits) {

@@ -84,12 +84,12 @@ class LatticeVelocity {
 
   STN_INLINE void AtAndKeep(const Spot& spot, V* velocity, V*) const { At(spot, velocity); }
 
-  // The gradient to the positions, from that to the velocities there.
-  STN_INLINE void PullBack(const V* position, const V* of_velocity, V* of_position, V* term) {
+  // The gradient to the positions, from that to the velocities there. Adds to the gradient to the field.
+  STN_INLINE void PullBack(const V* position, const V* of_velocity, V* of_position) {
     // The velocity at a NaN coordinate has no gradient.
     auto known = position[0] == position[0];
     for (int axis = 1; axis < ndim; ++axis) known &= position[axis] == position[axis];
-    V place[ndim];
+    V place[ndim], term[ndim];
     for (int axis = 0; axis < ndim; ++axis) {
       place[axis] = known ? position[axis] : V{};
       term[axis] = known ? of_velocity[axis] : V{};
@@ -109,8 +109,7 @@ class LatticeVelocity {
     }
   }
 
-  // Adds the stages of a step to the gradient to the field; `PullBack` has done so here.
-  STN_INLINE void AddStages(const V*, int, const V*, int) {}
+  void AddPlaces(const V*, int64_t, int64_t) {}
 
   void WriteSums(const Geometry& geometry, U* out) const { sums_.Write(geometry, out); }
 

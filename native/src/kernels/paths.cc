@@ -127,17 +127,16 @@ class Paths {
   }
 
   // Pulls the cotangents back along the paths, to the starts and to the field.
-  void RunBack(const V* keep) {
+  void RunBack(V* keep) {
     std::memset(pulled_, 0, sizeof(pulled_));
     for (int64_t step = geometry_.steps - 1; step >= 0; --step) {
       V arrived[ndim][kVectors<U>], later[ndim][kVectors<U>] = {};
-      V term[kStages][kVectors<U>][ndim];
       for (int axis = 0; axis < ndim; ++axis) {
         for (int v = 0; v < kVectors<U>; ++v) {
           arrived[axis][v] = cotangent_[axis][v] + pulled_[axis][v];
         }
       }
-      const V* of_step = keep + step * kStages * kVectors<U> * kept;
+      V* of_step = keep + step * kStages * kVectors<U> * kept;
       for (int stage = kStages - 1; stage >= 0; --stage) {
         const U along = stage + 1 < kStages ? along_[stage + 1] : 0;
         for (int v = 0; v < kVectors<U>; ++v) {
@@ -145,18 +144,16 @@ class Paths {
           for (int axis = 0; axis < ndim; ++axis) {
             of_velocity[axis] = share_[stage] * arrived[axis][v] + along * later[axis][v];
           }
-          velocity_.PullBack(of_step + (stage * kVectors<U> + v) * kept, of_velocity, of_position,
-                             term[stage][v]);
+          velocity_.PullBack(of_step + (stage * kVectors<U> + v) * kept, of_velocity, of_position);
           for (int axis = 0; axis < ndim; ++axis) {
             later[axis][v] = of_position[axis];
             pulled_[axis][v] += of_position[axis];
           }
         }
       }
-      for (int v = 0; v < kVectors<U>; ++v) {
-        velocity_.AddStages(of_step + v * kept, kVectors<U> * kept, term[0][v],
-                            kVectors<U> * ndim);
-      }
+    }
+    for (int v = 0; v < kVectors<U>; ++v) {
+      velocity_.AddPlaces(keep + v * kept, geometry_.steps * kStages, kVectors<U> * kept);
     }
   }
 
