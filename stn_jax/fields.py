@@ -17,7 +17,7 @@ from stn_jax import _checks
 from stn_jax._pixel_units import checked_field
 from stn_jax._types import AnyArray, Size
 from stn_jax.coordinates import footprints_on_lattice, regular_grid
-from stn_jax.transforms.base import Transform
+from stn_jax.transforms.base import Transform, displacement_on_lattice
 from stn_jax.transforms.combinators import chain
 from stn_jax.transforms.displacement import flow, stationary_velocity
 
@@ -58,7 +58,7 @@ def from_transform(
     """
     theta = transform.check_theta(theta)
     shape = _checks.spatial_shape("shape", shape, transform.ndim)
-    return transform.on_lattice(theta, shape, align_corners=align_corners)
+    return displacement_on_lattice(transform, theta, shape, align_corners=align_corners)
 
 
 def compose(

@@ -29,7 +29,7 @@ from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
 from stn_jax.sampling.surrogate import GradientName, Linearized
-from stn_jax.transforms.base import Transform
+from stn_jax.transforms.base import Transform, displacement_on_lattice
 
 
 class WarpOptions(TypedDict, total=False):
@@ -210,7 +210,9 @@ def _warp(
             )
         return sample_affine(image, change, output_shape, fill, options)
     points = regular_grid(output_shape, align_corners=align_corners, dtype=theta.dtype)
-    displacement = transform.on_lattice(theta, output_shape, align_corners=align_corners)
+    displacement = displacement_on_lattice(
+        transform, theta, output_shape, align_corners=align_corners
+    )
     pixels = pixels_from_displacement(displacement, shape, align_corners=align_corners)
     if antialias:
         footprints = footprints_of(transform, theta, points, shape, align_corners)

@@ -25,7 +25,7 @@ from stn_jax.sampling.filters import FilterName
 from stn_jax.sampling.kernels import Kernel, KernelName
 from stn_jax.sampling.options import SampleOptions
 from stn_jax.sampling.padding import PaddingName
-from stn_jax.transforms.base import Transform
+from stn_jax.transforms.base import Transform, displacement_on_lattice
 from stn_jax.warp import enclosing_boxes, outline, warp
 
 # Points along each side of a box, if the map bends lines.
@@ -307,7 +307,7 @@ def _source_pixels(
     output_shape: tuple[int, ...],
 ) -> list[Array]:
     """The pixel coordinates of the input that the output's pixels read, x first."""
-    displacement = transform.on_lattice(theta, output_shape, align_corners=False)
+    displacement = displacement_on_lattice(transform, theta, output_shape, align_corners=False)
     return pixels_from_displacement(displacement, image_shape, align_corners=False)
 
 

@@ -225,14 +225,17 @@ class Transform(_records.Record):
             raise ValueError(f"a {self.name} transform has no matrix; use apply and invert.")
         return self.homogeneous(self.check_theta(theta))
 
-    def on_lattice(self, theta: Array, shape: tuple[Any, ...], *, align_corners: bool) -> Array:
-        """The displacement ``[*shape, n]`` of the points of an output lattice; checks nothing."""
-        if self.lattice_displacement and all(isinstance(size, int) for size in shape):
-            return self.lattice_displacement(theta, shape, align_corners)
-        points = regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)
-        return self.displacement(theta, points)
-
     def _operands(self, theta: AnyArray, points: AnyArray) -> list[Array]:
         return _checks.common_dtype(
             self.check_theta(theta), _checks.points("points", points, self.ndim)
         )
+
+
+def displacement_on_lattice(
+    transform: Transform, theta: Array, shape: tuple[Any, ...], *, align_corners: bool
+) -> Array:
+    """The displacement ``[*shape, n]`` of the points of an output lattice."""
+    if transform.lattice_displacement and all(isinstance(size, int) for size in shape):
+        return transform.lattice_displacement(theta, shape, align_corners)
+    points = regular_grid(shape, align_corners=align_corners, dtype=theta.dtype)
+    return transform.displacement(theta, points)

@@ -11,7 +11,7 @@ from families import MEMBERS
 from members import apply, invert, single
 
 import stn_jax as stn
-from stn_jax import diagnostics
+from stn_jax import diagnostics, fields
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -52,6 +52,32 @@ def test_equal_offsets_are_a_translation(make, shape):
     points = np.random.default_rng(4).uniform(-2, 2, (40, t.ndim)).astype(np.float32)
     moved = jax.jit(t.displacement)(theta, points)
     np.testing.assert_allclose(moved, np.broadcast_to(offset, points.shape), rtol=5e-7)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "out"), [((8, 8), (28, 31)), ((2, 5), (7, 1)), ((3, 4, 5), (6, 7, 8))]
+)
+def test_a_lattice_on_an_output_is_that_at_its_points(shape, out, align_corners, rng, x64):
+    t = stn.displacement(shape)
+    theta = jnp.asarray(rng.normal(size=(3, t.num_params)))
+    points = stn.regular_grid(out, align_corners=align_corners)
+    cotangent = jnp.asarray(rng.normal(size=(3, *out, len(shape))))
+
+    def with_gradient(function):
+        value, pull = jax.vjp(jax.vmap(function), theta)
+        return value, *pull(cotangent)
+
+    found = with_gradient(
+        lambda theta: fields.from_transform(t, theta, out, align_corners=align_corners)
+    )
+    expected = with_gradient(lambda theta: t.displacement(theta, points))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(fields.from_transform(t, jnp.zeros(t.num_params), out), 0)
+    single = fields.from_transform(t, theta[0].astype(np.float32), out, align_corners=align_corners)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, expected[0][0], atol=1e-6)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

@@ -3,7 +3,7 @@
 // In a cell, a cubic spline is a polynomial of degree 3 along each axis, with 16 coefficients for each
 // coordinate of the velocity. The points of a vector that lie in one cell need no weights, and share
 // all coefficients. Otherwise one load gives a coefficient of many cells of a row, out of which each
-// point picks its own; mostly the points lie in two rows.
+// point picks its own; mostly the points lie in one row or two.
 
 #ifndef STN_JAX_NATIVE_KERNELS_CELL_VELOCITY_H_
 #define STN_JAX_NATIVE_KERNELS_CELL_VELOCITY_H_
@@ -86,7 +86,7 @@ class CellVelocity {
     const U* one;  // The shared cell, or two rows of cells.
     const U* other;
     I number;  // Each point's cell, in both rows or in the whole field.
-    enum { kShared, kPicked, kByPoint } how;
+    enum { kShared, kOneRow, kTwoRows, kByPoint } how;
   };
 
   STN_INLINE void Find(const V* position, Spot& spot) const {
@@ -100,14 +100,21 @@ class CellVelocity {
     const U* from = coefficients_.data() + y * row_step_ + block * numbers * width;
     const I row = place.first[0] - static_cast<int>(y);
     const I column = place.first[1] - first;
-    // Points in two rows, the second of which may be the first point's.
-    const bool is_second = !NoneHas<U>(row, I{} + ~1);
+    // Points in two rows, the second of which may be the first point's: then others have a negative
+    // row, which this bit tells, since rows are few.
+    const bool is_second = !NoneHas<U>(row, I{} + (1 << 30));
     const bool is_shared = AllZero<U>(row | (place.first[1] ^ static_cast<int>(x)));
     const bool fits = AllZero<U>((column & ~(width - 1)) | ((row + is_second) & ~1));
     spot.one = is_shared ? from + (x - first) : from - (is_second ? row_step_ : 0);
     spot.other = spot.one + row_step_;
     spot.number = column + (row + is_second) * width;
-    spot.how = is_shared ? Spot::kShared : kPicks<U> && fits ? Spot::kPicked : Spot::kByPoint;
+    if (is_shared) {
+      spot.how = Spot::kShared;
+    } else if (kPicks<U> && fits) {
+      spot.how = AllZero<U>(row) ? Spot::kOneRow : Spot::kTwoRows;
+    } else {
+      spot.how = Spot::kByPoint;
+    }
     if (spot.how == Spot::kByPoint) {
       spot.number = place.first[0] * static_cast<int>(row_step_) + place.first[1];
       // A cell's number in its block is less by the block's first.
@@ -183,7 +190,14 @@ class CellVelocity {
         return cell[Number(c, i, j)];
       };
       Polynomial<with_slopes>(spot.t, shared, velocity, slope);
-    } else if (kPicks<U> && spot.how == Spot::kPicked) {
+    } else if (kPicks<U> && spot.how == Spot::kOneRow) {
+      const U* one = spot.one;
+      const I number = spot.number;
+      const auto picked = [&](int c, int i, int j) STN_INLINE_LAMBDA {
+        return Pick<U>(Load<width>(one + Number(c, i, j)), number);
+      };
+      Polynomial<with_slopes>(spot.t, picked, velocity, slope);
+    } else if (kPicks<U> && spot.how == Spot::kTwoRows) {
       const U* one = spot.one;
       const U* other = spot.other;
       const I number = spot.number;
