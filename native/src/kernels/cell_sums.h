@@ -98,7 +98,8 @@ class CellSums {
     static constexpr int padded = (count + width - 1) / width * width;
 
     STN_INLINE V* at(int row, int column) {
-      return sums + (column < kFieldTaps ? (row * kFieldTaps + column) : rows * kFieldTaps + row) * ndim;
+      const bool is_last = column == kFieldTaps;
+      return sums + (is_last ? rows * kFieldTaps + row : row * kFieldTaps + column) * ndim;
     }
 
     // Writes the numbers of each point together, [points][padded].

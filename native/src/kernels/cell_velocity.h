@@ -150,8 +150,8 @@ class CellVelocity {
     for (int axis = 0; axis < ndim; ++axis) slope[axis] = term[axis];
   }
 
-  // Adds a vector of points at several places to the gradient to the field, after `PullBack`; what is
-  // kept for one place lies so many vectors behind the one before.
+  // Adds a vector of points at several places to the gradient to the field, after `PullBack`. The kept
+  // vectors of one place lie `step` vectors behind those of the one before.
   void AddPlaces(const V* keep, int64_t count, int64_t step) {
     if (sums_.wanted()) sums_.Add(keep, count, step, ndim);
   }
