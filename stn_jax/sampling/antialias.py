@@ -9,8 +9,10 @@ which the map does not shrink the image, a box is one pixel wide, and all boxes 
 coordinate, so nothing is averaged along this axis.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -67,9 +69,9 @@ def sample_footprints(
     image, fill = image.astype(wide), None if fill is None else fill.astype(wide)
 
     # The squares of widths, and what is computed from them: [coordinates, *out].
-    squares = jnp.sum(footprints**2, axis=0)
+    squares = _joined(jnp.add, footprints**2)
     # False where a width is not finite, such as at points that a homography moves far out.
-    largest = jnp.max(squares, axis=0)
+    largest = _joined(jnp.maximum, squares)
     minified = (largest > ONE_PIXEL**2) & (largest < jnp.inf)
     squares = jnp.where(minified[None] & (squares > ONE_PIXEL**2), squares, 1)
     if rule.renormalized:
@@ -96,10 +98,19 @@ def sample_footprints(
     if rule.sign is not None and options.clip:
         mean = clipped(mean, image, fill, options)
     if options.polynomial != KERNELS["linear"]:
-        longest = jnp.sqrt(jnp.max(squares, axis=0))[..., None].astype(wide)
+        longest = jnp.sqrt(_joined(jnp.maximum, squares))[..., None].astype(wide)
         share = (longest - 1) / (_BLENDED - 1)
         mean = jnp.where(share < 1, plain + share * (mean - plain), mean)
     return jnp.where(minified[..., None], mean, plain).astype(dtype)
+
+
+def _joined(operation: Callable[[Array, Array], Array], array: Array) -> Array:
+    """Reduces the first axis, row by row.
+
+    On CPUs XLA's own reduction takes 20 to 30 times as long for two rows (JAX 0.10.2).
+    """
+    rows = (jax.lax.index_in_dim(array, k, keepdims=False) for k in range(array.shape[0]))
+    return functools.reduce(operation, rows)
 
 
 def _one_period(image: Array, rule: Padding, align_corners: bool) -> Array:
