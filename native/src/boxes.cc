@@ -105,7 +105,7 @@ class Means {
       : job_(job), pool_(pool), threads_(threads) {
     extents_.resize(static_cast<size_t>(job.image.batch.parts()));
     ParallelFor(pool, job.boxes.each_point ? threads : 1, count(),
-                [&](int64_t part) { extents_[static_cast<size_t>(part)] = ExtentOf(part); });
+                [&](int64_t image) { extents_[static_cast<size_t>(image)] = ExtentOf(image); });
     for (const Extent& extent : extents_) {
       for (int axis = 0; axis < kMaxNdim; ++axis) {
         largest_.entries[axis] = std::max(largest_.entries[axis], extent.entries[axis]);
@@ -120,24 +120,24 @@ class Means {
     partial_ = std::make_unique<Scratch>(static_cast<size_t>(at_once_ * bytes * partial_numbers_));
   }
 
-  // Parts of the image operand, and how many are computed at a time.
+  // Images in the operand, and how many have their array at a time.
   int64_t count() const { return static_cast<int64_t>(extents_.size()); }
   int64_t at_once() const { return at_once_; }
 
-  // The array of a part that was computed last, and its geometry.
-  const U* of(int64_t part) const { return BufferOf(0, part); }
-  Geometry geometry(int64_t part) const {
+  // The array of an image that was computed last, and its geometry.
+  const U* of(int64_t image) const { return BufferOf(0, image); }
+  Geometry geometry(int64_t image) const {
     Geometry geometry = job_.geometry;
     geometry.padding = Padding::kBorder;
     geometry.pixels = 1;
     for (int axis = 0; axis < geometry.ndim; ++axis) {
-      geometry.size[axis] = extents_[static_cast<size_t>(part)].entries[axis];
+      geometry.size[axis] = extents_[static_cast<size_t>(image)].entries[axis];
       geometry.pixels *= geometry.size[axis];
     }
     return geometry;
   }
 
-  // Computes those of `count` parts from `first` on, where points read them.
+  // Computes those of `count` images from `first` on, where points read them.
   void Compute(int64_t first, int64_t count) {
     for (int axis = job_.geometry.ndim - 1; axis >= 0; --axis) {
       // A task takes several short rows, or a piece of a long one.
@@ -147,15 +147,15 @@ class Means {
           std::max<int64_t>(kNumbersOfTask / std::max<int64_t>(largest.entries * largest.inner, 1), 1);
       const int64_t tasks = std::max<int64_t>(pieces > 1 ? pieces : CeilDiv(largest.outer, rows), 1);
       ParallelFor(pool_, threads_, count * tasks, [&](int64_t task) {
-        const int64_t part = first + task / tasks, number = task % tasks;
-        const Extent& extent = extents_[static_cast<size_t>(part)];
+        const int64_t image = first + task / tasks, number = task % tasks;
+        const Extent& extent = extents_[static_cast<size_t>(image)];
         if (!extent.read) return;
         const Axis grown = AxisOf(axis, extent);
         const U* from = axis == job_.geometry.ndim - 1
-                            ? static_cast<const U*>(job_.image.of(ItemOf(part)))
-                            : BufferOf(axis + 1, part);
-        const U* fill = static_cast<const U*>(job_.fill.of(ItemOf(part)));
-        U* to = BufferOf(axis, part);
+                            ? static_cast<const U*>(job_.image.of(ItemOf(image)))
+                            : BufferOf(axis + 1, image);
+        const U* fill = static_cast<const U*>(job_.fill.of(ItemOf(image)));
+        U* to = BufferOf(axis, image);
         const int64_t all = pieces > 1 ? grown.inner : grown.outer, own = CeilDiv(all, tasks);
         const int64_t start = std::min(number * own, all), end = std::min(start + own, all);
         if (pieces > 1) return Grow(grown, from, fill, start, end, to);
@@ -168,12 +168,12 @@ class Means {
   }
 
  private:
-  Extent ExtentOf(int64_t part) const {
+  Extent ExtentOf(int64_t image) const {
     const int ndim = job_.geometry.ndim;
     const int64_t numbers = job_.boxes.each_point ? job_.geometry.points : 1;
     Extent extent;
     int32_t highest[kMaxNdim] = {};
-    for (int64_t item : job_.image.batch.items(part)) {
+    for (int64_t item : job_.image.batch.items(image)) {
       const Boxes boxes = BoxesOf(job_, item);
       for (int axis = 0; axis < ndim; ++axis) {
         const int32_t* levels = boxes.level[axis];
@@ -200,12 +200,12 @@ class Means {
     return result;
   }
 
-  // An item that has this part of the image.
-  int64_t ItemOf(int64_t part) const { return job_.image.batch.items(part).front(); }
+  // An item that has this image.
+  int64_t ItemOf(int64_t image) const { return job_.image.batch.items(image).front(); }
 
   // Where an axis is written: the buffers alternate, and the first axis ends in the whole one.
-  U* BufferOf(int axis, int64_t part) const {
-    const int64_t slot = part % at_once_;
+  U* BufferOf(int axis, int64_t image) const {
+    const int64_t slot = image % at_once_;
     if (axis % 2 == 0) return static_cast<U*>(whole_->data()) + slot * numbers_;
     return static_cast<U*>(partial_->data()) + slot * partial_numbers_;
   }
@@ -396,14 +396,14 @@ void Run(const Job& job, xla::ffi::ThreadPool& pool) {
   for (int64_t first = 0; first < means.count(); first += means.at_once()) {
     const int64_t count = std::min(means.at_once(), means.count() - first);
     means.Compute(first, count);
-    const auto items_of_part = static_cast<int64_t>(job.image.batch.items(first).size());
+    const auto items_of_image = static_cast<int64_t>(job.image.batch.items(first).size());
     const int64_t tasks = CeilDiv(points, kPointsOfTask);
-    ParallelFor(pool, threads, count * items_of_part * tasks, [&](int64_t task) {
+    ParallelFor(pool, threads, count * items_of_image * tasks, [&](int64_t task) {
       const int64_t start = task % tasks * kPointsOfTask;
-      const int64_t part = first + task / tasks / items_of_part;
+      const int64_t image = first + task / tasks / items_of_image;
       const int64_t i =
-          job.image.batch.items(part)[static_cast<size_t>(task / tasks % items_of_part)];
-      BoxSampler<U>(job, i, means.of(part), means.geometry(part),
+          job.image.batch.items(image)[static_cast<size_t>(task / tasks % items_of_image)];
+      BoxSampler<U>(job, i, means.of(image), means.geometry(image),
                     edge_sums + (sums_edges ? i * parts_of_item * numbers : 0))
           .Run(Range{start, std::min(start + kPointsOfTask, points)});
     });

@@ -131,9 +131,9 @@ void TakeBoxes(int64_t reach, int64_t each_point, Sizes runs, Sizes run_counts, 
 }
 
 ffi::Error BoxMeans(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                 int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
-                 int64_t padding, int64_t align_corners, int64_t reach, int64_t each_point,
-                 Sizes runs, Sizes run_counts, Sizes starts, Sizes level_counts) {
+                    int64_t num_batch_dims, int64_t ndim, int64_t taps, Coefficients coefficients,
+                    int64_t padding, int64_t align_corners, int64_t reach, int64_t each_point,
+                    Sizes runs, Sizes run_counts, Sizes starts, Sizes level_counts) {
   Request request =
       FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
   TakeBoxes(reach, each_point, runs, run_counts, starts, level_counts, request);
@@ -141,10 +141,11 @@ ffi::Error BoxMeans(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
 }
 
 ffi::Error BoxMeansPull(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                     int64_t num_batch_dims, int64_t ndim, int64_t taps,
-                     Coefficients coefficients, int64_t padding, int64_t align_corners,
-                     int64_t reach, int64_t each_point, Sizes runs, Sizes run_counts, Sizes starts,
-                     Sizes level_counts, int64_t wrt_image, int64_t wrt_coordinates) {
+                        int64_t num_batch_dims, int64_t ndim, int64_t taps,
+                        Coefficients coefficients, int64_t padding, int64_t align_corners,
+                        int64_t reach, int64_t each_point, Sizes runs, Sizes run_counts,
+                        Sizes starts, Sizes level_counts, int64_t wrt_image,
+                        int64_t wrt_coordinates) {
   Request request =
       FromCoordinates(num_batch_dims, ndim, taps, coefficients, padding, align_corners);
   TakeBoxes(reach, each_point, runs, run_counts, starts, level_counts, request);
@@ -192,7 +193,7 @@ auto BindSample() {
 
 auto BindAffine() { return BindSample().Attr<Sizes>("out"); }
 
-auto BindBoxes() {
+auto BindBoxMeans() {
   return BindSample()
       .Attr<int64_t>("reach")
       .Attr<int64_t>("each_point")
@@ -216,10 +217,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(AffineBytesHandler, Affine<true>, BindAffine());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     AffinePullHandler, AffinePull,
     BindAffine().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_matrix"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BoxesHandler, BoxMeans, BindBoxes());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BoxMeansHandler, BoxMeans, BindBoxMeans());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    BoxesPullHandler, BoxMeansPull,
-    BindBoxes().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_coordinates"));
+    BoxMeansPullHandler, BoxMeansPull,
+    BindBoxMeans().Attr<int64_t>("wrt_image").Attr<int64_t>("wrt_coordinates"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FollowHandler, Follow, BindFollow());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     FollowPullHandler, FollowPull,

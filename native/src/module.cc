@@ -26,8 +26,8 @@ nb::dict Handlers() {
   handlers["stn_jax_affine"] = CapsuleOf(stn::AffineHandler);
   handlers["stn_jax_affine_bytes"] = CapsuleOf(stn::AffineBytesHandler);
   handlers["stn_jax_affine_pull"] = CapsuleOf(stn::AffinePullHandler);
-  handlers["stn_jax_boxes"] = CapsuleOf(stn::BoxesHandler);
-  handlers["stn_jax_boxes_pull"] = CapsuleOf(stn::BoxesPullHandler);
+  handlers["stn_jax_box_means"] = CapsuleOf(stn::BoxMeansHandler);
+  handlers["stn_jax_box_means_pull"] = CapsuleOf(stn::BoxMeansPullHandler);
   handlers["stn_jax_follow"] = CapsuleOf(stn::FollowHandler);
   handlers["stn_jax_follow_pull"] = CapsuleOf(stn::FollowPullHandler);
   handlers["stn_jax_taps"] = CapsuleOf(stn::TapsHandler);

@@ -75,17 +75,23 @@ def boxes(dtype):
 def paths(dtype):
     """Displacements along paths, and their gradients."""
     rng = np.random.default_rng(0)
-    field = rng.normal(size=(BATCH, 6, 8, 2)).astype(dtype)
-    points = [rng.uniform(0, n, (1, 11_003)).astype(dtype) for n in (8, 6)]
-    cotangent = rng.normal(size=(BATCH, 11_003, 2)).astype(dtype)
     modes = calls.kernel("keys") | {
         "padding": 1,
         "align_corners": 0,
         "num_batch_dims": 1,
         "steps": 2,
     }
-    operands = (field, np.zeros((1, 2), dtype), points)
-    return [calls.follow(*operands, **modes), *calls.follow_pull(*operands, cotangent, **modes)]
+    results = []
+    # Fields with and without polynomials for their cells.
+    for shape in ((6, 8), (6, 5, 8)):
+        n = len(shape)
+        field = rng.normal(size=(BATCH, *shape, n)).astype(dtype)
+        points = [rng.uniform(0, size, (1, 11_003)).astype(dtype) for size in shape[::-1]]
+        cotangent = rng.normal(size=(BATCH, 11_003, n)).astype(dtype)
+        operands = (field, np.zeros((1, n), dtype), points)
+        results.append(calls.follow(*operands, **modes))
+        results += calls.follow_pull(*operands, cotangent, **modes)
+    return results
 
 
 def contraction():

@@ -123,10 +123,10 @@ def sample(image, fill, points, *, num_batch_dims=0, cotangent=None, **attribute
     attributes |= {"num_batch_dims": num_batch_dims, "ndim": len(pixels)}
     if cotangent is None:
         shape = (*batch, *pixels[0].shape[num_batch_dims:], image.shape[-1])
-        return calls.call("stn_jax_boxes", [(shape, image.dtype)], *arrays, **attributes)[0]
+        return calls.call("stn_jax_box_means", [(shape, image.dtype)], *arrays, **attributes)[0]
     results = [((*batch, *c.shape[num_batch_dims:]), c.dtype) for c in (*pixels, edges)]
     attributes |= {"wrt_image": 0, "wrt_coordinates": 1}
-    return calls.call("stn_jax_boxes_pull", results, *arrays, **attributes)
+    return calls.call("stn_jax_box_means_pull", results, *arrays, **attributes)
 
 
 def operands(ndim, channels, dtype, batch=(), each_point=False, out=(5, 211)):

@@ -266,3 +266,43 @@ def test_bytes_at_nan():
         image, fill, [x, y], name="stn_jax_sample_bytes", **modes("nearest", "constant", False)
     )
     np.testing.assert_array_equal(found[:, 0], [4, 2, 0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_points_outside_have_the_fill_value_and_no_gradient(ndim, channels, dtype):
+    """Even if the fill value or the cotangent is NaN, and whoever the neighbours are."""
+    rng = np.random.default_rng(0)
+    dtype, count = calls.DTYPES[dtype], 64
+    space = (4, 5, 6)[-ndim:]
+    image = numbers(rng, (*space, channels), dtype)
+    # Eight points outside, then the same between points inside.
+    cs = [np.full(count, 1.25, calls.coordinate_dtype(dtype)) for _ in range(ndim)]
+    size = space[-1]
+    outside = [-1.25, -np.inf, -1e30, size, size + 0.25, 1e9, np.inf, -2]
+    cs[0][:8], cs[0][16:32:2] = outside, outside
+    are_outside = ~((cs[0] >= -1) & (cs[0] < size))
+    assert are_outside.sum() == 16
+    mode = modes("linear", "constant", 0)
+    for fill, cotangent in ((np.nan, 1), (0.5, np.nan)):
+        fills = np.full(channels, fill, dtype)
+        found = calls.sample(image, fills, cs, **mode)
+        np.testing.assert_array_equal(found[are_outside].astype(np.float32), fill)
+        cotangents = np.full((count, channels), cotangent, dtype)
+        cotangents[~are_outside] = 1
+        d_image, *d_cs = calls.sample_pull(image, fills, cs, cotangents, ((), [()] * ndim), **mode)
+        assert np.isfinite(d_image.astype(np.float64)).all()
+        for each in d_cs:
+            np.testing.assert_array_equal(each[are_outside], 0)
+            assert np.isfinite(each).all()
+
+
+def test_the_last_pixels_of_an_axis_too_long_for_float32():
+    """Points inside, though the rounded number of pixels is smaller."""
+    size = 2**24 + 2
+    image = np.zeros((size, 1), np.float32)
+    image[2**24] = 7
+    c = np.full(64, 2**24, np.float32)
+    found = calls.sample(image, -np.ones(1, np.float32), [c], **modes("linear", "constant", 0))
+    np.testing.assert_array_equal(found, 7)

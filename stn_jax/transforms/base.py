@@ -95,7 +95,8 @@ class Transform(_records.Record):
         ``"native"`` computes the coordinates where it samples, and stores none of them.
       lattice_displacement: ``(theta, shape, align_corners) -> [*shape, ndim]``, the displacement at
         the points of :func:`stn_jax.regular_grid`, or ``None``. It must give the same map as
-        ``displacement``, and is for families that are computed faster for a whole lattice.
+        ``displacement``, and is for families that are computed faster for a whole lattice. A
+        parameter that is not finite may spread to other points.
 
     Example:
       A family of your own, a horizontal shear with one parameter:

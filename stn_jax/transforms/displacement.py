@@ -201,10 +201,9 @@ def _displacement(shape: tuple[int, ...]) -> Transform:
     def offsets(theta: Array, points: Array) -> Array:
         return _spline(shape, theta, points)
 
-    family = _family("displacement", shape, offsets, newton_inverse(offsets))
-    return dataclasses.replace(
-        family, lattice_displacement=functools.partial(_spline_on_lattice, shape)
-    )
+    point_by_point = _family("displacement", shape, offsets, newton_inverse(offsets))
+    on_lattice = functools.partial(_spline_on_lattice, shape)
+    return dataclasses.replace(point_by_point, lattice_displacement=on_lattice)
 
 
 @family
@@ -314,7 +313,8 @@ def _spline_on_lattice(
     """The same at the points of an output lattice, where the spline is a product of matrices.
 
     The weights along an axis are the same in all rows and for all theta. So the field is
-    multiplied by a constant matrix along each axis, in turn.
+    multiplied by a constant matrix along each axis, in turn. An offset that is not finite, or its
+    gradient, spreads to all points, since 0 times NaN is NaN.
     """
     result = jnp.moveaxis(theta.reshape(*shape, len(shape)), -1, 0)
     for size, out in zip(shape, out_shape, strict=True):

@@ -116,7 +116,7 @@ def test_in_one_call_and_step_by_step(shape, padding, in_axes, each_point, rng, 
     def of_floats(function):
         return lambda image, fill, pixels, edges: function(image, fill, pixels, levels, edges)
 
-    assert "stn_jax_boxes" in jax.jit(of_floats(whole)).lower(*every).as_text()
+    assert "stn_jax_box_means" in jax.jit(of_floats(whole)).lower(*every).as_text()
     assert "custom_call" not in jax.jit(of_floats(by_steps)).lower(*every).as_text()
 
     def derivatives(function):
@@ -195,7 +195,7 @@ def test_an_array_of_too_many_means_goes_step_by_step():
     shapes = [((16000, 16000, 1), "f4"), ((1,), "f4"), ((2, 3), "f4"), ((2,), "i4"), ((2, 2), "f4")]
     every = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
     text = jax.jit(sampler(layout, None)).lower(*every).as_text()
-    assert "stn_jax_boxes" not in text
+    assert "stn_jax_box_means" not in text
 
 
 @pytest.mark.parametrize("padding", PADDINGS)

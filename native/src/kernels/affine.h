@@ -139,14 +139,6 @@ void Coordinates(const Lattice& all, const void* matrix, Range points, void* con
   });
 }
 
-// The sum of a vector's numbers.
-template <class U>
-STN_INLINE U SumOf(Vector<U, kLanes> v) {
-  U sum = v[0];
-  for (int lane = 1; lane < kLanes; ++lane) sum += v[lane];
-  return sum;
-}
-
 // The gradient to the matrix, from those to the coordinates of some points.
 template <int ndim, class U>
 void MatrixGradient(const Lattice& all, const void* const* slopes, Range points, void* gradient) {
@@ -180,7 +172,7 @@ void MatrixGradient(const Lattice& all, const void* const* slopes, Range points,
   U* out = static_cast<U*>(gradient);
   for (int k = 0; k < ndim; ++k) {
     for (int j = 0; j <= ndim; ++j) {
-      out[k * (ndim + 1) + j] = SumOf<U>(sums[k][j]) * lattice.scale[ndim - 1 - k];
+      out[k * (ndim + 1) + j] = SumOf<U, kLanes>(sums[k][j]) * lattice.scale[ndim - 1 - k];
     }
   }
 }

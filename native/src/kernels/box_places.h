@@ -78,6 +78,7 @@ class BoxAxis {
       at = at - period * Floor(V(at / period));
       if constexpr (padding == Padding::kReflection) {
         const V mirrored = static_cast<U>(rule_.mirror) - at;
+        // At the mirror itself the slope is that on the right.
         growth = at <= mirrored ? growth : -growth;
         at = at <= mirrored ? at : mirrored;
       }
@@ -163,8 +164,7 @@ void BoxPlacesPull(const Geometry& geometry, const Boxes& boxes, int64_t box,
       }
     }
     if (boxes.each_point) continue;
-    U total = 0;
-    for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
+    const U total = SumOf<U, kLanes>(sum);
     for (int edge = 0; edge < ndim; ++edge) {
       *static_cast<U*>(gradients.d_edge[edge][axis]) += of_axis.sign[edge] * total;
     }

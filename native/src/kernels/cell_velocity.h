@@ -47,8 +47,7 @@ class CellVelocity {
         sums_(field_, item.d_image != nullptr),
         blocks_(Blocks(geometry)),
         row_step_(blocks_ * numbers * width),
-        // A row behind the last is loaded, and not used.
-        coefficients_((Cells(geometry, 0) + 1) * row_step_) {
+        coefficients_(Cells(geometry, 0) * row_step_) {
     const int rows = static_cast<int>(Cells(geometry, 0)) + kFieldTaps - 1;
     const int cells = static_cast<int>(Cells(geometry, 1));
     constexpr int step = ndim * kFieldTaps * width;
@@ -83,7 +82,7 @@ class CellVelocity {
   // Where a vector of points finds its coefficients.
   struct Spot {
     V t[ndim];     // How far into the cells.
-    const U* one;  // The shared cell, or two rows of cells.
+    const U* one;  // The shared cell, the row of cells, or the first of two rows.
     const U* other;
     I number;  // Each point's cell, in both rows or in the whole field.
     enum { kShared, kOneRow, kTwoRows, kByPoint } how;

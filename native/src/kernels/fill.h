@@ -13,18 +13,27 @@ namespace stn::STN_VARIANT {
 template <int ndim, Padding padding, int rounds, class U>
 void FillLinear(const Item& item, int64_t first, const Axis<U>* axes,
                 const Exceptions<U>& exceptions, Block<U>& block) {
+  using Numbers = Vector<U, kLanes>;
   LinearTaps<U> along[ndim];
   for (int i = 0; i < block.filled; i += kLanes) {
     if (block.kind[i / kLanes] != Kind::kOther) continue;
+    // Points that read only the fill value have no gradient, even if it is NaN.
+    auto outside = Numbers{} != Numbers{};
     for (int axis = 0; axis < ndim; ++axis) {
       const U* from = static_cast<const U*>(item.source[axis]) + first + i;
       const auto at = i + kLanes <= block.count ? Load<kLanes>(from)
                                                 : LoadFirst<kLanes>(from, block.count - i);
       along[axis] = LocateLinear<padding, rounds>(axes[axis], at);
+      if constexpr (padding == Padding::kConstant) {
+        const auto both = (along[axis].index[0] < 0) & (along[axis].index[1] < 0);
+        outside |= __builtin_convertvector(both, decltype(outside));
+      }
       for (int tap = 0; tap < 2; ++tap) {
         Store<kLanes>(block.axis_weight[axis] + tap * kBlock + i, along[axis].weight[tap]);
       }
-      Store<kLanes>(block.moves[axis] + i, along[axis].moves);
+    }
+    for (int axis = 0; axis < ndim; ++axis) {
+      Store<kLanes>(block.moves[axis] + i, outside != 0 ? Numbers{} : along[axis].moves);
     }
     for (int tap = 0; tap < 1 << ndim; ++tap) {
       const int upper = tap >> (ndim - 1) & 1;

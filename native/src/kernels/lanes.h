@@ -217,30 +217,12 @@ STN_INLINE WideInt<U> Floor(Wide<U> v) {
 #endif
 }
 
-// The sum of the numbers, by halves.
-template <class U, int n>
-STN_INLINE U SumOf(Vector<U, n> v) {
-  if constexpr (n == 1) {
-    return v[0];
-  } else {
-    Vector<U, n / 2> a, b;
-    std::memcpy(&a, &v, sizeof(a));
-    std::memcpy(&b, reinterpret_cast<const char*>(&v) + sizeof(a), sizeof(b));
-    return SumOf<U, n / 2>(a + b);
-  }
-}
-
-// The smallest number of one vector and the largest of another; these fit int, and so do their
-// negatives.
-template <class U>
-STN_INLINE void Extremes(WideInt<U> low, WideInt<U> high, int& lowest, int& highest) {
-  using I = std::remove_reference_t<decltype(low[0])>;
-  lowest = Smallest<I, kWide<U>>(low);
-  highest = -Smallest<I, kWide<U>>(-high);
-}
+// The smallest and the largest number; these fit int, and so do their negatives.
 template <class U>
 STN_INLINE void Extremes(WideInt<U> v, int& lowest, int& highest) {
-  Extremes<U>(v, v, lowest, highest);
+  using I = std::remove_reference_t<decltype(v[0])>;
+  lowest = Smallest<I, kWide<U>>(v);
+  highest = -Smallest<I, kWide<U>>(-v);
 }
 
 }  // namespace stn::STN_VARIANT

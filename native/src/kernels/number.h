@@ -142,6 +142,19 @@ STN_INLINE void StoreFirst(T* to, Vector<Accumulator<T>, n> values, int64_t coun
   }
 }
 
+// The sum of the numbers, by halves.
+template <class U, int n>
+STN_INLINE U SumOf(Vector<U, n> v) {
+  if constexpr (n == 1) {
+    return v[0];
+  } else {
+    Vector<U, n / 2> a, b;
+    std::memcpy(&a, &v, sizeof(a));
+    std::memcpy(&b, reinterpret_cast<const char*>(&v) + sizeof(a), sizeof(b));
+    return SumOf<U, n / 2>(a + b);
+  }
+}
+
 // The sums of the numbers at distances of four.
 template <class U>
 STN_INLINE Vector<U, 4> Folded(Vector<U, 8> v) {

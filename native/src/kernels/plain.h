@@ -4,6 +4,8 @@
 #ifndef STN_JAX_NATIVE_KERNELS_PLAIN_H_
 #define STN_JAX_NATIVE_KERNELS_PLAIN_H_
 
+#include <limits>
+
 #include "pixels.h"
 
 namespace stn::STN_VARIANT {
@@ -63,7 +65,11 @@ bool FindKinds(const Geometry& geometry, const Item& item, int64_t first, PixelR
   }
   // The number of the first pixel of a point whose last pixel is the image's last.
   const auto end = static_cast<uint32_t>(geometry.pixels - 1) - corner;
-  bool all = true;
+  bool all = true, finds_outside = rules.finds_outside;
+  for (int axis = 0; axis < ndim; ++axis) {
+    // On longer axes the number of pixels would be rounded.
+    finds_outside &= static_cast<U>(geometry.size[axis]) < 1 / std::numeric_limits<U>::epsilon();
+  }
   for (int i = 0; i < block.filled; i += kLanes) {
     Kind& kind = block.kind[i / kLanes];
     kind = Kind::kOther;
@@ -86,7 +92,7 @@ bool FindKinds(const Geometry& geometry, const Item& item, int64_t first, PixelR
     }
     if (rules.finds_plain && All(good) && (!rules.redirect_last || All(pixel != end))) {
       kind = Kind::kPlain;
-    } else if (rules.finds_outside) {
+    } else if (finds_outside) {
       auto outside = limit[0] != limit[0], known = limit[0] == limit[0];
       for (int axis = 0; axis < ndim; ++axis) {
         const Numbers at = Load<kLanes>(coordinates[axis] + i);

@@ -194,8 +194,8 @@ class Paths(Points):
     """The displacement of points that follow a velocity field for unit time; operands as above.
 
     The image holds the velocities, in pixels, a channel for each coordinate; the sum at a point is
-    the velocity there. The value is the displacement, in pixels. A velocity that is not finite may
-    spread to points that do not pass it.
+    the velocity there. The value is the displacement, in pixels. A velocity or a cotangent that is not
+    finite may spread to points, or to velocities, that do not depend on it.
 
     Attributes:
       steps: Number of steps of the classic fourth-order Runge-Kutta rule.

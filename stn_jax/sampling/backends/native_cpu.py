@@ -267,7 +267,7 @@ def _target(formula: Points) -> str:
     if isinstance(formula, Paths):
         return "stn_jax_follow"
     if isinstance(formula, BoxMeans):
-        return "stn_jax_boxes"
+        return "stn_jax_box_means"
     return "stn_jax_affine" if isinstance(formula, AffinePoints) else "stn_jax_sample"
 
 
