@@ -10,9 +10,6 @@
 namespace stn {
 namespace {
 
-// A job of fewer numbers runs on the calling thread. Tasks have about this many or more.
-constexpr int64_t kNumbersOfTask = 20000;
-
 // Tasks per thread: enough that all threads finish at about the same time, and no more, since
 // fewer, larger tasks read fewer parts of the image twice.
 constexpr int64_t kTasksOfThread = 8;
@@ -24,8 +21,6 @@ constexpr int64_t kMostBytesOfAccumulators = int64_t{256} << 20;
 // over points are taken part by part, so that the division into tasks does not change them.
 constexpr int64_t kPointsOfPart = 16 * kBlock;
 static_assert(kPointsOfPart % kBlock == 0, "A part is a whole number of blocks.");
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The number of threads to use for a job.
 int64_t Threads(const Job& job, const xla::ffi::ThreadPool& pool) {

@@ -16,6 +16,11 @@
 
 namespace stn {
 
+// A job of fewer numbers runs on the calling thread. Tasks have about this many or more.
+constexpr int64_t kNumbersOfTask = 20000;
+
+inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Runs `body(i)` for i from 0 to count − 1 on the pool's threads and on this one, and returns when
 // all are done. If some call threw, rethrows one of the exceptions.
 //

@@ -194,8 +194,8 @@ class Paths(Points):
     """The displacement of points that follow a velocity field for unit time; operands as above.
 
     The image holds the velocities, in pixels, a channel for each coordinate; the sum at a point is
-    the velocity there. The value is the displacement, in pixels. A velocity or a cotangent that is not
-    finite may spread to points, or to velocities, that do not depend on it.
+    the velocity there. The value is the displacement, in pixels. A velocity or a cotangent that is
+    not finite may spread to points, or to velocities, that do not depend on it.
 
     Attributes:
       steps: Number of steps of the classic fourth-order Runge-Kutta rule.
@@ -208,14 +208,12 @@ class Paths(Points):
 class BoxMeans(Points):
     """The mean of several boxes around each point, from an array of the image's box means.
 
-    Operands as above, then the levels of boxes and the edges of footprints
-    (:meth:`~stn_jax.sampling.box_means.BoxLayout.places`).
+    Operands as above, then levels and edges as in ``BoxLayout.places``.
 
     Attributes:
       layout: Where the means lie in the array.
       each_point: Whether levels and edges differ between points.
-      reads_image: Whether a point of level −1 has the value of :class:`Points`; otherwise its value
-        means nothing.
+      reads_image: Whether a point of level −1 has the value of :class:`Points`; else it has none.
     """
 
     layout: BoxLayout
