@@ -77,7 +77,7 @@ def sample_footprints(
     if rule.renormalized:
         # Average the weights, 1 inside and 0 outside, beside the image, which is 0 outside.
         weighted = jnp.concatenate([image, jnp.ones_like(image[..., :1])], axis=-1)
-        pyramid = Pyramid(weighted, None, options)
+        pyramid = Pyramid(weighted, None, options.replaced(padding="constant"))
     elif rule.sign is not None:
         period = _one_period(image, rule, options.align_corners)
         pyramid = Pyramid(period, None, options.replaced(padding="wrap"))
