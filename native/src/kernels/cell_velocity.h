@@ -12,8 +12,7 @@
 
 namespace stn::STN_VARIANT {
 
-// The polynomials take at most so many numbers, and are used if as many coefficients, or fewer, are
-// computed as sums at points that use them.
+// The most numbers that the polynomials of a field may take.
 constexpr int64_t kMostCoefficients = 1 << 16;
 
 template <class U>
@@ -32,7 +31,7 @@ class CellVelocity {
   static_assert(block_step == 1 << block_shift);
 
  public:
-  // Vectors that are kept of a vector of points: the position, and the slopes of both coordinates.
+  // Vectors stored for each vector of points: its position, and the slopes of both coordinates.
   static constexpr int kept = ndim + ndim * ndim;
 
   // Whether to use the polynomials; for few points they take longer than they save.
