@@ -4,6 +4,7 @@ import functools
 import itertools
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -383,19 +384,18 @@ def _reparameterised(
     transform: Transform, name: str, identity: AnyArray, parameters: Callable[[Array], Array]
 ) -> Transform:
     """``transform`` of ``parameters(theta)``, as a transform of ``theta``."""
-    matrix, change = transform.homogeneous, transform.affine_change
-    on_lattice = transform.lattice_displacement
+
+    def of_theta(function: Any) -> Any:
+        """The same function with ``theta`` in place of the parameters; ``None`` if there is none."""
+        return function and (lambda theta, *rest: function(parameters(theta), *rest))
+
     return Transform(
         name=name,
         ndim=transform.ndim,
         identity=identity,
-        displacement=lambda theta, points: transform.displacement(parameters(theta), points),
-        inverse=lambda theta, points: transform.inverse(parameters(theta), points),
-        homogeneous=(lambda theta: matrix(parameters(theta))) if matrix else None,
-        affine_change=(lambda theta: change(parameters(theta))) if change else None,
-        lattice_displacement=(
-            (lambda theta, *lattice: on_lattice(parameters(theta), *lattice))
-            if on_lattice
-            else None
-        ),
+        displacement=of_theta(transform.displacement),
+        inverse=of_theta(transform.inverse),
+        homogeneous=of_theta(transform.homogeneous),
+        affine_change=of_theta(transform.affine_change),
+        lattice_displacement=of_theta(transform.lattice_displacement),
     )

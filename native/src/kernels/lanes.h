@@ -172,8 +172,8 @@ STN_INLINE int Smallest(Vector<U, n> v) {
   }
 }
 
-// The larger and the smaller of two numbers: the second if one is NaN, as the processor has it. The
-// compiler does not always see that one instruction does this.
+// The larger and the smaller number of two vectors, in each lane; of the second if one is NaN, as the
+// processor does it. Compilers do not always find the one instruction for this.
 template <class U>
 STN_INLINE Wide<U> Larger(Wide<U> a, Wide<U> b) {
 #if defined(__AVX512F__)
