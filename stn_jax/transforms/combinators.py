@@ -386,7 +386,7 @@ def _reparameterised(
     """``transform`` of ``parameters(theta)``, as a transform of ``theta``."""
 
     def of_theta(function: Any) -> Any:
-        """The same function with ``theta`` in place of the parameters; ``None`` if there is none."""
+        """The function of ``theta`` in place of its parameters; ``None`` if there is none."""
         return function and (lambda theta, *rest: function(parameters(theta), *rest))
 
     return Transform(
