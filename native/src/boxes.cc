@@ -30,7 +30,7 @@ class BoxSampler {
     for (int64_t axis = 0; axis < ndim; ++axis) pixels_[axis] = job.source[axis].of(i);
   }
 
-  // Takes the points of a range, which begins with a part.
+  // Takes the points of a range, which begins where a part begins.
   void Run(Range points) {
     for (Range part = points; part.first < points.last; part.first = part.last) {
       part.last = std::min(part.first + kPointsOfPart, points.last);

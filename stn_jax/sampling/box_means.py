@@ -154,8 +154,8 @@ class BoxLayout:
         Args:
           pixels: The points' coordinates in pixels of the image, ``[*out]`` for each, x first.
           levels: The level to read along each coordinate, x first: int32
-            ``[coordinates, *out]``, or ``[coordinates]`` for all points. Where it is −1, no result
-            is of use.
+            ``[coordinates, *out]``, or ``[coordinates]`` for all points. Where it is −1, the
+            returned coordinates must not be used.
           edges: How far along each coordinate the boxes of an edge lie from the point:
             ``[edges, coordinates, *out]``, or ``[edges, coordinates]``.
 
